@@ -1,0 +1,65 @@
+package node
+
+import (
+	"log/slog"
+	"time"
+
+	"parley/bus"
+)
+
+// Config is what a Server is made of. Its zero value, with a Bus, is usable.
+type Config struct {
+	Bus bus.Bus // required; the Server does not close it
+
+	Observer Observer      // default NoObserver
+	Auth     Authenticator // default nil: everyone is a guest, and tokens are refused
+	Log      *slog.Logger  // default slog.Default()
+
+	ID      string // the node's name, told in welcome; default the host's name and a random suffix
+	Version string // told in welcome; default "dev"
+
+	// Origins that may open a WebSocket or use HTTP from a page, as patterns of path.Match over the origin's host or, with a
+	// scheme, over "scheme://host". Default: any origin, since credentials are never ambient.
+	Origins []string
+
+	MaxText       int           // bytes of a message's text; default 4 KiB
+	QueueBytes    int           // bytes that wait for one client, replies included; default 256 KiB
+	PresenceLimit int           // members past which single joins and leaves are not told; default 200
+	PingInterval  time.Duration // default 25 s, give or take a tenth
+	StallTimeout  time.Duration // a client that takes nothing for so long is dropped; default 30 s
+	Grace         time.Duration // a drop shorter than this is no leave; default 3 s
+	Linger        time.Duration // how long a room without members stays subscribed; default 10 s
+	Drain         time.Duration // over how long a shutdown spreads the goodbyes; default 10 s
+}
+
+// An Observer is told what the node does. Its methods are called often, from many goroutines, and must be cheap.
+// codec is "plain", "json" or "sse".
+type Observer interface {
+	Connected(codec string)
+	Closed(codec string, code int) // the WebSocket close code that was sent or received; 1006 for none
+	RoomOpened()                   // a room got its first member here
+	RoomClosed()                   // and is not subscribed any more
+
+	Received(codec string, bytes int)            // a message came from a client
+	Delivered(codec string, messages, bytes int) // so many messages were written or queued, to all clients of a flush together
+	DeliveryDelay(d time.Duration)               // from a message's id to its flush on this node, once per message
+	Overflowed()                                 // a client's queue was full: it is served from the log from here on
+	CaughtUp()                                   // and is live again
+	GapTold()                                    // a client was told of a gap
+	Rejected(code string)                        // a request was answered with an error of that code
+}
+
+// NoObserver ignores what it is told.
+type NoObserver struct{}
+
+func (NoObserver) Connected(string)            {}
+func (NoObserver) Closed(string, int)          {}
+func (NoObserver) RoomOpened()                 {}
+func (NoObserver) RoomClosed()                 {}
+func (NoObserver) Received(string, int)        {}
+func (NoObserver) Delivered(string, int, int)  {}
+func (NoObserver) DeliveryDelay(time.Duration) {}
+func (NoObserver) Overflowed()                 {}
+func (NoObserver) CaughtUp()                   {}
+func (NoObserver) GapTold()                    {}
+func (NoObserver) Rejected(string)             {}
