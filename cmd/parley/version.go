@@ -1,0 +1,50 @@
+package main
+
+import (
+	"cmp"
+	"fmt"
+	"runtime"
+	"runtime/debug"
+)
+
+// version is set by the linker (-X main.version=v1.2.3). Otherwise what the Go tool recorded speaks.
+var version string
+
+// VersionCmd prints the version.
+type VersionCmd struct{}
+
+// Run implements "parley version".
+func (VersionCmd) Run(env *Env) error {
+	_, err := fmt.Fprintln(env.Out, versionLine())
+	return err
+}
+
+func versionLine() string {
+	v, revision := build()
+	line := "parley " + v
+	if revision != "" {
+		line += " (" + revision + ")"
+	}
+	return fmt.Sprintf("%s %s %s/%s", line, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+}
+
+// build says which version this is, and from which revision it was made ("" if the Go tool was not told).
+func build() (v, revision string) {
+	v = version
+	if info, ok := debug.ReadBuildInfo(); ok {
+		modified := ""
+		for _, s := range info.Settings {
+			switch {
+			case s.Key == "vcs.revision":
+				revision = s.Value[:min(12, len(s.Value))]
+			case s.Key == "vcs.modified" && s.Value == "true":
+				modified = ", modified"
+			}
+		}
+		revision += modified
+		if info.Main.Version != "(devel)" {
+			v = cmp.Or(v, info.Main.Version)
+		}
+	}
+	return cmp.Or(v, "dev"), revision
+}
