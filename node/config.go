@@ -1,7 +1,11 @@
 package node
 
 import (
+	"cmp"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
+	"os"
 	"time"
 
 	"parley/bus"
@@ -63,3 +67,26 @@ func (NoObserver) Overflowed()                 {}
 func (NoObserver) CaughtUp()                   {}
 func (NoObserver) GapTold()                    {}
 func (NoObserver) Rejected(string)             {}
+
+func (c Config) withDefaults() Config {
+	if c.Observer == nil {
+		c.Observer = NoObserver{}
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	if c.ID == "" {
+		host, _ := os.Hostname()
+		c.ID = fmt.Sprintf("%s-%04x", cmp.Or(host, "node"), rand.N(1<<16))
+	}
+	c.Version = cmp.Or(c.Version, "dev")
+	c.MaxText = cmp.Or(c.MaxText, 4<<10)
+	c.QueueBytes = cmp.Or(c.QueueBytes, 256<<10)
+	c.PresenceLimit = cmp.Or(c.PresenceLimit, 200)
+	c.PingInterval = cmp.Or(c.PingInterval, 25*time.Second)
+	c.StallTimeout = cmp.Or(c.StallTimeout, 30*time.Second)
+	c.Grace = cmp.Or(c.Grace, 3*time.Second)
+	c.Linger = cmp.Or(c.Linger, 10*time.Second)
+	c.Drain = cmp.Or(c.Drain, 10*time.Second)
+	return c
+}

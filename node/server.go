@@ -4,18 +4,142 @@ package node
 
 import (
 	"context"
+	"fmt"
+	"math/rand/v2"
 	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"parley/node/web"
 )
 
 // A Server serves the clients of one node.
-type Server struct{ cfg Config }
+type Server struct {
+	cfg      Config             // static
+	ctx      context.Context    // static; done when the node ends
+	cancel   context.CancelFunc // static
+	base     uint64             // static; the upper half of the ids of this node's connections
+	draining atomic.Bool
+
+	flushers flushers
+	buffers  sync.Pool      // of *sayBuffers
+	wg       sync.WaitGroup // sessions, catch-ups and the sweep
+	nextConn atomic.Uint32
+
+	roomsMu sync.Mutex
+	rooms   map[string]*room // guarded by roomsMu
+	roomsWG sync.WaitGroup   // rooms being opened
+
+	sessionsMu sync.Mutex
+	sessions   []*session    // guarded by sessionsMu
+	closed     bool          // guarded by sessionsMu; no session is admitted any more
+	empty      chan struct{} // guarded by sessionsMu; set by Shutdown, closed when the last session has ended
+}
 
 // New makes a Server. Shutdown ends it.
-func New(cfg Config) *Server { return &Server{cfg: cfg} }
+func New(cfg Config) *Server {
+	s := &Server{
+		cfg:   cfg.withDefaults(),
+		base:  rand.Uint64() &^ 0xffffffff,
+		rooms: make(map[string]*room),
+	}
+	s.buffers.New = func() any { return new(sayBuffers) }
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.flushers.start()
+	s.wg.Go(s.sweep)
+	return s
+}
 
 // Handler serves everything public: the WebSocket, the page, /healthz and /readyz.
-func (s *Server) Handler() http.Handler { return http.NotFoundHandler() }
+func (s *Server) Handler() http.Handler {
+	mux := http.NewServeMux()
+	page := web.Handler()
+	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
+		if isUpgrade(r) && r.URL.Path == "/" {
+			s.accept(w, r)
+			return
+		}
+		page.ServeHTTP(w, r)
+	})
+	mux.HandleFunc("/ws", s.accept)
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "alive") })
+	mux.HandleFunc("GET /readyz", s.readyz)
+	return mux
+}
 
-// Shutdown hands the clients over to other nodes: /readyz fails and upgrades get 503 at once, then every client gets a
-// goodbye and a close, spread over Config.Drain. It returns when the last one is gone, or ctx is done.
-func (s *Server) Shutdown(ctx context.Context) error { return nil }
+// readyz says whether clients should be sent here.
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
+	w.Header().Set("Cache-Control", "no-store")
+	if err := s.Ready(); err != nil {
+		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		return
+	}
+	fmt.Fprintln(w, "ready")
+}
+
+// Ready says why clients should not be sent here: nil, or that the node drains, or what is wrong with its bus.
+func (s *Server) Ready() error {
+	if s.draining.Load() {
+		return fmt.Errorf("not ready: shutting down")
+	}
+	if err := s.cfg.Bus.Ready(); err != nil {
+		return fmt.Errorf("not ready: %w", err)
+	}
+	return nil
+}
+
+// newSession makes a session, a guest's until it says hello.
+func (s *Server) newSession(c codec, nc *conn, name string) *session {
+	token := newSessionToken()
+	return &session{
+		srv:   s,
+		id:    s.base | uint64(s.nextConn.Add(1)),
+		codec: c,
+		conn:  nc,
+		user:  guest(token, name),
+		token: token,
+		ended: make(chan struct{}),
+	}
+}
+
+// isOwn reports whether a connection is, or was, one of this node's.
+func (s *Server) isOwn(conn uint64) bool { return conn&^0xffffffff == s.base }
+
+// admit notes a session. It reports false if the node takes no more.
+func (s *Server) admit(sess *session) bool {
+	s.sessionsMu.Lock()
+	defer s.sessionsMu.Unlock()
+	s.cfg.Observer.Connected(sess.codec.String())
+	if s.closed {
+		sess.place = -1
+		return false
+	}
+	sess.place = len(s.sessions)
+	sess.nextPing = time.Now().Add(s.jitter(s.cfg.PingInterval)).UnixNano()
+	s.sessions = append(s.sessions, sess)
+	return true
+}
+
+// forget undoes admit.
+func (s *Server) forget(sess *session) {
+	s.sessionsMu.Lock()
+	defer s.sessionsMu.Unlock()
+	if sess.place < 0 {
+		return
+	}
+	last := len(s.sessions) - 1
+	s.sessions[sess.place] = s.sessions[last]
+	s.sessions[sess.place].place = sess.place
+	s.sessions[last] = nil
+	s.sessions = s.sessions[:last]
+	if last == 0 && s.empty != nil {
+		close(s.empty)
+		s.empty = nil
+	}
+}
+
+// jitter is d, give or take a tenth.
+func (s *Server) jitter(d time.Duration) time.Duration {
+	return d - d/10 + rand.N(d/5+1)
+}

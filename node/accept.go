@@ -1,0 +1,159 @@
+package node
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"parley/node/wire"
+)
+
+// isUpgrade reports whether a request wants to become a WebSocket.
+func isUpgrade(r *http.Request) bool {
+	return strings.EqualFold(r.Header.Get("Upgrade"), "websocket")
+}
+
+// accept makes a WebSocket of a request, or answers it with what is wrong.
+func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
+	if s.draining.Load() {
+		w.Header().Set("Retry-After", "1")
+		http.Error(w, "this node is shutting down: connect again, to another", http.StatusServiceUnavailable)
+		return
+	}
+	if origin := r.Header.Get("Origin"); !s.allows(origin) {
+		http.Error(w, fmt.Sprintf("the origin %q is not among those that may connect here", origin), http.StatusForbidden)
+		return
+	}
+	c := plain
+	if offers := subprotocols(r); slices.Contains(offers, wire.Subprotocol) {
+		c = jsonV1
+	} else if len(offers) > 0 {
+		http.Error(w, fmt.Sprintf("none of the subprotocols %s is spoken here: offer %q, or none for plain text",
+			strings.Join(offers, ", "), wire.Subprotocol), http.StatusBadRequest)
+		return
+	}
+	query := r.URL.Query()
+	room, name := query.Get("room"), query.Get("name")
+	if room == "" && !query.Has("room") {
+		room = "lobby"
+	}
+	if c == plain {
+		if bad := firstError(wire.CheckRoom(room), wire.CheckName(name)); bad != nil {
+			http.Error(w, bad.Message, http.StatusBadRequest)
+			return
+		}
+	}
+
+	up := &upgrade{ResponseWriter: w, srv: s}
+	ws, err := websocket.Accept(up, r, &websocket.AcceptOptions{
+		Subprotocols:       []string{wire.Subprotocol},
+		InsecureSkipVerify: true, // allows has looked at the origin
+	})
+	if err != nil {
+		return // Accept has answered
+	}
+	ws.SetReadLimit(wire.MaxFrame)
+	sess := s.newSession(c, up.conn, name)
+	sess.ws = ws
+	s.start(sess, room)
+}
+
+// start serves a session in a goroutine of its own: that of the request, with its grown stack and its buffers, ends.
+func (s *Server) start(sess *session, room string) {
+	if !s.admit(sess) {
+		sess.end(&closing{code: wire.StatusRestart, reason: "this node is shutting down", retry: s.retryAfter()})
+		sess.over(io.EOF)
+		return
+	}
+	s.wg.Go(func() {
+		if sess.codec == plain {
+			if bad := sess.join(&wire.Request{Room: room, Limit: new(int)}); bad != nil {
+				sess.refuse(nil, bad)
+			}
+		}
+		sess.serve()
+	})
+}
+
+func firstError(errs ...*wire.Error) *wire.Error {
+	for _, e := range errs {
+		if e != nil {
+			return e
+		}
+	}
+	return nil
+}
+
+// subprotocols are those that a client offers, in its order (RFC 6455 section 11.3.4).
+func subprotocols(r *http.Request) []string {
+	var out []string
+	for _, line := range r.Header.Values("Sec-WebSocket-Protocol") {
+		for p := range strings.SplitSeq(line, ",") {
+			if p = strings.TrimSpace(p); p != "" {
+				out = append(out, p)
+			}
+		}
+	}
+	return out
+}
+
+// allows reports whether a page of that origin may connect. Clients that are no page send none.
+func (s *Server) allows(origin string) bool {
+	if len(s.cfg.Origins) == 0 || origin == "" {
+		return true
+	}
+	origin = strings.ToLower(origin)
+	host := origin
+	if u, err := url.Parse(origin); err == nil && u.Host != "" {
+		host = u.Host
+	}
+	return slices.ContainsFunc(s.cfg.Origins, func(pattern string) bool {
+		pattern = strings.ToLower(pattern)
+		against := host
+		if strings.Contains(pattern, "://") {
+			against = origin
+		}
+		ok, _ := path.Match(pattern, against)
+		return ok
+	})
+}
+
+// Buffers of a connection. What is written bypasses the library's buffer, except control frames, which have to fit, as each
+// has to be one write.
+const (
+	readBuffer  = 512
+	writeBuffer = 128
+)
+
+// An upgrade hands a conn to websocket.Accept in place of the connection that it hijacks.
+type upgrade struct {
+	http.ResponseWriter
+	srv  *Server
+	conn *conn
+}
+
+// Hijack takes the connection over. The server's 4 KiB buffers are left behind; what the client said early is kept.
+func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	nc, brw, err := http.NewResponseController(u.ResponseWriter).Hijack()
+	if err != nil {
+		return nil, nil, err
+	}
+	nc.SetDeadline(time.Time{})
+	u.conn = newConn(nc, u.srv.cfg.QueueBytes, u.srv.cfg.StallTimeout)
+	var r io.Reader = u.conn
+	if n := brw.Reader.Buffered(); n > 0 {
+		early, _ := brw.Reader.Peek(n)
+		r = io.MultiReader(bytes.NewReader(bytes.Clone(early)), u.conn)
+	}
+	return u.conn, bufio.NewReadWriter(bufio.NewReaderSize(r, readBuffer), bufio.NewWriterSize(u.conn, writeBuffer)), nil
+}

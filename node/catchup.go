@@ -1,0 +1,193 @@
+package node
+
+import (
+	"context"
+	"time"
+
+	"parley/bus"
+	"parley/node/wire"
+)
+
+// busTimeout bounds one call of the bus.
+const busTimeout = 5 * time.Second
+
+// Who joins, and who was too slow for the fan-out, is not live: catchUp serves it from the log at its own speed, from its
+// cursor up to the room's head, and makes it live there. Under the room's lock the two meet without a gap or a repeat.
+
+// overflowLocked takes a member whose queue is full out of the fan-out. It misses what follows from. It needs r.mu.
+func (r *room) overflowLocked(m *member, from bus.ID) {
+	m.live = false
+	m.cursor = from
+	m.version = r.crowd.version
+	r.srv.cfg.Observer.Overflowed()
+	r.srv.wg.Go(m.catchUp)
+}
+
+// catchUp serves a member until it is live. It ends early when the member left, its connection ended, or the node does.
+func (m *member) catchUp() {
+	var buf, scratch []byte
+	for {
+		if !m.s.conn.waitForSpace() {
+			return
+		}
+		buf = buf[:0]
+		m.r.mu.Lock()
+		var done bool
+		buf, scratch, done = m.serveRecentLocked(buf, scratch)
+		m.s.conn.put(buf)
+		gone := m.gone
+		m.r.mu.Unlock()
+		if done || gone {
+			return
+		}
+		if len(buf) > 0 {
+			continue
+		}
+		if !m.serveLog(buf, scratch) && !m.s.pause(m.r.srv.jitter(catchUpPause)) {
+			return
+		}
+	}
+}
+
+// catchUpPause is how long catchUp waits for the bus to answer again, or for the room's flush to get as far as the log.
+const catchUpPause = 50 * time.Millisecond
+
+// pieceBytes is about how much is written in one go to one who catches up.
+const pieceBytes = 32 << 10
+
+// serveRecentLocked appends what follows the cursor, as far as the node has it in memory, and makes the member live if that
+// is all. It needs r.mu; the frames must be put before it is given up.
+func (m *member) serveRecentLocked(buf, scratch []byte) (frames, grown []byte, done bool) {
+	msgs, ok := m.r.recent.after(m.cursor)
+	if m.cursor == m.r.head {
+		msgs, ok = nil, true
+	}
+	if !ok || m.gone {
+		return buf, scratch, false
+	}
+	for i := range msgs {
+		if len(buf) > pieceBytes {
+			return buf, scratch, false
+		}
+		buf, scratch = m.s.codec.appendMessage(buf, scratch, &msgs[i])
+		m.cursor = msgs[i].ID
+	}
+	return m.goLiveLocked(buf, scratch)
+}
+
+// goLiveLocked appends what a member has to know when it has reached the head.
+func (m *member) goLiveLocked(buf, scratch []byte) (frames, grown []byte, done bool) {
+	m.live = true
+	if m.greeted {
+		m.r.srv.cfg.Observer.CaughtUp()
+	} else {
+		m.greeted = true
+		scratch = wire.Live{Room: m.r.name}.Append(scratch[:0])
+		buf = m.s.codec.appendEvent(buf, "live", scratch)
+	}
+	if m.version != m.r.crowd.version && m.s.codec != plain {
+		scratch = m.r.sync().Append(scratch[:0])
+		buf = m.s.codec.appendEvent(buf, "presence", scratch)
+	}
+	return buf, scratch, true
+}
+
+// serveLog writes one page of the log that follows the cursor, up to the head at the most, or tells of a gap. It reports
+// whether it got on.
+func (m *member) serveLog(buf, scratch []byte) bool {
+	r := m.r
+	ctx, cancel := context.WithTimeout(r.srv.ctx, busTimeout)
+	defer cancel()
+	page, err := r.srv.cfg.Bus.After(ctx, r.name, m.cursor, wire.MaxPage)
+	if err != nil {
+		return false
+	}
+	if !page.Complete {
+		return m.skip(ctx, page)
+	}
+	r.mu.Lock()
+	head := r.head
+	r.mu.Unlock()
+	if len(page.Messages) == 0 || head.Less(page.Messages[0].ID) {
+		return false // the log is ahead of the room's flush, which comes
+	}
+	cursor := m.cursor
+	for i := 0; i < len(page.Messages) && cursor != head && len(buf) <= pieceBytes; i++ {
+		msg := &page.Messages[i]
+		cursor = msg.ID
+		if !msg.Break {
+			buf, scratch = m.s.codec.appendMessage(buf, scratch, msg)
+			continue
+		}
+		if msg.Lost != m.lost && !m.tellGap(msg.Lost) {
+			return false
+		}
+	}
+	m.s.conn.put(buf)
+	m.moveTo(cursor)
+	return true
+}
+
+// skip tells of a gap after the cursor and moves on to the newest messages.
+func (m *member) skip(ctx context.Context, page bus.Page) bool {
+	lost := m.cursor
+	for _, msg := range page.Messages {
+		if msg.Break && msg.Lost.Less(lost) {
+			lost = msg.Lost // the cursor itself is among what is lost
+		}
+	}
+	start, err := m.r.start(ctx, wire.DefaultBacklog)
+	if err != nil || !m.tellGap(lost) {
+		return false
+	}
+	if lost != m.cursor && start.Less(lost) {
+		start = lost // which was seen
+	}
+	m.moveTo(start)
+	return true
+}
+
+// tellGap tells of a gap. It reports false if the client can't be told, and is gone.
+func (m *member) tellGap(after bus.ID) bool {
+	m.lost = after
+	if !m.s.gapTold() {
+		return false
+	}
+	m.s.say("gap", wire.Gap{Room: m.r.name, After: after})
+	return true
+}
+
+func (m *member) moveTo(cursor bus.ID) {
+	m.r.mu.Lock()
+	defer m.r.mu.Unlock()
+	m.cursor = cursor
+}
+
+// start gives the id after which the room's newest n messages up to the head follow, or fewer if it has fewer.
+func (r *room) start(ctx context.Context, n int) (bus.ID, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n == 0 || r.head.IsZero() {
+		return r.head, nil
+	}
+	if start, ok := r.recent.start(n); ok {
+		return start, nil
+	}
+	r.mu.Unlock()
+	page, err := r.srv.cfg.Bus.Before(ctx, r.name, bus.ID{}, max(n, wire.DefaultBacklog))
+	r.mu.Lock()
+	if err != nil {
+		return bus.ID{}, err
+	}
+	r.recent.learn(page, r.head)
+	if start, ok := r.recent.start(n); ok {
+		return start, nil
+	}
+	if old := len(page.Messages) - n; old > 0 {
+		page.Messages = page.Messages[old:]
+	}
+	if len(page.Messages) == 0 || r.head.Less(page.Messages[0].ID) {
+		return r.head, nil
+	}
+	return page.Messages[0].Prev, nil
+}

@@ -1,0 +1,82 @@
+package node
+
+import (
+	"time"
+
+	"parley/bus"
+	"parley/node/wire"
+)
+
+// A crowd is what a room's members have been told of who is there. room.mu guards it.
+//
+// In a room of at most Config.PresenceLimit members each join and leave is told, in a larger one only how many there are, at
+// most once a second.
+type crowd struct {
+	version uint64      // of the newest change that was handed on
+	large   bool        // only the count is told
+	counted time.Time   // when the count was last told
+	timer   *time.Timer // runs until the count is to be told
+}
+
+// countEvery is how often the members of a large room are told how many they are.
+const countEvery = time.Second
+
+// changedLocked tells of a change, or sees to it that the count is told soon.
+func (r *room) changedLocked(b *batch, c *bus.Change) {
+	r.crowd.version = c.Version
+	switch {
+	case c.Count > r.srv.cfg.PresenceLimit:
+		r.crowd.large = true
+		if r.crowd.timer == nil {
+			wait := max(0, time.Until(r.crowd.counted.Add(countEvery)))
+			r.crowd.timer = time.AfterFunc(wait, func() { r.receive(item{kind: itemCount}) })
+		}
+	case r.crowd.large || c.Kind == bus.Synced:
+		r.crowd.large = false
+		b.frame("presence", r.sync())
+	default:
+		event := wire.EventJoin
+		if c.Kind == bus.Left {
+			event = wire.EventLeave
+		}
+		user := wire.Member(c.Member)
+		b.frame("presence", wire.Presence{Room: r.name, Event: event, User: &user, Count: c.Count, Presence: c.Version})
+	}
+}
+
+// countLocked tells the count, once its time has come.
+func (r *room) countLocked(b *batch) {
+	r.crowd.timer = nil
+	r.crowd.counted = time.Now()
+	if r.crowd.large {
+		b.frame("presence", r.sync())
+	}
+}
+
+func (r *room) stopCrowd() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.crowd.timer != nil {
+		r.crowd.timer.Stop()
+	}
+}
+
+// sync tells the whole roster, of a large room only the count.
+func (r *room) sync() wire.Presence {
+	roster := r.sub.Roster()
+	p := wire.Presence{Room: r.name, Event: wire.EventSync, Count: roster.Count, Presence: roster.Version}
+	if roster.Count > r.srv.cfg.PresenceLimit {
+		p.Event = wire.EventCount
+		return p
+	}
+	p.Members = wireMembers(roster)
+	return p
+}
+
+func wireMembers(roster bus.Roster) []wire.Member {
+	out := make([]wire.Member, len(roster.Members))
+	for i, m := range roster.Members {
+		out[i] = wire.Member(m)
+	}
+	return out
+}

@@ -1,0 +1,127 @@
+package node
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+
+	"parley/node/wire"
+)
+
+// drainTick is how finely the goodbyes are spread.
+const drainTick = 10 * time.Millisecond
+
+// retrySpread is over how long the clients that were said goodbye to at one time come back.
+const retrySpread = time.Second
+
+func (s *Server) retryAfter() time.Duration {
+	return 100*time.Millisecond + rand.N(retrySpread).Round(time.Millisecond)
+}
+
+// Shutdown hands the clients over to other nodes: /readyz fails and upgrades get 503 at once, then every client gets a
+// goodbye and a close, spread over Config.Drain. It returns when the last one is gone, or ctx is done: then those that are
+// left are cut off, and the answer is ctx's error.
+func (s *Server) Shutdown(ctx context.Context) error {
+	s.draining.Store(true)
+	err := s.sayGoodbyes(ctx)
+
+	s.sessionsMu.Lock()
+	s.closed = true
+	for _, sess := range s.sessions {
+		sess.conn.abort(&closing{code: wire.StatusRestart})
+	}
+	s.sessionsMu.Unlock()
+	s.cancel()
+	s.wg.Wait()
+	s.closeRooms()
+	s.flushers.stop()
+	return err
+}
+
+// sayGoodbyes ends all sessions, spread over Config.Drain, and waits for them to be gone.
+func (s *Server) sayGoodbyes(ctx context.Context) error {
+	s.sessionsMu.Lock()
+	left := append([]*session(nil), s.sessions...)
+	var empty chan struct{}
+	if len(left) > 0 {
+		empty = make(chan struct{})
+		s.empty = empty
+	}
+	s.sessionsMu.Unlock()
+	if empty == nil {
+		return nil
+	}
+	rand.Shuffle(len(left), func(i, j int) { left[i], left[j] = left[j], left[i] })
+
+	tick := time.NewTicker(drainTick)
+	defer tick.Stop()
+	began, total, said := time.Now(), len(left), 0
+	for said < total {
+		share := total
+		if d := s.cfg.Drain; d > 0 {
+			share = min(total, 1+int(float64(total)*float64(time.Since(began))/float64(d)))
+		}
+		for ; said < share; said++ {
+			left[said].goodbye()
+		}
+		select {
+		case <-empty:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+	select {
+	case <-empty:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// goodbyeWait is how long the answers to what a client has sent are waited for.
+const goodbyeWait = 3 * time.Second
+
+// goodbye hands the client over: it takes on nothing more, and when what it sent has been answered, says bye and closes.
+func (s *session) goodbye() {
+	s.leaving.Store(true)
+	why := &closing{code: wire.StatusRestart, reason: "this node is shutting down: connect again", retry: s.srv.retryAfter()}
+	if s.sends.none() {
+		s.end(why)
+		return
+	}
+	s.srv.wg.Go(func() {
+		enough := make(chan struct{})
+		t := time.AfterFunc(goodbyeWait, func() { close(enough) })
+		defer t.Stop()
+		s.sends.wait(1, enough)
+		s.end(why)
+	})
+}
+
+// closeRooms leaves all rooms. No session is left.
+func (s *Server) closeRooms() {
+	s.roomsWG.Wait()
+	s.roomsMu.Lock()
+	var mine []*room
+	var closing []chan struct{}
+	for _, r := range s.rooms {
+		if r.idle != nil {
+			r.idle.Stop()
+		}
+		if r.gone != nil { // its linger was over
+			closing = append(closing, r.gone)
+			continue
+		}
+		r.gone = make(chan struct{})
+		mine = append(mine, r)
+	}
+	s.roomsMu.Unlock()
+	for _, r := range mine {
+		r.close()
+	}
+	for _, gone := range closing {
+		<-gone
+	}
+}

@@ -1,0 +1,272 @@
+package node
+
+import (
+	"runtime"
+	"sync"
+	"time"
+
+	"parley/bus"
+	"parley/node/wire"
+)
+
+// flushers are the goroutines that hand on what rooms have taken in. Each flushes one room at a time, and a room is with one
+// of them at a time.
+type flushers struct {
+	mu    sync.Mutex
+	work  sync.Cond
+	rooms []*room // guarded by mu; first come, first served
+	done  bool    // guarded by mu
+	wg    sync.WaitGroup
+}
+
+func (f *flushers) start() {
+	f.work.L = &f.mu
+	for range runtime.GOMAXPROCS(0) {
+		f.wg.Go(f.run)
+	}
+}
+
+func (f *flushers) queue(r *room) {
+	f.mu.Lock()
+	f.rooms = append(f.rooms, r)
+	f.mu.Unlock()
+	f.work.Signal()
+}
+
+func (f *flushers) stop() {
+	f.mu.Lock()
+	f.done = true
+	f.mu.Unlock()
+	f.work.Broadcast()
+	f.wg.Wait()
+}
+
+func (f *flushers) run() {
+	var b batch
+	var mine []*room // taken in one go, so that a busy node locks once for many rooms
+	for {
+		f.mu.Lock()
+		for len(f.rooms) == 0 && !f.done {
+			f.work.Wait()
+		}
+		if len(f.rooms) == 0 {
+			f.mu.Unlock()
+			return
+		}
+		n := (len(f.rooms) + 1) / 2 // leave some to the others
+		mine = append(mine[:0], f.rooms[:n]...)
+		f.rooms = append(f.rooms[:0], f.rooms[n:]...)
+		f.mu.Unlock()
+		for _, r := range mine {
+			r.flush(&b)
+		}
+		clear(mine)
+	}
+}
+
+// Windows between the flushes of a busy room: what comes meanwhile shares one write per client. A flush that takes long
+// makes the next window longer, so that a node with too much to do does it in larger pieces.
+const (
+	minWindow = 2 * time.Millisecond
+	maxWindow = 20 * time.Millisecond
+)
+
+func windowAfter(took time.Duration) time.Duration { return min(max(minWindow, 2*took), maxWindow) }
+
+// flush hands everything that waits in the inbox to the members that are live. One flusher calls it, with its own batch.
+func (r *room) flush(b *batch) {
+	began := time.Now()
+	items := r.inbox.take()
+	r.mu.Lock()
+	b.begin(r)
+	for i := range items {
+		b.addLocked(&items[i])
+	}
+	b.sendLocked()
+	r.mu.Unlock()
+	if r.inbox.rest(windowAfter(time.Since(began)), items, r.wake) {
+		r.srv.flushers.queue(r)
+	}
+}
+
+// A batch is the frames of one flush, encoded once for each codec and shared by all members: a delivery copies nothing and
+// allocates nothing.
+type batch struct {
+	r       *room
+	from    bus.ID // the room's head before the batch: where who misses it goes on
+	frames  [codecs][]byte
+	wanted  [codecs]bool // the codecs that have members
+	count   int          // messages
+	own     []own        // messages that were said by connections of this node
+	scratch []byte
+	extra   []byte // what is said to one member only
+}
+
+// own is a message in the batch that a connection of this node said.
+type own struct {
+	from       wire.Origin
+	id         bus.ID
+	start, end int // its frame among those in plain text
+}
+
+// maxBatch bounds a batch's bytes in one codec; what is more goes into another.
+const maxBatch = 64 << 10
+
+func (b *batch) begin(r *room) {
+	b.r = r
+	b.wanted = [codecs]bool{}
+	for _, m := range r.members {
+		b.wanted[m.s.codec] = true
+	}
+	b.reset()
+}
+
+func (b *batch) reset() {
+	b.from, b.count, b.own = b.r.head, 0, b.own[:0]
+	for c := range b.frames {
+		b.frames[c] = b.frames[c][:0]
+	}
+}
+
+// addLocked encodes one item. It needs room.mu.
+func (b *batch) addLocked(it *item) {
+	switch it.kind {
+	case itemMessage:
+		if it.msg.Break {
+			b.breakLocked(&it.msg)
+			return
+		}
+		b.messageLocked(&it.msg)
+	case itemSignal:
+		b.scratch = wire.AppendSignal(b.scratch[:0], it.msg.Body)
+		if len(b.scratch) > 0 {
+			b.event("signal")
+		}
+	case itemChange:
+		b.r.changedLocked(b, it.who)
+	case itemCount:
+		b.r.countLocked(b)
+	}
+}
+
+func (b *batch) messageLocked(m *bus.Message) {
+	r := b.r
+	start := len(b.frames[plain])
+	for c := range codecs {
+		if b.wanted[c] {
+			b.frames[c], b.scratch = c.appendMessage(b.frames[c], b.scratch, m)
+		}
+	}
+	if origin, ok := wire.OriginOf(m.Body); ok && r.srv.isOwn(origin.Conn) {
+		b.own = append(b.own, own{origin, m.ID, start, len(b.frames[plain])})
+	}
+	b.count++
+	r.head = m.ID
+	r.recent.add(*m)
+	r.srv.cfg.Observer.DeliveryDelay(max(0, time.Since(time.UnixMilli(int64(m.ID.Ms)))))
+	for c := range codecs {
+		if len(b.frames[c]) > maxBatch {
+			b.sendLocked()
+			return
+		}
+	}
+}
+
+// breakLocked tells of a break in the chain. Plain text has no words for it: there the connection closes.
+func (b *batch) breakLocked(m *bus.Message) {
+	b.sendLocked()
+	r := b.r
+	r.head = m.ID
+	r.recent.reset(m.ID)
+	b.from = r.head
+	b.frame("gap", wire.Gap{Room: r.name, After: m.Lost})
+	for _, mem := range r.members {
+		if mem.live {
+			mem.s.gapTold()
+		}
+	}
+}
+
+// An appender is a frame of package wire.
+type appender interface{ Append(dst []byte) []byte }
+
+// frame adds a frame other than a message, for those who speak of such.
+func (b *batch) frame(op string, f appender) {
+	b.scratch = f.Append(b.scratch[:0])
+	b.event(op)
+}
+
+func (b *batch) event(op string) {
+	for c := range codecs {
+		if b.wanted[c] {
+			b.frames[c] = c.appendEvent(b.frames[c], op, b.scratch)
+		}
+	}
+}
+
+// sendLocked gives the batch to every live member and begins the next one. It needs room.mu.
+func (b *batch) sendLocked() {
+	var members, bytes [codecs]int
+	for _, m := range b.r.members {
+		if !m.live {
+			continue
+		}
+		frames, answers := b.frames[m.s.codec], 0
+		if len(b.own) > 0 && b.saidBy(m.s) {
+			frames, answers = b.personal(m.s)
+		}
+		if len(frames) == 0 {
+			continue
+		}
+		if !m.s.conn.offer(frames) {
+			m.s.conn.put(frames[:answers]) // which the log does not have
+			b.r.overflowLocked(m, b.from)
+			continue
+		}
+		members[m.s.codec]++
+		bytes[m.s.codec] += len(frames)
+	}
+	for c := range codecs {
+		if members[c] > 0 {
+			b.r.srv.cfg.Observer.Delivered(c.String(), members[c]*b.count, bytes[c])
+		}
+	}
+	b.reset()
+}
+
+func (b *batch) saidBy(s *session) bool {
+	for i := range b.own {
+		if b.own[i].from.Conn == s.id {
+			return true
+		}
+	}
+	return false
+}
+
+// personal is the batch for one who said some of it. The answers to its sends come before the messages: they are the first so
+// many bytes. In plain text, which has no answers, its own messages are left out.
+func (b *batch) personal(s *session) (frames []byte, answers int) {
+	b.extra = b.extra[:0]
+	rest := 0
+	for i := range b.own {
+		o := &b.own[i]
+		if o.from.Conn != s.id {
+			continue
+		}
+		req, waits := s.sends.take(o.from.Seq)
+		switch {
+		case s.codec == plain:
+			b.extra = append(b.extra, b.frames[plain][rest:o.start]...)
+			rest = o.end
+		case waits:
+			b.scratch = wire.Sent{Req: req, ID: o.id}.Append(b.scratch[:0])
+			b.extra = appendText(b.extra, b.scratch)
+		}
+	}
+	answers = len(b.extra)
+	if s.codec == plain {
+		answers = 0
+	}
+	b.extra = append(b.extra, b.frames[s.codec][rest:]...)
+	return b.extra, answers
+}

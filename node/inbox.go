@@ -1,0 +1,148 @@
+package node
+
+import (
+	"sync"
+	"time"
+
+	"parley/bus"
+)
+
+// An inbox holds what the bus brought for a room until the room is flushed, and says when that is: at once after a quiet
+// window, else when the window is over, so that a busy room's messages share their writes.
+type inbox struct {
+	mu     sync.Mutex
+	items  []item      // guarded by mu
+	spare  []item      // guarded by mu; the array of the batch before, to be used again
+	state  inboxState  // guarded by mu
+	rested time.Time   // guarded by mu; when the next flush may be, at the earliest
+	timer  *time.Timer // guarded by mu; waits for rested
+}
+
+type inboxState byte
+
+const (
+	inboxQuiet  inboxState = iota // nothing waits
+	inboxWaits                    // for the end of the window
+	inboxQueued                   // for a flusher, or is being flushed
+	inboxClosed
+)
+
+// An item is one thing that the bus brought.
+type item struct {
+	kind itemKind
+	msg  bus.Message // of a signal only the Body
+	who  *bus.Change
+}
+
+type itemKind byte
+
+const (
+	itemMessage itemKind = iota
+	itemSignal
+	itemChange
+	itemCount // it is time to tell how many members there are
+)
+
+// add takes an item in. It reports whether the room is to be queued for a flusher now.
+func (in *inbox) add(it item, wake func()) bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.state == inboxClosed {
+		return false
+	}
+	in.items = append(in.items, it)
+	if in.state != inboxQuiet {
+		return false
+	}
+	return in.dueLocked(wake)
+}
+
+// dueLocked moves on from quiet: it reports true, or sees to it that wake is called when the window is over.
+func (in *inbox) dueLocked(wake func()) bool {
+	wait := time.Until(in.rested)
+	if wait <= 0 {
+		in.state = inboxQueued
+		return true
+	}
+	in.state = inboxWaits
+	if in.timer == nil {
+		in.timer = time.AfterFunc(wait, wake)
+	} else {
+		in.timer.Reset(wait)
+	}
+	return false
+}
+
+// woken reports whether the room is to be queued, once a window that was waited for is over.
+func (in *inbox) woken() bool {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if in.state != inboxWaits {
+		return false
+	}
+	in.state = inboxQueued
+	return true
+}
+
+// take hands out what there is, to the one flusher that has the room.
+func (in *inbox) take() []item {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	out := in.items
+	in.items, in.spare = in.spare[:0], nil
+	return out
+}
+
+// rest ends a flush and starts the window. It reports whether the room is to be queued again now. The items taken are given
+// back.
+func (in *inbox) rest(window time.Duration, used []item, wake func()) bool {
+	clear(used)
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	if cap(used) <= maxSpareItems {
+		in.spare = used[:0]
+	}
+	if in.state == inboxClosed {
+		return false
+	}
+	in.rested = time.Now().Add(window)
+	in.state = inboxQuiet
+	if len(in.items) == 0 {
+		return false
+	}
+	return in.dueLocked(wake)
+}
+
+// maxSpareItems bounds the memory that a room keeps between flushes.
+const maxSpareItems = 32
+
+func (in *inbox) close() {
+	in.mu.Lock()
+	defer in.mu.Unlock()
+	in.state = inboxClosed
+	in.items, in.spare = nil, nil
+	if in.timer != nil {
+		in.timer.Stop()
+	}
+}
+
+// Deliver takes a message in. The bus's receive loop calls it, so it does not wait for a flush.
+func (r *room) Deliver(m bus.Message) { r.receive(item{kind: itemMessage, msg: m}) }
+
+// Signal takes a signal in.
+func (r *room) Signal(body []byte) { r.receive(item{kind: itemSignal, msg: bus.Message{Body: body}}) }
+
+// Presence takes a change of the roster in.
+func (r *room) Presence(c bus.Change) { r.receive(item{kind: itemChange, who: &c}) }
+
+func (r *room) receive(it item) {
+	if r.inbox.add(it, r.wake) {
+		r.srv.flushers.queue(r)
+	}
+}
+
+func (r *room) wake() {
+	if r.inbox.woken() {
+		r.srv.flushers.queue(r)
+	}
+}

@@ -1,0 +1,93 @@
+package node
+
+import (
+	"slices"
+
+	"parley/bus"
+)
+
+// Bounds of what a room keeps in memory of its newest messages, so that who comes back, a herd of them after a restart, is
+// served without asking the bus.
+const (
+	recentMessages = 256
+	recentBytes    = 64 << 10
+)
+
+// recent is the end of a room's log, up to the room's head: an unbroken chain. Its owner's lock guards it.
+type recent struct {
+	msgs  []bus.Message // oldest first
+	bytes int
+	from  bus.ID // what follows this id, up to the head, is all here
+	whole bool   // and before it the log has nothing
+}
+
+// add takes the message after the head.
+func (c *recent) add(m bus.Message) {
+	if len(c.msgs) == 0 {
+		c.from = m.Prev
+	}
+	c.msgs = append(c.msgs, m)
+	c.bytes += len(m.Body)
+	drop := 0
+	for len(c.msgs)-drop > recentMessages || c.bytes > recentBytes && len(c.msgs)-drop > 1 {
+		c.bytes -= len(c.msgs[drop].Body)
+		c.from = c.msgs[drop].ID
+		drop++
+	}
+	if drop > 0 {
+		c.whole = false
+		c.msgs = slices.Delete(c.msgs, 0, drop)
+	}
+}
+
+// reset forgets everything; the head is now head.
+func (c *recent) reset(head bus.ID) { *c = recent{from: head} }
+
+// after gives what follows an id, if that is all here.
+func (c *recent) after(since bus.ID) ([]bus.Message, bool) {
+	if since == c.from {
+		return c.msgs, true
+	}
+	for i := len(c.msgs) - 1; i >= 0; i-- {
+		if c.msgs[i].ID == since {
+			return c.msgs[i+1:], true
+		}
+	}
+	return nil, false
+}
+
+// start gives the id after which the newest n messages follow, if they are all here.
+func (c *recent) start(n int) (bus.ID, bool) {
+	switch {
+	case n < len(c.msgs):
+		return c.msgs[len(c.msgs)-n-1].ID, true
+	case n == len(c.msgs) || c.whole:
+		return c.from, true
+	default:
+		return bus.ID{}, false
+	}
+}
+
+// learn takes the newest messages of the log as they were read, if they join up with the head and what is here.
+func (c *recent) learn(page bus.Page, head bus.ID) {
+	msgs := page.Messages
+	if slices.ContainsFunc(msgs, func(m bus.Message) bool { return m.Break }) {
+		return
+	}
+	if i := slices.IndexFunc(msgs, func(m bus.Message) bool { return m.ID == c.from }); i >= 0 {
+		msgs = msgs[:i+1] // what follows is here
+	} else if page.Last != c.from {
+		return
+	}
+	known := c.msgs
+	*c = recent{from: head, whole: !page.More}
+	if len(msgs) > 0 {
+		c.from = msgs[0].Prev
+	}
+	for _, m := range msgs {
+		c.add(m)
+	}
+	for _, m := range known {
+		c.add(m)
+	}
+}

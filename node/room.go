@@ -1,0 +1,213 @@
+package node
+
+import (
+	"context"
+	"slices"
+	"sync"
+	"time"
+
+	"parley/bus"
+)
+
+// A room is one room as this node knows it: its members here, and what the bus brought that they have not been given yet.
+// The bus calls the methods of bus.Sink; flush (flush.go) hands on what they took in.
+type room struct {
+	srv  *Server
+	name string
+
+	// Guarded by Server.roomsMu.
+	holders int           // members, and joins under way: while there are any the room stays subscribed
+	idle    *time.Timer   // runs when there are none
+	gone    chan struct{} // set once the room is closing, closed when it is gone
+
+	ready chan struct{}    // closed once sub or err is set
+	sub   bus.Subscription // static after ready
+	err   error            // static after ready
+
+	inbox inbox
+
+	mu      sync.Mutex // held through a flush: whoever holds it sees members and head in step
+	members []*member
+	users   map[string]*attendance
+	head    bus.ID // the newest id that was flushed
+	recent  recent // the newest messages, up to head
+	crowd   crowd
+}
+
+// A member is a session in a room.
+type member struct {
+	s *session
+	r *room
+
+	// Guarded by room.mu.
+	live    bool   // given everything by flush; else served by catchUp, up to the head
+	greeted bool   // was live before
+	gone    bool   // is no member any more
+	cursor  bus.ID // the last id written while not live; only catchUp moves it
+	version uint64 // the version of the roster that it knows of while not live
+
+	lost bus.ID // owned by catchUp; the gap that was told last
+}
+
+// attendance counts the connections by which a user is in the room here.
+type attendance struct {
+	conns int
+	leave *time.Timer // runs the grace of one who dropped
+}
+
+// enter gives the room of that name, subscribed, and held until release.
+func (s *Server) enter(ctx context.Context, name string) (*room, error) {
+	for {
+		s.roomsMu.Lock()
+		r := s.rooms[name]
+		if r == nil {
+			r = &room{srv: s, name: name, ready: make(chan struct{}), users: make(map[string]*attendance)}
+			s.rooms[name] = r
+			s.roomsWG.Go(r.open)
+		}
+		if gone := r.gone; gone != nil {
+			s.roomsMu.Unlock()
+			select {
+			case <-gone:
+				continue
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+		}
+		r.holders++
+		if r.idle != nil {
+			r.idle.Stop()
+			r.idle = nil
+		}
+		s.roomsMu.Unlock()
+
+		select {
+		case <-r.ready:
+		case <-ctx.Done():
+			r.release()
+			return nil, ctx.Err()
+		}
+		if r.err != nil {
+			r.release()
+			return nil, r.err
+		}
+		return r, nil
+	}
+}
+
+// open subscribes to the room. A failure is told to all who wait for it, and the room forgotten.
+func (r *room) open() {
+	defer close(r.ready)
+	ctx, cancel := context.WithTimeout(r.srv.ctx, busTimeout)
+	defer cancel()
+	r.sub, r.err = r.srv.cfg.Bus.Subscribe(ctx, r.name, r)
+	if r.err != nil {
+		r.srv.roomsMu.Lock()
+		delete(r.srv.rooms, r.name)
+		r.srv.roomsMu.Unlock()
+		return
+	}
+	r.mu.Lock()
+	if r.head.IsZero() { // else a flush was quicker
+		r.head = r.sub.Last()
+	}
+	r.mu.Unlock()
+	r.srv.cfg.Observer.RoomOpened()
+}
+
+// release undoes one enter. The last one starts the room's linger.
+func (r *room) release() {
+	r.srv.roomsMu.Lock()
+	defer r.srv.roomsMu.Unlock()
+	r.holders--
+	if r.holders > 0 || r.srv.rooms[r.name] != r || r.gone != nil {
+		return
+	}
+	if r.srv.ctx.Err() != nil {
+		return // Shutdown closes it
+	}
+	r.idle = time.AfterFunc(r.srv.cfg.Linger, r.closeIdle)
+}
+
+func (r *room) closeIdle() {
+	r.srv.roomsMu.Lock()
+	if r.holders > 0 || r.gone != nil {
+		r.srv.roomsMu.Unlock()
+		return
+	}
+	r.gone = make(chan struct{})
+	r.srv.roomsMu.Unlock()
+	r.close()
+}
+
+// close unsubscribes. The caller has set gone, so nobody enters any more.
+func (r *room) close() {
+	r.inbox.close()
+	r.sub.Close()
+	r.mu.Lock()
+	for _, a := range r.users {
+		if a.leave != nil {
+			a.leave.Stop()
+		}
+	}
+	r.mu.Unlock()
+	r.stopCrowd()
+	r.srv.roomsMu.Lock()
+	delete(r.srv.rooms, r.name)
+	close(r.gone)
+	r.srv.roomsMu.Unlock()
+	r.srv.cfg.Observer.RoomClosed()
+}
+
+// admitLocked makes a session a member, which is not live yet. It needs r.mu.
+func (r *room) admitLocked(m *member) {
+	r.members = append(r.members, m)
+	a := r.users[m.s.user.ID]
+	if a == nil {
+		a = &attendance{}
+		r.users[m.s.user.ID] = a
+	}
+	if a.leave != nil {
+		a.leave.Stop()
+		a.leave = nil
+	}
+	a.conns++
+	r.sub.Enter(bus.Member{ID: m.s.user.ID, Name: m.s.user.Name})
+}
+
+// dismiss undoes admitLocked and the member's enter. A user whose last connection dropped leaves after the grace.
+func (r *room) dismiss(m *member, dropped bool) {
+	r.mu.Lock()
+	m.gone = true
+	if i := slices.Index(r.members, m); i >= 0 {
+		last := len(r.members) - 1
+		r.members[i] = r.members[last]
+		r.members[last] = nil
+		r.members = r.members[:last]
+	}
+	id := m.s.user.ID
+	if a := r.users[id]; a != nil {
+		if a.conns--; a.conns == 0 {
+			if dropped && r.srv.cfg.Grace > 0 {
+				a.leave = time.AfterFunc(r.srv.cfg.Grace, func() { r.leave(id) })
+			} else {
+				r.leaveLocked(id)
+			}
+		}
+	}
+	r.mu.Unlock()
+	r.release()
+}
+
+func (r *room) leave(user string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.leaveLocked(user)
+}
+
+func (r *room) leaveLocked(user string) {
+	if a := r.users[user]; a != nil && a.conns == 0 {
+		delete(r.users, user)
+		r.sub.Leave(user)
+	}
+}

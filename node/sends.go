@@ -1,0 +1,129 @@
+package node
+
+import (
+	"encoding/json"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+
+	"parley/bus"
+	"parley/node/wire"
+)
+
+// maxOpenSends is how many sends of one connection may be without an answer; the next one is not read before one has it.
+const maxOpenSends = 64
+
+// sends are those of a connection's sends that have no answer yet. The answer comes from the bus, or with the message
+// itself, whichever is first.
+type sends struct {
+	mu    sync.Mutex
+	next  uint32        // guarded by mu
+	open  []openSend    // guarded by mu; in the order sent
+	freed chan struct{} // guarded by mu; made by who waits, closed when one was answered
+}
+
+type openSend struct {
+	seq uint32
+	req json.RawMessage
+}
+
+// begin notes a send, and gives the number that its message carries.
+func (o *sends) begin(req json.RawMessage) uint32 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.next++
+	o.open = append(o.open, openSend{o.next, req})
+	return o.next
+}
+
+// take gives the request of a send that has no answer yet; the caller answers it.
+func (o *sends) take(seq uint32) (json.RawMessage, bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	i := slices.IndexFunc(o.open, func(s openSend) bool { return s.seq == seq })
+	if i < 0 {
+		return nil, false
+	}
+	req := o.open[i].req
+	if o.open = slices.Delete(o.open, i, i+1); len(o.open) == 0 {
+		o.open = nil // an idle connection keeps nothing
+	}
+	if o.freed != nil {
+		close(o.freed)
+		o.freed = nil
+	}
+	return req, true
+}
+
+// none reports whether every send has its answer.
+func (o *sends) none() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.open) == 0
+}
+
+// wait returns once fewer than n sends are open; false if done is closed first.
+func (o *sends) wait(n int, done <-chan struct{}) bool {
+	for {
+		o.mu.Lock()
+		if len(o.open) < n {
+			o.mu.Unlock()
+			return true
+		}
+		if o.freed == nil {
+			o.freed = make(chan struct{})
+		}
+		freed := o.freed
+		o.mu.Unlock()
+		select {
+		case <-freed:
+		case <-done:
+			return false
+		}
+	}
+}
+
+// publish says something in a room, and answers when the bus did.
+func (s *session) publish(room, text string, data json.RawMessage, key string, req json.RawMessage) {
+	seq := s.sends.begin(req)
+	said := wire.Said{
+		Origin: wire.Origin{Conn: s.id, Seq: seq},
+		Room:   room,
+		From:   wire.Member{ID: s.user.ID, Name: s.user.Name},
+		Text:   text,
+		Data:   data,
+		Key:    key,
+		At:     time.Now().UnixMilli(),
+	}
+	d := bus.Draft{Body: said.Body()}
+	if key != "" {
+		d.Key = bus.KeyOf(s.user.ID, key)
+		d.Sum = wire.Sum(text, data)
+	}
+	s.srv.cfg.Bus.Publish(room, d, func(id bus.ID, err error) {
+		req, waits := s.sends.take(seq)
+		switch {
+		case !waits:
+		case err != nil:
+			s.refuse(req, busError(err))
+		case s.codec != plain:
+			s.say("ok", wire.Sent{Req: req, ID: id})
+		}
+	})
+}
+
+// unavailableRetry is what a client is told to wait before it repeats.
+const unavailableRetry = time.Second
+
+// busError says what a client is told when the bus failed.
+func busError(err error) *wire.Error {
+	if errors.Is(err, bus.ErrConflict) {
+		return wire.Errorf(wire.Conflict, "%v", bus.ErrConflict)
+	}
+	return &wire.Error{
+		Code:       wire.Unavailable,
+		Message:    "the outcome is unknown, as the message bus does not answer: repeat with the same key",
+		RetryAfter: unavailableRetry,
+	}
+}

@@ -1,0 +1,260 @@
+package node
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+	"unicode/utf8"
+
+	"github.com/coder/websocket"
+
+	"parley/node/wire"
+)
+
+// A session is one client's connection. Its requests are handled one after the other, by whoever reads; whatever is said to
+// it goes through conn, from any goroutine.
+type session struct {
+	srv   *Server         // static
+	id    uint64          // static; names the connection in what it publishes
+	codec codec           // static
+	conn  *conn           // static
+	ws    *websocket.Conn // static; nil for an event stream
+
+	// Owned by the reader.
+	user  User
+	token string
+	rooms []*member
+
+	sends   sends
+	leaving atomic.Bool   // a goodbye is on its way: nothing more is taken on
+	ended   chan struct{} // closed when the connection has ended
+
+	place    int   // guarded by Server.sessionsMu; in Server.sessions
+	nextPing int64 // owned by the sweep; Unix nanoseconds
+}
+
+// A closing is why the node ends a connection, as it tells the client.
+type closing struct {
+	code   int
+	reason string
+	retry  time.Duration
+}
+
+func (c *closing) Error() string { return fmt.Sprintf("close %d: %s", c.code, c.reason) }
+
+// serve reads and handles what the client says until the connection ends.
+func (s *session) serve() {
+	s.greet()
+	for s.readOne() {
+	}
+}
+
+// greet says what comes first.
+func (s *session) greet() {
+	if s.codec == jsonV1 {
+		s.say("welcome", s.welcome(nil))
+	}
+}
+
+func (s *session) welcome(req json.RawMessage) wire.Welcome {
+	cfg := &s.srv.cfg
+	return wire.Welcome{
+		Req:     req,
+		User:    wire.User(s.user),
+		Session: s.token,
+		Node:    cfg.ID,
+		Version: cfg.Version,
+		Ping:    int(cfg.PingInterval / time.Second),
+		Limits:  wire.LimitsOf(cfg.MaxText),
+	}
+}
+
+var frameBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+
+// maxPooled is the largest buffer worth keeping.
+const maxPooled = 16 << 10
+
+// readOne handles one message of the client's. It reports false when the connection has ended. What a client says while
+// its answers don't fit into its queue is left in the socket.
+func (s *session) readOne() bool {
+	taking := s.conn.waitForSpace()
+	kind, r, err := s.ws.Reader(context.Background())
+	if err != nil {
+		s.over(err)
+		return false
+	}
+	if !taking || s.leaving.Load() && s.codec == plain {
+		io.Copy(io.Discard, r) // the close is on its way
+		return true
+	}
+	if kind != websocket.MessageText {
+		s.end(&closing{code: wire.StatusUnsupported, reason: "binary messages are not supported: send text"})
+		return true
+	}
+	buf := frameBuffers.Get().(*bytes.Buffer)
+	buf.Reset()
+	if _, err := buf.ReadFrom(r); err != nil {
+		s.over(err)
+		return false
+	}
+	s.srv.cfg.Observer.Received(s.codec.String(), buf.Len())
+	s.handle(buf.Bytes())
+	if buf.Cap() <= maxPooled {
+		frameBuffers.Put(buf)
+	}
+	return true
+}
+
+// handle does what a message asks for. It keeps nothing of frame.
+func (s *session) handle(frame []byte) {
+	if !utf8.Valid(frame) { // RFC 6455 section 8.1; browsers drop the connection over which such text is relayed
+		s.end(&closing{code: wire.StatusNotUTF8, reason: "text has to be UTF-8"})
+		return
+	}
+	if s.codec == plain {
+		s.handlePlain(frame)
+		return
+	}
+	req, bad := wire.Parse(frame, s.srv.cfg.MaxText)
+	if bad != nil {
+		s.refuse(req.Req, bad)
+		return
+	}
+	s.do(&req)
+}
+
+// handlePlain says a plain message in the client's one room.
+func (s *session) handlePlain(frame []byte) {
+	text := string(frame)
+	if bad := wire.CheckText(text, s.srv.cfg.MaxText); bad != nil {
+		s.refuse(nil, bad)
+		return
+	}
+	if text == "" {
+		return // there is nothing to say
+	}
+	if !s.sends.wait(maxOpenSends, s.ended) {
+		return
+	}
+	s.publish(s.rooms[0].r.name, text, nil, "", nil)
+}
+
+// say sends a frame. Plain text has no words for any.
+func (s *session) say(op string, f appender) {
+	if s.codec == plain {
+		return
+	}
+	b := s.srv.buffers.Get().(*sayBuffers)
+	b.payload = f.Append(b.payload[:0])
+	b.frame = s.codec.appendEvent(b.frame[:0], op, b.payload)
+	s.conn.put(b.frame)
+	if cap(b.frame) <= maxPooled {
+		s.srv.buffers.Put(b)
+	}
+}
+
+type sayBuffers struct{ payload, frame []byte }
+
+// refuse answers a request with an error. Plain text has no words for one: there the connection closes.
+func (s *session) refuse(req json.RawMessage, e *wire.Error) {
+	s.srv.cfg.Observer.Rejected(string(e.Code))
+	if s.codec != plain {
+		s.say("error", wire.Reject{Req: req, Err: e})
+		return
+	}
+	code := wire.StatusPolicy
+	switch e.Code {
+	case wire.TooLarge:
+		code = wire.StatusTooBig
+	case wire.Unavailable:
+		code = wire.StatusOverload
+	}
+	s.end(&closing{code: code, reason: e.Message})
+}
+
+// gapTold notes that the client is being told of a gap. Where it cannot be told, the connection closes, and it reports false.
+func (s *session) gapTold() bool {
+	s.srv.cfg.Observer.GapTold()
+	if s.codec == plain {
+		s.end(&closing{code: wire.StatusOverload, reason: "messages were lost"})
+		return false
+	}
+	return true
+}
+
+// end closes the connection from this side, announced by a bye. The reader goes on until the peer has answered.
+func (s *session) end(why *closing) {
+	b := s.codec.appendEvent(nil, "bye", wire.Bye{Code: why.code, Reason: why.reason, RetryAfter: why.retry}.Append(nil))
+	if s.codec != sse {
+		b = appendClose(b, why.code, why.reason)
+	}
+	s.conn.finish(b, why)
+	if s.codec == sse {
+		s.conn.Close()
+	}
+}
+
+// over ends the session, for the error with which reading ended.
+func (s *session) over(err error) {
+	close(s.ended)
+	if s.ws != nil {
+		s.ws.CloseNow() // which closes conn, once what is queued has left
+	} else {
+		s.conn.Close()
+	}
+	for _, m := range s.rooms {
+		m.r.dismiss(m, true)
+	}
+	s.rooms = nil
+	s.srv.forget(s)
+	s.srv.cfg.Observer.Closed(s.codec.String(), closeCode(s.conn.why(), err))
+}
+
+// closeCode is the code a connection was closed with: the node's, or else the peer's.
+func closeCode(why, err error) int {
+	var c *closing
+	switch code := websocket.CloseStatus(err); {
+	case errors.As(why, &c):
+		return c.code
+	case errors.Is(why, errStalled):
+		return wire.StatusStalled
+	case errors.Is(err, websocket.ErrMessageTooBig):
+		return wire.StatusTooBig
+	case code >= 0:
+		return int(code)
+	default:
+		return wire.StatusAbnormal
+	}
+}
+
+// pause waits; it reports false if the session or the node ends first.
+func (s *session) pause(d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		return true
+	case <-s.ended:
+		return false
+	case <-s.srv.ctx.Done():
+		return false
+	}
+}
+
+func (s *session) member(room string) *member {
+	i := slices.IndexFunc(s.rooms, func(m *member) bool { return m.r.name == room })
+	if i < 0 {
+		return nil
+	}
+	return s.rooms[i]
+}
+
+var _ net.Conn = (*conn)(nil)

@@ -1,0 +1,51 @@
+package node
+
+import (
+	"time"
+)
+
+// sweepEvery is how often all sessions are looked at.
+const sweepEvery = time.Second
+
+// sweep pings the clients, each in its turn, and drops those that are dead: who has shown no sign of life for one and a half
+// rounds of pings.
+func (s *Server) sweep() {
+	tick := time.NewTicker(min(sweepEvery, s.cfg.PingInterval/4))
+	defer tick.Stop()
+	var due []*session
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case now := <-tick.C:
+			due = s.due(due[:0], now.UnixNano())
+			for _, sess := range due {
+				sess.ping(now)
+			}
+			clear(due)
+		}
+	}
+}
+
+// due gathers the sessions whose ping is due.
+func (s *Server) due(out []*session, now int64) []*session {
+	s.sessionsMu.Lock()
+	defer s.sessionsMu.Unlock()
+	for _, sess := range s.sessions {
+		if sess.nextPing <= now {
+			sess.nextPing = now + int64(s.jitter(s.cfg.PingInterval))
+			out = append(out, sess)
+		}
+	}
+	return out
+}
+
+func (s *session) ping(now time.Time) {
+	silent := now.Sub(time.Unix(0, s.conn.lastRead.Load()))
+	if s.codec != sse && silent > s.srv.cfg.PingInterval*3/2 {
+		s.conn.abort(errSilent)
+		return
+	}
+	var buf [8]byte
+	s.conn.put(s.codec.appendPing(buf[:0]))
+}
