@@ -213,7 +213,6 @@ func (m *Metrics) outcome(err error) prometheus.Counter {
 func (m *Metrics) Repaired(messages int) {
 	m.repairs.Inc()
 	m.repaired.Add(float64(max(0, messages)))
-	
 }
 
 // Broken counts a log that lost messages.
