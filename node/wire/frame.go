@@ -1,10 +1,13 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 
 	"parley/bus/id"
@@ -12,75 +15,200 @@ import (
 
 // A Frame is any frame of a server, as a client reads it: Op says which fields are set.
 type Frame struct {
-	Op   string          `json:"op"`
-	Req  json.RawMessage `json:"req"`
-	Room string          `json:"room"`
+	Op   string
+	Req  json.RawMessage
+	Room string
 
 	// Welcome; User is in presence and signal too.
-	User    User   `json:"user"`
-	Session string `json:"session"`
-	Node    string `json:"node"`
-	Version string `json:"version"`
-	Ping    int    `json:"ping"`
-	Limits  Limits `json:"limits"`
+	User    User
+	Session string
+	Node    string
+	Version string
+	Ping    int // seconds
+	Limits  Limits
 
-	Entry // message, and ID the answer to send
+	Entry // message; ID is in the answer to send too, Data in signal
 
-	// Answers to join, members and history; Members, Count and Presence are in presence too.
-	Last      id.ID    `json:"last"`
-	Recovered *bool    `json:"recovered"`
-	Members   []Member `json:"members"`
-	Count     int      `json:"count"`
-	Presence  uint64   `json:"presence"`
-	Messages  []Entry  `json:"messages"`
-	More      bool     `json:"more"`
+	// The answers to join, members and history; Members, Count and Presence are in presence too.
+	Last      id.ID
+	Recovered *bool
+	Members   []Member
+	Count     int
+	Presence  uint64
+	Messages  []Entry
+	More      bool
 
-	After id.ID  `json:"after"` // gap
-	Event string `json:"event"` // presence
-	Kind  string `json:"kind"`  // signal
+	After id.ID  // gap
+	Event string // presence
+	Kind  string // signal
 
-	// Error and bye, which share the name code for two things.
-	Code       Code          `json:"-"` // of error
-	Close      int           `json:"-"` // of bye: the close code
-	Message    string        `json:"message"`
-	Reason     string        `json:"reason"`
-	RetryAfter time.Duration `json:"-"`
+	// Error and bye, where "code" stands for two things.
+	Code       Code   // of error
+	Close      int    // of bye
+	Message    string // of error
+	Reason     string // of bye
+	RetryAfter time.Duration
 }
 
-// An Entry is a message of a room. Data is in signal too.
+// An Entry is a message of a room.
 type Entry struct {
 	ID   id.ID           `json:"id"`
 	From Member          `json:"from"`
-	Text string          `json:"text"`
-	Data json.RawMessage `json:"data"`
-	Key  string          `json:"key"`
+	Text string          `json:"text,omitempty"`
+	Data json.RawMessage `json:"data,omitempty"`
+	Key  string          `json:"key,omitempty"`
 	At   int64           `json:"at"` // milliseconds since 1970
 }
 
-// ParseFrame reads a server's frame. Unknown ops and fields are no errors: a newer server may have them.
+// frameDepth is how deep a frame may be nested: data within an entry within a list.
+const frameDepth = MaxDepth + 2
+
+// ParseFrame reads a server's frame. The Frame refers to nothing in b. Unknown ops and fields are no errors: a newer server
+// may have them.
 func ParseFrame(b []byte) (Frame, error) {
-	var f struct {
-		Frame
-		Code       json.RawMessage `json:"code"`
-		RetryAfter int64           `json:"retry_after"`
+	var f Frame
+	var code []byte
+	var bad error
+	s := scanner{b: b}
+	s.space()
+	err := s.fields(frameDepth, func(name, value []byte) {
+		if string(name) == "code" {
+			code = value
+		} else if err := read(value, f.field(name)); err != nil {
+			bad = fmt.Errorf("read the %s of a frame: %w", name, err)
+		}
+	})
+	s.space()
+	switch {
+	case err != nil:
+		return f, fmt.Errorf("read a frame: %w", err)
+	case bad != nil:
+		return f, bad
+	case s.i < len(b) || f.Op == "":
+		return f, errors.New("read a frame: it is not one JSON object with an op")
+	case code == nil:
+	case f.Op == "error":
+		bad = read(code, (*string)(&f.Code))
+	case f.Op == "bye":
+		bad = read(code, &f.Close)
 	}
-	if err := json.Unmarshal(b, &f); err != nil {
-		return Frame{}, fmt.Errorf("read a frame: %w", err)
+	if bad != nil {
+		return f, fmt.Errorf("read the code of a frame: %w", bad)
 	}
-	var err error
-	switch f.Op {
-	case "":
-		err = errors.New("it has no op")
-	case "error":
-		err = json.Unmarshal(f.Code, &f.Frame.Code)
-	case "bye":
-		err = json.Unmarshal(f.Code, &f.Close)
+	return f, nil
+}
+
+// field is where a field's value belongs, nil if there is none of that name.
+func (f *Frame) field(name []byte) any {
+	switch string(name) {
+	case "op":
+		return &f.Op
+	case "req":
+		return &f.Req
+	case "room":
+		return &f.Room
+	case "user":
+		return &f.User
+	case "session":
+		return &f.Session
+	case "node":
+		return &f.Node
+	case "version":
+		return &f.Version
+	case "ping":
+		return &f.Ping
+	case "limits":
+		return &f.Limits
+	case "id":
+		return &f.ID
+	case "from":
+		return &f.From
+	case "text":
+		return &f.Text
+	case "data":
+		return &f.Data
+	case "key":
+		return &f.Key
+	case "at":
+		return &f.At
+	case "last":
+		return &f.Last
+	case "recovered":
+		return &f.Recovered
+	case "members":
+		return &f.Members
+	case "count":
+		return &f.Count
+	case "presence":
+		return &f.Presence
+	case "messages":
+		return &f.Messages
+	case "more":
+		return &f.More
+	case "after":
+		return &f.After
+	case "event":
+		return &f.Event
+	case "kind":
+		return &f.Kind
+	case "message":
+		return &f.Message
+	case "reason":
+		return &f.Reason
+	case "retry_after":
+		return &f.RetryAfter
 	}
+	return nil
+}
+
+// read decodes a value that the scanner has passed. What is in nearly every frame does not go through encoding/json.
+func read(raw []byte, into any) error {
+	if into == nil || string(raw) == "null" {
+		return nil
+	}
+	switch into := into.(type) {
+	case *string:
+		if raw[0] != '"' {
+			return errors.New("it must be a string")
+		}
+		*into = strings.ToValidUTF8(string(unquote(raw)), "\uFFFD")
+		return nil
+	case *json.RawMessage:
+		*into = bytes.Clone(raw)
+		return nil
+	case *int64:
+		n, err := strconv.ParseInt(string(raw), 10, 64)
+		*into = n
+		return err
+	case *time.Duration:
+		ms, err := strconv.ParseUint(string(raw), 10, 32)
+		*into = time.Duration(ms) * time.Millisecond
+		return err
+	case *Member:
+		return readMember(raw, into)
+	case *id.ID:
+		if raw[0] != '"' {
+			return id.ErrSyntax
+		}
+		return into.UnmarshalText(unquote(raw))
+	}
+	return json.Unmarshal(raw, into)
+}
+
+func readMember(raw []byte, m *Member) (bad error) {
+	s := scanner{b: raw}
+	err := s.fields(frameDepth, func(name, value []byte) {
+		switch string(name) {
+		case "id":
+			bad = errors.Join(bad, read(value, &m.ID))
+		case "name":
+			bad = errors.Join(bad, read(value, &m.Name))
+		}
+	})
 	if err != nil {
-		return Frame{}, fmt.Errorf("read a frame: %w", err)
+		return err
 	}
-	f.Frame.RetryAfter = time.Duration(f.RetryAfter) * time.Millisecond
-	return f.Frame, nil
+	return bad
 }
 
 // Err is the error that an error frame tells.

@@ -131,27 +131,19 @@ func split(frame []byte) (raw [fields][]byte, err *Error) {
 	}
 	s := scanner{b: frame}
 	s.space()
-	if !s.accept('{') {
+	if s.i == len(frame) || frame[s.i] != '{' {
 		return raw, Errorf(BadRequest, "a message is one JSON object, such as %s", `{"op":"ping"}`)
 	}
-	s.space()
-	for more := !s.accept('}'); more; {
-		name, value, err := s.member(MaxDepth)
-		if err != nil {
-			return raw, err
+	err = s.fields(MaxDepth, func(name, value []byte) {
+		if string(value) == "null" {
+			value = nil
 		}
-		if f := fieldOf(unquote(name)); f != fields {
-			if string(value) == "null" {
-				value = nil
-			}
+		if f := fieldOf(name); f < fields {
 			raw[f] = value
 		}
-		s.space()
-		if more = s.accept(','); more {
-			s.space()
-		} else if !s.accept('}') {
-			return raw, s.fail()
-		}
+	})
+	if err != nil {
+		return raw, err
 	}
 	s.space()
 	if s.i < len(frame) {
@@ -285,9 +277,9 @@ func (r *Request) Append(dst []byte) []byte {
 	o.strIf("session", r.Session)
 	o.strIf("name", r.Name)
 	o.strIf("text", r.Text)
+	o.strIf("kind", r.Kind)
 	o.raw("data", r.Data)
 	o.strIf("key", r.Key)
-	o.strIf("kind", r.Kind)
 	if r.Since != nil {
 		o.id("since", *r.Since)
 	}

@@ -57,6 +57,28 @@ func (s *scanner) member(depth int) (name, value []byte, err *Error) {
 	return name, s.b[start:s.i], nil
 }
 
+// fields moves past an object and hands over each of its fields: the name decoded, the value as written.
+func (s *scanner) fields(depth int, field func(name, value []byte)) *Error {
+	if !s.accept('{') {
+		return Errorf(BadRequest, "there must be a JSON object at byte %d", s.i)
+	}
+	s.space()
+	for more := !s.accept('}'); more; {
+		name, value, err := s.member(depth)
+		if err != nil {
+			return err
+		}
+		field(unquote(name), value)
+		s.space()
+		if more = s.accept(','); more {
+			s.space()
+		} else if !s.accept('}') {
+			return s.fail()
+		}
+	}
+	return nil
+}
+
 // value moves past a value of any kind. It calls itself at most depth times deep.
 func (s *scanner) value(depth int) *Error {
 	if s.i >= len(s.b) {
