@@ -1,0 +1,16 @@
+package bus
+
+import "time"
+
+// SetClock replaces the clock, before the first use.
+func (m *Memory) SetClock(now func() time.Time) { m.now = now }
+
+// Sweep does what the timer does.
+func (m *Memory) Sweep() { m.sweep() }
+
+// Rooms counts the rooms that are not forgotten.
+func (m *Memory) Rooms() int {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return len(m.rooms)
+}
