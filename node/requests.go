@@ -85,36 +85,66 @@ func (s *Server) authenticate(token string) (User, *wire.Error) {
 
 // join makes the session a member of a room, and gives it what it missed, or the newest messages.
 func (s *session) join(req *wire.Request) *wire.Error {
-	ctx, cancel := context.WithTimeout(s.srv.ctx, busTimeout)
-	defer cancel()
-	m := s.member(req.Room)
-	if m != nil { // again: only the answer
-		s.answerJoin(req, m, nil)
+	if m := s.member(req.Room); m != nil { // again: only the answer
+		m.r.mu.Lock()
+		s.say("ok", m.joinedLocked(req, nil))
+		m.r.mu.Unlock()
 		return nil
 	}
+	ctx, cancel := context.WithTimeout(s.srv.ctx, busTimeout)
+	defer cancel()
 	r, err := s.srv.enter(ctx, req.Room)
 	if err != nil {
 		return joinError(err)
 	}
-	m = &member{s: s, r: r}
 	cursor, recovered, err := r.resume(ctx, req)
 	if err != nil {
 		r.release()
 		return joinError(err)
 	}
-	r.mu.Lock()
-	m.cursor = cursor
-	m.version = r.crowd.version
-	r.admitLocked(m)
-	r.mu.Unlock()
+	m := &member{s: s, r: r, cursor: cursor}
 	s.rooms = append(s.rooms, m)
-	s.answerJoin(req, m, recovered)
-	if recovered != nil && !*recovered {
-		s.srv.wg.Go(m.catchUp) // which finds the gap, and tells it
-		return nil
-	}
-	m.goLive()
+	m.admit(req, recovered)
 	return nil
+}
+
+// admit makes a new member one of its room and answers its join, in one piece: what the roster in the answer does not have is
+// told after it. If all that the member is owed is in memory it is live at once, else catchUp sees to it.
+func (m *member) admit(req *wire.Request, recovered *bool) {
+	r := m.r
+	b := m.s.srv.buffers.Get().(*sayBuffers)
+	defer m.s.srv.putBuffers(b)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.admitLocked(m)
+	m.version = r.crowd.version
+	b.frame = b.frame[:0]
+	if m.s.codec != plain {
+		b.payload = m.joinedLocked(req, recovered).Append(b.payload[:0])
+		b.frame = m.s.codec.appendEvent(b.frame, "ok", b.payload)
+	}
+	live := false
+	if recovered == nil || *recovered { // else catchUp finds the gap, and tells it
+		b.frame, b.payload, live = m.serveRecentLocked(b.frame, b.payload)
+	}
+	m.s.conn.put(b.frame)
+	if !live {
+		m.s.srv.wg.Go(m.catchUp)
+	}
+}
+
+// joinedLocked answers a join from the node's memory. It needs room.mu.
+func (m *member) joinedLocked(req *wire.Request, recovered *bool) wire.Joined {
+	roster := m.r.sub.Roster()
+	return wire.Joined{
+		Req:       req.Req,
+		Room:      m.r.name,
+		Last:      m.r.head,
+		Recovered: recovered,
+		Members:   wireMembers(roster),
+		Count:     roster.Count,
+		Presence:  roster.Version,
+	}
 }
 
 // joinError says what a client is told that could not join.
@@ -148,37 +178,6 @@ func (r *room) resume(ctx context.Context, req *wire.Request) (cursor bus.ID, re
 		whole = page.Complete && !req.Since.Less(page.LastBreak)
 	}
 	return *req.Since, &whole, nil
-}
-
-// answerJoin answers from the node's memory.
-func (s *session) answerJoin(req *wire.Request, m *member, recovered *bool) {
-	roster := m.r.sub.Roster()
-	m.r.mu.Lock()
-	last := m.r.head
-	m.r.mu.Unlock()
-	s.say("ok", wire.Joined{
-		Req:       req.Req,
-		Room:      m.r.name,
-		Last:      last,
-		Recovered: recovered,
-		Members:   wireMembers(roster),
-		Count:     roster.Count,
-		Presence:  roster.Version,
-	})
-}
-
-// goLive makes a new member live at once if what it is owed is in memory and not much; else catchUp sees to it.
-func (m *member) goLive() {
-	b := m.s.srv.buffers.Get().(*sayBuffers)
-	defer m.s.srv.buffers.Put(b)
-	m.r.mu.Lock()
-	var done bool
-	b.frame, b.payload, done = m.serveRecentLocked(b.frame[:0], b.payload)
-	m.s.conn.put(b.frame)
-	m.r.mu.Unlock()
-	if !done {
-		m.s.srv.wg.Go(m.catchUp)
-	}
 }
 
 func (s *session) joined(room string) (*member, *wire.Error) {

@@ -156,12 +156,17 @@ func (s *session) say(op string, f appender) {
 	b.payload = f.Append(b.payload[:0])
 	b.frame = s.codec.appendEvent(b.frame[:0], op, b.payload)
 	s.conn.put(b.frame)
-	if cap(b.frame) <= maxPooled {
-		s.srv.buffers.Put(b)
-	}
+	s.srv.putBuffers(b)
 }
 
+// sayBuffers are what frames are made in.
 type sayBuffers struct{ payload, frame []byte }
+
+func (s *Server) putBuffers(b *sayBuffers) {
+	if cap(b.frame) <= maxPooled {
+		s.buffers.Put(b)
+	}
+}
 
 // refuse answers a request with an error. Plain text has no words for one: there the connection closes.
 func (s *session) refuse(req json.RawMessage, e *wire.Error) {

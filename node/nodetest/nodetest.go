@@ -1,0 +1,84 @@
+// Package nodetest runs nodes in a process, for tests that talk to them over real sockets.
+package nodetest
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"parley/bus"
+	"parley/node"
+)
+
+// A Cluster is some nodes on one bus.
+type Cluster struct{ Nodes []*Node }
+
+// A Node is a running node, listening on loopback.
+type Node struct {
+	*node.Server
+	Bus  bus.Bus
+	Addr string // 127.0.0.1:port
+
+	http *http.Server
+	dead bool // by Kill or Stop
+}
+
+// Start runs n nodes on one bus in memory. They end with the test. each may change what a node is made of.
+func Start(t testing.TB, n int, each ...func(*node.Config)) *Cluster {
+	t.Helper()
+	return StartOn(t, n, bus.NewMemory(bus.Retention{}).Open, each...)
+}
+
+// StartOn runs n nodes, each on a handle that open gives.
+func StartOn(t testing.TB, n int, open func(bus.Observer) bus.Bus, each ...func(*node.Config)) *Cluster {
+	t.Helper()
+	c := &Cluster{}
+	for range n {
+		b := open(bus.NoObserver{})
+		cfg := node.Config{Bus: b, Log: slog.New(slog.DiscardHandler), Drain: 100 * time.Millisecond}
+		for _, f := range each {
+			f(&cfg)
+		}
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		nd := &Node{Server: node.New(cfg), Bus: b, Addr: l.Addr().String()}
+		nd.http = &http.Server{Handler: nd.Handler(), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
+		go nd.http.Serve(l)
+		t.Cleanup(nd.Kill)
+		c.Nodes = append(c.Nodes, nd)
+	}
+	return c
+}
+
+// URL is where a client connects; path begins with "/".
+func (n *Node) URL(path string) string { return "ws://" + n.Addr + path }
+
+// HTTP is the same for requests that are no upgrade.
+func (n *Node) HTTP(path string) string { return strings.Replace(n.URL(path), "ws", "http", 1) }
+
+// Kill cuts all connections off, without goodbyes.
+func (n *Node) Kill() {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	n.end(ctx)
+}
+
+// Stop shuts the node down as a signal to its process would.
+func (n *Node) Stop(ctx context.Context) error { return n.end(ctx) }
+
+func (n *Node) end(ctx context.Context) error {
+	if n.dead {
+		return nil
+	}
+	n.dead = true
+	err := n.Shutdown(ctx)
+	n.http.Close()
+	n.Bus.Close()
+	return err
+}
