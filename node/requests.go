@@ -136,10 +136,14 @@ func (m *member) admit(req *wire.Request, recovered *bool) {
 // joinedLocked answers a join from the node's memory. It needs room.mu.
 func (m *member) joinedLocked(req *wire.Request, recovered *bool) wire.Joined {
 	roster := m.r.sub.Roster()
+	last := m.r.head
+	if recovered != nil && *recovered && last.Less(*req.Since) {
+		last = *req.Since // seen over another node, or before this one's flush
+	}
 	return wire.Joined{
 		Req:       req.Req,
 		Room:      m.r.name,
-		Last:      m.r.head,
+		Last:      last,
 		Recovered: recovered,
 		Members:   wireMembers(roster),
 		Count:     roster.Count,

@@ -66,7 +66,7 @@ func dial(t testing.TB, url string, subprotocols ...string) *Peer {
 }
 
 // Narrow makes the peer's receive buffer small, so that it is soon full when the peer does not read.
-func (p *Peer) Narrow() { p.nc.(*net.TCPConn).SetReadBuffer(4 << 10) }
+func (p *Peer) Narrow() { p.nc.(*net.TCPConn).SetReadBuffer(64 << 10) }
 
 // Cut drops the connection without a close.
 func (p *Peer) Cut() { p.nc.Close(); p.WS.CloseNow() }

@@ -1,0 +1,273 @@
+package node_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"parley/bus"
+	"parley/node"
+	"parley/node/nodetest"
+	"parley/node/wire"
+)
+
+// watch is an Observer that notes what the tests wait for.
+type watch struct {
+	node.NoObserver
+	mu       sync.Mutex
+	counts   map[string]int
+	changed  chan struct{}
+	received int
+}
+
+func newWatch() *watch {
+	return &watch{counts: make(map[string]int), changed: make(chan struct{})}
+}
+
+func (w *watch) note(what string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.counts[what]++
+	close(w.changed)
+	w.changed = make(chan struct{})
+}
+
+func (w *watch) Overflowed()               { w.note("overflowed") }
+func (w *watch) CaughtUp()                 { w.note("caught up") }
+func (w *watch) GapTold()                  { w.note("gap") }
+func (w *watch) RoomOpened()               { w.note("room opened") }
+func (w *watch) RoomClosed()               { w.note("room closed") }
+func (w *watch) Received(string, int)      { w.note("received") }
+func (w *watch) Closed(_ string, code int) { w.note(fmt.Sprint("closed ", code)) }
+
+func (w *watch) count(what string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.counts[what]
+}
+
+// wait returns once something was noted at least n times.
+func (w *watch) wait(t *testing.T, what string, n int) {
+	t.Helper()
+	deadline := time.After(30 * time.Second)
+	for {
+		w.mu.Lock()
+		got, changed := w.counts[what], w.changed
+		w.mu.Unlock()
+		if got >= n {
+			return
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			t.Fatalf("%q was noted %d times, want %d", what, got, n)
+		}
+	}
+}
+
+func TestAFrozenMemberDoesNotStallTheRoomAndLosesNothing(t *testing.T) {
+	for _, kind := range []string{"json", "plain"} {
+		t.Run(kind, func(t *testing.T) {
+			w := newWatch()
+			c := nodetest.Start(t, 2, func(cfg *node.Config) { cfg.Observer = w; cfg.QueueBytes = 32 << 10 })
+			sender := nodetest.Dial(t, c.Nodes[0].URL("/"))
+			sender.Join("lobby")
+			var frozen *nodetest.Peer
+			if kind == "json" {
+				frozen = nodetest.Dial(t, c.Nodes[1].URL("/"))
+				frozen.Narrow()
+				frozen.Join("lobby")
+			} else {
+				frozen = settled(t, c.Nodes[1].URL("/"), "lobby", sender)
+				frozen.Narrow()
+			}
+			quick := nodetest.Dial(t, c.Nodes[1].URL("/"))
+			quick.Join("lobby")
+
+			// Enough for the kernel's buffers to fill, and the queue behind them.
+			pad := strings.Repeat("x", 4000)
+			n := 0
+			for w.count("overflowed") == 0 {
+				n++
+				sender.SendText("lobby", fmt.Sprintf("%d %s", n, pad))
+				if got := quick.Until("message").Text; !strings.HasPrefix(got, fmt.Sprint(n, " ")) {
+					t.Fatalf("the quick one got %.20q, want %d", got, n)
+				}
+				if n > 10_000 {
+					t.Fatal("40 MB were taken by one who reads nothing")
+				}
+			}
+			for range 300 { // more than one page of the log
+				n++
+				sender.SendText("lobby", fmt.Sprint(n, " "))
+				quick.Until("message")
+			}
+			next := func() string {
+				if kind == "plain" {
+					return frozen.Read()
+				}
+				return frozen.Until("message").Text
+			}
+			for i := 1; i <= n; i++ {
+				if got := next(); !strings.HasPrefix(got, fmt.Sprint(i, " ")) {
+					t.Fatalf("the frozen one got %.20q, want %d of %d", got, i, n)
+				}
+			}
+			w.wait(t, "caught up", w.count("overflowed"))
+			sender.SendText("lobby", "live again")
+			if got := next(); got != "live again" {
+				t.Fatalf("got %.20q", got)
+			}
+			if w.count("gap") != 0 {
+				t.Error("a gap was told, though the log has everything")
+			}
+		})
+	}
+}
+
+func TestWhoFallsOutOfTheLogIsToldOfAGap(t *testing.T) {
+	w := newWatch()
+	mem := bus.NewMemory(bus.Retention{Size: 20})
+	c := nodetest.StartOn(t, 1, mem.Open, func(cfg *node.Config) { cfg.Observer = w; cfg.QueueBytes = 16 << 10 })
+	sender := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	sender.Join("lobby")
+	frozen := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	frozen.Narrow()
+	frozen.Join("lobby")
+	pad := strings.Repeat("x", 4000)
+	n := 0
+	send := func(text string) {
+		n++
+		sender.SendText("lobby", fmt.Sprint(n, " ", text))
+		sender.Until("message")
+	}
+	for w.count("overflowed") == 0 {
+		send(pad)
+	}
+	for range 400 { // past the log, and past what the node keeps in memory
+		send("y")
+	}
+	last, gaps := 0, 0
+	for last < n {
+		f := frozen.Next()
+		switch f.Op {
+		case "gap":
+			gaps++
+		case "message":
+			var i int
+			fmt.Sscan(f.Text, &i)
+			if i <= last || i != last+1 && gaps == 0 {
+				t.Fatalf("%d after %d, and %d gaps", i, last, gaps)
+			}
+			last = i
+		}
+	}
+	if gaps != 1 {
+		t.Errorf("%d gaps were told", gaps)
+	}
+}
+
+func TestWhoTakesNothingIsDropped(t *testing.T) {
+	w := newWatch()
+	c := nodetest.Start(t, 1, func(cfg *node.Config) {
+		cfg.Observer = w
+		cfg.QueueBytes = 16 << 10
+		cfg.StallTimeout = 300 * time.Millisecond
+	})
+	sender := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	sender.Join("lobby")
+	frozen := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	frozen.Narrow()
+	frozen.Join("lobby")
+	for n := 0; w.count("overflowed") == 0; n++ {
+		sender.SendText("lobby", strings.Repeat("x", 4000))
+	}
+	w.wait(t, fmt.Sprint("closed ", wire.StatusStalled), 1)
+}
+
+func TestWhatIsSaidIsNotReadWhileTheAnswersDontFit(t *testing.T) {
+	w := newWatch()
+	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Observer = w; cfg.QueueBytes = 16 << 10 })
+	other := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	other.Join("lobby")
+	for range 50 {
+		other.SendText("lobby", strings.Repeat("x", 1000))
+	}
+	p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	p.Narrow()
+	const asks = 300 // their answers are 15 MB
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		for range asks {
+			if err := p.WS.Write(ctx, 1, []byte(`{"op":"history","room":"lobby","limit":50}`)); err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- nil
+	}()
+	w.wait(t, "received", 52)
+	for range asks {
+		if f := p.Until("ok"); len(f.Messages) != 50 {
+			t.Fatalf("got %d messages", len(f.Messages))
+		}
+		if got := w.count("received"); got < 52 {
+			t.Fatal(got)
+		}
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestADeadPeerIsNoticed(t *testing.T) {
+	w := newWatch()
+	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Observer = w; cfg.PingInterval = 100 * time.Millisecond })
+	p := nodetest.Dial(t, c.Nodes[0].URL("/")) // answers no pings, since it does not read
+	w.wait(t, "closed 1006", 1)
+	_ = p
+}
+
+func TestALivingPeerStays(t *testing.T) {
+	w := newWatch()
+	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Observer = w; cfg.PingInterval = 50 * time.Millisecond })
+	idle := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	idle.Join("lobby")
+	got := make(chan string, 1)
+	go func() { got <- idle.Until("message").Text }() // reading answers the pings
+	dead := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	w.wait(t, "closed 1006", 1) // two rounds of pings have gone by
+	_ = dead
+	late := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	late.Join("lobby")
+	late.SendText("lobby", "still here?")
+	if text := <-got; text != "still here?" {
+		t.Errorf("got %q", text)
+	}
+}
+
+func TestRoomsWithoutMembersAreLeftAfterTheLinger(t *testing.T) {
+	w := newWatch()
+	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Observer = w; cfg.Linger = 10 * time.Millisecond; cfg.Grace = 1 })
+	for n := 1; n <= 20; n++ {
+		p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		p.Join("lobby")
+		id := p.SendText("lobby", fmt.Sprint(n))
+		if n%2 == 0 {
+			p.Cut()
+		} else {
+			p.Say(`{"op":"leave","room":"lobby"}`)
+			p.Until("ok")
+			if j, _ := p.Join("lobby", fmt.Sprintf(`"since":%q`, id)); !*j.Recovered || j.Last != id {
+				t.Errorf("back at once: %s", nodetest.Show(j))
+			}
+			p.Cut()
+		}
+		w.wait(t, "room closed", w.count("room opened"))
+	}
+}
