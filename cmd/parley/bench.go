@@ -1,0 +1,204 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/term"
+
+	"parley/cmd/parley/bench"
+	"parley/cmd/parley/bench/hub"
+)
+
+// BenchCmd measures servers under load.
+type BenchCmd struct {
+	Load   BenchLoadCmd   `cmd:"" default:"withargs" help:"Load servers and measure them. This is what bench does without a command."`
+	Hub    BenchHubCmd    `cmd:"" hidden:"" help:"Run the plain chat server that nodes are compared with."`
+	Worker BenchWorkerCmd `cmd:"" hidden:"" help:"Serve as a process of the generator."`
+}
+
+// BenchLoadCmd is a load and what is to be found out with it.
+type BenchLoadCmd struct {
+	URLs []string `arg:"" optional:"" name:"url" help:"A node, such as ws://127.0.0.1:8765; the members of each room are spread over all."`
+
+	Codec       string        `default:"parley.v1" enum:"parley.v1,text" help:"parley.v1, or text for any relay that passes on what it gets in ?room=."`
+	Connections int           `help:"Number of connections; a whole number of rooms."`
+	Rooms       int           `help:"Number of rooms, if not given by --connections (default 1)."`
+	RoomSize    int           `default:"1000" help:"Members of each room."`
+	Senders     int           `help:"Members of each room that send (default half of them, 10 at most)."`
+	Rate        float64       `default:"25" help:"Messages a second that are sent into all rooms together; a ramp begins here."`
+	RoomRate    float64       `help:"Messages a second that are sent into each room, instead of --rate."`
+	Size        int           `default:"120" help:"Bytes of a message's text."`
+	Duration    time.Duration `default:"10s" help:"Time measured; of each step of a ramp; for how long an idle run holds."`
+	Warmup      time.Duration `default:"2s" help:"Time of sending before it."`
+	Settle      time.Duration `default:"5s" help:"How long to wait at the end, while nothing comes, for what is missing."`
+	ConnectRate float64       `help:"Connections opened a second (default as fast as they are accepted)."`
+	Insecure    bool          `help:"Take any certificate."`
+	Workers     int           `help:"Processes of the generator (default as many as its sockets need)."`
+
+	PID   []string      `name:"pid" placeholder:"[NAME=]PID" help:"A server's process, whose CPU time and memory are measured; those of one name are added up. Repeatable."`
+	Ramp  bool          `help:"Search the highest rate at which nothing is lost and p99 is below --bound."`
+	Bound time.Duration `default:"200ms" help:"What a ramp allows the 99th percentile."`
+	Idle  bool          `help:"Send nothing: connect, join, hold, and measure memory."`
+	Churn int           `help:"In an idle run, how often all go and come again."`
+	Floor bool          `help:"Measure the bare write(2) of such deliveries to as many sockets, without any server."`
+	Batch int           `default:"1" help:"For the floor, messages that share a write."`
+	JSON  bool          `name:"json" help:"Report as JSON."`
+}
+
+// Run runs the load and reports.
+func (c *BenchLoadCmd) Run(env *Env) error {
+	plan, err := c.plan()
+	if err != nil {
+		return err
+	}
+	if c.Floor {
+		report, err := bench.Floor(env.Ctx, plan, c.Batch, nil)
+		if err != nil {
+			return err
+		}
+		return c.print(env.Out, report)
+	}
+	processes, err := parseProcesses(c.PID)
+	if err != nil {
+		return err
+	}
+	progress := newProgress(env.Err)
+	defer progress.end()
+	b := bench.Bench{Plan: plan, Servers: processes, Workers: c.Workers, Progress: progress.show}
+
+	var report *bench.Report
+	switch {
+	case c.Idle:
+		report, err = b.Idle(env.Ctx, c.Churn)
+	case c.Ramp:
+		report, err = b.Ramp(env.Ctx, bench.Search{Bound: c.Bound, Step: c.Duration})
+	default:
+		report, err = b.Load(env.Ctx)
+	}
+	progress.end()
+	if report == nil {
+		return err
+	}
+	return errors.Join(err, c.print(env.Out, report))
+}
+
+func (c *BenchLoadCmd) plan() (bench.Plan, error) {
+	rooms := max(1, c.Rooms)
+	if c.Connections > 0 {
+		if rooms = c.Connections / max(1, c.RoomSize); rooms*c.RoomSize != c.Connections {
+			return bench.Plan{}, fmt.Errorf("--connections=%d is no whole number of rooms of %d", c.Connections, c.RoomSize)
+		}
+		if c.Rooms > 0 && c.Rooms != rooms {
+			return bench.Plan{}, fmt.Errorf("--connections=%d and --rooms=%d of %d do not agree", c.Connections, c.Rooms, c.RoomSize)
+		}
+	}
+	rate := c.Rate
+	if c.RoomRate > 0 {
+		rate = c.RoomRate * float64(rooms)
+	}
+	return bench.Plan{
+		URLs: c.URLs, Codec: c.Codec, Rooms: rooms, RoomSize: c.RoomSize, Senders: c.Senders, Rate: rate, Size: c.Size,
+		Warmup: c.Warmup, Duration: c.Duration, Settle: c.Settle, ConnectRate: c.ConnectRate, Insecure: c.Insecure,
+	}, nil
+}
+
+func (c *BenchLoadCmd) print(w io.Writer, report interface{ Print(io.Writer) error }) error {
+	if !c.JSON {
+		return report.Print(w)
+	}
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(report)
+}
+
+// parseProcesses reads "PID" and "NAME=PID".
+func parseProcesses(list []string) ([]bench.Process, error) {
+	var all []bench.Process
+	for _, s := range list {
+		name, digits, named := strings.Cut(s, "=")
+		if !named {
+			name, digits = bench.Together, s
+		}
+		pid, err := strconv.Atoi(digits)
+		if err != nil || pid <= 0 || name == "" {
+			return nil, fmt.Errorf("--pid=%s is neither PID nor NAME=PID", s)
+		}
+		all = append(all, bench.Process{Name: name, PID: pid})
+	}
+	return all, nil
+}
+
+// A progress shows how far a run has come: on a terminal in one line that is written anew, elsewhere in a line every few
+// seconds.
+type progress struct {
+	w        io.Writer
+	terminal bool
+	width    int // of the line that stands there
+	told     int // how many statuses there were
+}
+
+const plainEvery = 5
+
+func newProgress(w io.Writer) *progress {
+	f, ok := w.(*os.File)
+	return &progress{w: w, terminal: ok && term.IsTerminal(int(f.Fd()))}
+}
+
+func (p *progress) show(s bench.Status) {
+	line := fmt.Sprintf("%s: %d connections, %d joined", s.What, s.Open, s.Joined)
+	if s.Sent > 0 {
+		line += fmt.Sprintf(", %d sent, %d delivered, %d problems", s.Sent, s.Delivered, s.Problems)
+	}
+	p.told++
+	switch {
+	case p.terminal:
+		fmt.Fprintf(p.w, "\r%-*s", p.width, line)
+		p.width = len(line)
+	case p.told%plainEvery == 0:
+		fmt.Fprintln(p.w, line)
+	}
+}
+
+// end takes the line away.
+func (p *progress) end() {
+	if p.terminal && p.width > 0 {
+		fmt.Fprintf(p.w, "\r%*s\r", p.width, "")
+		p.width = 0
+	}
+}
+
+// BenchWorkerCmd is a process of the generator.
+type BenchWorkerCmd struct{}
+
+// Run serves until standard input ends.
+func (BenchWorkerCmd) Run(env *Env) error { return bench.Work(env.Ctx, env.In, env.Out) }
+
+// BenchHubCmd is the plain chat server.
+type BenchHubCmd struct {
+	Listen string `default:"127.0.0.1:8766" help:"Where to listen."`
+}
+
+// Run serves until the process is told to end.
+func (c *BenchHubCmd) Run(env *Env) error {
+	listener, err := net.Listen("tcp", c.Listen)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: hub.New(), ReadHeaderTimeout: 10 * time.Second}
+	context.AfterFunc(env.Ctx, func() { server.Close() })
+	fmt.Fprintf(env.Out, "plain hub on ws://%s\n", listener.Addr())
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
+}

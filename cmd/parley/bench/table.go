@@ -1,0 +1,83 @@
+package bench
+
+import (
+	"fmt"
+	"io"
+	"text/tabwriter"
+	"time"
+)
+
+// Print writes a report for people to read.
+func (r *Report) Print(w io.Writer) error {
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	row := func(what, format string, args ...any) { fmt.Fprintf(t, "%s\t%s\n", what, fmt.Sprintf(format, args...)) }
+
+	row("load", "%s rooms of %s, %s servers, %s, generator of %d processes",
+		grouped(r.Rooms), grouped(r.RoomSize), grouped(len(r.URLs)), r.Codec, r.Workers)
+	row("connected", "%s in %s s: %s/s", grouped(r.Connect.Count), short(r.Connect.Seconds), short(r.Connect.PerSecond()))
+	if r.Join.Count > 0 {
+		row("joined", "%s in %s s: %s/s", grouped(r.Join.Count), short(r.Join.Seconds), short(r.Join.PerSecond()))
+	}
+	for _, step := range r.Steps {
+		verdict := "passed"
+		if !step.Passed {
+			verdict = "failed"
+		}
+		row("tried", "%s messages/s: %s deliveries/s, p99 %s ms, generator %s cores, %s: %s", short(step.Rate),
+			short(step.DeliveriesPerSecond), short(step.Latency.P99), short(step.Self.Cores), verdict, step.Check)
+	}
+	if l := r.Load; l != nil {
+		if len(r.Steps) > 0 {
+			row("highest rate", "%s messages/s at p99 < %s ms", short(l.Rate), short(r.Bound))
+		}
+		l.print(row, r.Size)
+	}
+	if r.Idle != nil {
+		r.Idle.print(row)
+	}
+	for _, m := range r.Memory {
+		row(m.Name+" memory", "%s KB per connection: %s MB before, %s MB after",
+			short(m.PerConnection/1024), short(float64(m.Before)/(1<<20)), short(float64(m.After)/(1<<20)))
+	}
+	return t.Flush()
+}
+
+func (l *LoadReport) print(row func(what, format string, args ...any), size int) {
+	row("sent", "%s messages of %d bytes: %s/s of %s/s", grouped(l.Sent), size, short(l.SendsPerSecond), short(l.Rate))
+	row("delivered", "%s: %s/s", grouped(l.Delivered), short(l.DeliveriesPerSecond))
+	row("latency, ms", "%s", l.Latency)
+	if l.Answers != nil {
+		row("answers, ms", "%s", *l.Answers)
+	}
+	row("check", "%s", l.Check)
+	for _, c := range append(l.Servers, l.Self) {
+		row(c.Name+" CPU", "%s", c)
+	}
+}
+
+func (i *IdleReport) print(row func(what, format string, args ...any)) {
+	row("held", "%v, %s connections dropped", time.Duration(i.HeldSeconds*float64(time.Second)), grouped(i.Dropped))
+	for n, bytes := range i.Churn {
+		row(fmt.Sprintf("came back %d", n+1), "%s MB", short(float64(bytes)/(1<<20)))
+	}
+	for _, m := range i.Left {
+		row(m.Name+" left", "%s MB after everyone has gone", short(float64(m.After)/(1<<20)))
+	}
+}
+
+func (l Latency) String() string {
+	return fmt.Sprintf("p50 %s  p90 %s  p99 %s  p99.9 %s  max %s",
+		short(l.P50), short(l.P90), short(l.P99), short(l.P999), short(l.Max))
+}
+
+func (c Cost) String() string {
+	return fmt.Sprintf("%s s per million deliveries: %s user, %s system; %s cores",
+		short(c.PerMillion()), short(c.UserPerMillion), short(c.SystemPerMillion), short(c.Cores))
+}
+
+// Print writes a report of the floor for people to read.
+func (f FloorReport) Print(w io.Writer) error {
+	_, err := fmt.Fprintf(w, "floor  %s sockets, frames of %d bytes, %d in a write: %s\n",
+		grouped(f.Sockets), f.FrameBytes, f.Batch, f.Cost)
+	return err
+}

@@ -1,0 +1,169 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/rpc"
+	"time"
+)
+
+// A Worker serves a part of the connections, in this process or in another one. Its methods are called over net/rpc.
+type Worker struct {
+	loop *loop
+	load *load
+}
+
+// Work serves as a worker over a pair of pipes until the coordinator closes them.
+func Work(_ context.Context, in io.Reader, out io.Writer) error {
+	return serveWorker(struct {
+		io.Reader
+		io.Writer
+		io.Closer
+	}{in, out, io.NopCloser(nil)})
+}
+
+func serveWorker(conn io.ReadWriteCloser) error {
+	w := new(Worker)
+	server := rpc.NewServer()
+	if err := server.Register(w); err != nil {
+		return err
+	}
+	server.ServeConn(conn)
+	if w.loop != nil {
+		w.loop.close()
+	}
+	return nil
+}
+
+// Open takes the worker's share of a run. It connects nothing yet.
+func (w *Worker) Open(a Assignment, _ *None) (err error) {
+	w.loop, err = newLoop(&a.Plan, a.First, a.Count)
+	return err
+}
+
+// stuckAfter ends a phase in which nothing has happened for so long.
+const stuckAfter = 15 * time.Second
+
+// Connect opens every connection that is not open, at most rate a second, or as fast as possible for 0.
+func (w *Worker) Connect(rate float64, r *PhaseReport) error {
+	l := w.loop
+	return w.runPhase("connecting", rate, l.dial, r)
+}
+
+// Join joins every connection to its room. With plain text they have joined already.
+func (w *Worker) Join(_ None, r *PhaseReport) error {
+	return w.runPhase("joining", 0, w.loop.join, r)
+}
+
+func (w *Worker) runPhase(name string, rate float64, start func(*conn) (bool, error), r *PhaseReport) error {
+	l := w.loop
+	var p *phase
+	if !l.do(func() { p = l.begin(name, rate, start) }) {
+		return errStopped
+	}
+	tick := time.NewTicker(stuckAfter)
+	defer tick.Stop()
+	for last := -1; ; {
+		select {
+		case <-p.over:
+			*r = PhaseReport{Count: p.done, Seconds: float64(p.ended-p.began) / 1e9}
+			return p.err
+		case <-l.ended:
+			return errStopped
+		case <-tick.C:
+		}
+		done := 0
+		l.do(func() { done = p.done })
+		if done == last {
+			return l.stuck(name, p)
+		}
+		last = done
+	}
+}
+
+// stuck says what the connections of a phase are waiting for.
+func (l *loop) stuck(name string, p *phase) (err error) {
+	l.do(func() {
+		counts := map[state]int{}
+		for i := range l.conns {
+			if l.conns[i].inPhase {
+				counts[l.conns[i].state]++
+			}
+		}
+		err = fmt.Errorf("%s: %d of %d done, and nothing for %v:", name, p.done, len(l.conns), stuckAfter)
+		for s := down; s <= joined; s++ {
+			if counts[s] > 0 {
+				err = fmt.Errorf("%w %d %s", err, counts[s], s)
+			}
+		}
+	})
+	return err
+}
+
+var errStopped = errors.New("stopped")
+
+// Disconnect closes all connections. The next ones come from other source addresses.
+func (w *Worker) Disconnect(None, *None) error {
+	l := w.loop
+	l.do(func() {
+		for i := range l.conns {
+			l.hangUp(&l.conns[i])
+		}
+		l.round++
+	})
+	return nil
+}
+
+// Load sends a step's messages, and returns when the last of them is sent.
+func (w *Worker) Load(s Step, sent *Sent) error {
+	l := w.loop
+	if !l.do(func() { w.load = l.beginLoad(s) }) {
+		return errStopped
+	}
+	select {
+	case <-w.load.said:
+	case <-l.ended:
+		return errStopped
+	}
+	l.do(func() { *sent = l.sentReport() })
+	return nil
+}
+
+// Settle waits until everything that all workers sent has been received and answered, or nothing has come for a while, and
+// judges the step.
+func (w *Worker) Settle(all Sent, o *Outcome) error {
+	l := w.loop
+	l.do(func() { l.await(all) })
+	tick := time.NewTicker(l.plan.Settle)
+	defer tick.Stop()
+	for last := int64(-1); ; {
+		select {
+		case <-w.load.settled:
+		case <-l.ended:
+			return errStopped
+		case <-tick.C:
+			var delivered int64
+			l.do(func() { delivered = w.load.delivered })
+			if delivered > last {
+				last = delivered
+				continue
+			}
+		}
+		l.do(func() { *o = l.outcome(all) })
+		return nil
+	}
+}
+
+// Progress says how far the worker has come.
+func (w *Worker) Progress(_ None, s *Status) error {
+	l := w.loop
+	l.do(func() {
+		*s = Status{
+			Open: l.open, Joined: l.joined, Sent: l.load.sent, Delivered: l.load.delivered,
+			Problems: l.load.check.Count() + int64(len(l.load.refused)) + int64(l.dropped),
+		}
+	})
+	return nil
+}
