@@ -1,0 +1,312 @@
+package bus
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+)
+
+// RedisConfig says which Redis, and how a node uses it. Only URL is required.
+type RedisConfig struct {
+	URL string // redis://[user:password@]host[:port][/db], rediss:// or unix://
+
+	Retention Retention    // of every room's log; its fields say the defaults
+	Observer  Observer     // default NoObserver
+	Log       *slog.Logger // default slog.Default()
+
+	Timeout           time.Duration // of a connection attempt, a write and an answer, each; default 2 s
+	HeartbeatInterval time.Duration // default 2 s; after three that do not arrive a subscription connection is replaced
+	LeaseTTL          time.Duration // a node silent for so long has left all rooms; default three heartbeats
+	CompareInterval   time.Duration // how often a room in use is compared with Redis, one at rest every fourth; default 3 s
+
+	Publishers  int // goroutines that publish, each with a connection; default 2
+	Subscribers int // goroutines that receive and call the sinks, each with a connection; default 2
+	QueueBytes  int // what may wait for one publisher; default 16 MiB
+
+	// dial replaces the network in tests.
+	dial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+func (c RedisConfig) withDefaults() RedisConfig {
+	c.Retention = c.Retention.WithDefaults()
+	if c.Observer == nil {
+		c.Observer = NoObserver{}
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	fill := func(d *time.Duration, fallback time.Duration) {
+		if *d == 0 {
+			*d = fallback
+		}
+	}
+	fill(&c.Timeout, 2*time.Second)
+	fill(&c.HeartbeatInterval, 2*time.Second)
+	fill(&c.LeaseTTL, 3*c.HeartbeatInterval)
+	fill(&c.CompareInterval, 3*time.Second)
+	if c.Publishers == 0 {
+		c.Publishers = 2
+	}
+	if c.Subscribers == 0 {
+		c.Subscribers = 2
+	}
+	if c.QueueBytes == 0 {
+		c.QueueBytes = 16 << 20
+	}
+	return c
+}
+
+// ErrMisconfigured is in those errors of OpenRedis that trying again does not help against: a URL that is none, a wrong
+// password, missing rights. Without it the server may only be away.
+var ErrMisconfigured = errors.New("not a matter of waiting")
+
+// Redis is a Bus over a Redis server: one node of a cluster.
+//
+// What is said in a room is appended to the room's log by a script, which also publishes it to the room's channel
+// (publisher). The node subscribes to the channels of the rooms that it has members in (subscriber), and each room checks
+// the chain of what arrives (redisRoom). What is missing is read from the log (redis_repair.go). Who is in which room is
+// kept under a lease (roster, lease).
+type Redis struct {
+	cfg     RedisConfig
+	log     *slog.Logger
+	options *redis.Options // of a connection; copied, never changed
+	db      int
+
+	writes *redis.Client // of the publishers, the lease and the rosters: nothing slow may be in their way
+	reads  *redis.Client
+
+	publishers  []*publisher
+	subscribers []*subscriber
+	repairs     repairQueue
+	lease       lease
+	reaper      reaper
+	changes     rosterQueue
+
+	mu      sync.RWMutex
+	rooms   map[string]*redisRoom // guarded by mu; by name
+	rosters map[string]*roster    // guarded by mu; by name; of rooms that are subscribed to, or not yet left
+
+	closed       atomic.Bool
+	complained   atomic.Int64 // when something was last logged, in ns
+	changeNumber atomic.Int64 // of the last change of a roster
+
+	ctx     context.Context // ends when Close has said its goodbyes
+	stop    context.CancelFunc
+	running sync.WaitGroup
+}
+
+// OpenRedis connects to the server and takes part from then on. The error names the host, never the password;
+// see ErrMisconfigured.
+func OpenRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
+	cfg = cfg.withDefaults()
+	options, err := redis.ParseURL(cfg.URL)
+	if err != nil { // whose text may hold the password
+		return nil, fmt.Errorf("the Redis URL is none of redis://[user:password@]host[:port][/db], rediss://... and "+
+			"unix://[user:password@]/path: %w", ErrMisconfigured)
+	}
+	options.Protocol = 2      // pub/sub needs no more, and pipelines check less
+	options.MaxRetries = -1   // a publish must never be repeated behind our back
+	options.DialerRetries = 1 //
+	options.DialTimeout = cfg.Timeout
+	options.ReadTimeout = cfg.Timeout
+	options.WriteTimeout = cfg.Timeout
+	options.PoolTimeout = cfg.Timeout
+	options.ContextTimeoutEnabled = true
+	options.PipelinePoolSize = -1 // all is pipelines here: one pool is enough
+	options.ReadBufferSize = 64 << 10
+	options.WriteBufferSize = 64 << 10
+	options.MinIdleConns = 0
+	options.DisableIdentity = true
+	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	if cfg.dial != nil {
+		options.Dialer = cfg.dial
+	}
+
+	r := &Redis{
+		cfg: cfg, log: cfg.Log, options: options, db: options.DB,
+		rooms: make(map[string]*redisRoom), rosters: make(map[string]*roster),
+	}
+	r.ctx, r.stop = context.WithCancel(context.Background())
+	r.writes = r.client(cfg.Publishers + 3)
+	r.reads = r.client(16)
+	if err := r.start(ctx); err != nil {
+		r.stop() // nothing is running yet
+		r.closeClients()
+		where := options.Addr
+		if isPermanent(err) {
+			return nil, fmt.Errorf("redis at %s: %w (%w)", where, err, ErrMisconfigured)
+		}
+		return nil, fmt.Errorf("redis at %s: %w", where, err)
+	}
+	return r, nil
+}
+
+// client makes a client for commands. Each of its connections knows our scripts before it is used.
+func (r *Redis) client(connections int) *redis.Client {
+	o := *r.options
+	o.PoolSize = connections
+	o.MaxActiveConns = connections
+	o.OnConnect = func(ctx context.Context, c *redis.Conn) error { return loadScripts(ctx, c) }
+	return redis.NewClient(&o)
+}
+
+func (r *Redis) start(ctx context.Context) error {
+	if err := r.writes.Ping(ctx).Err(); err != nil {
+		return err
+	}
+	r.lease.init(r)
+	if err := r.lease.take(ctx); err != nil {
+		return err
+	}
+	r.warnOfEviction(ctx)
+	r.repairs.init()
+	r.changes.init()
+	r.reaper.init(r)
+	for range r.cfg.Publishers {
+		r.publishers = append(r.publishers, newPublisher(r))
+	}
+	for range r.cfg.Subscribers {
+		r.subscribers = append(r.subscribers, newSubscriber(r))
+	}
+	for _, p := range r.publishers {
+		r.running.Go(p.run)
+	}
+	for _, s := range r.subscribers {
+		r.running.Go(s.run)
+	}
+	for range repairWorkers {
+		r.running.Go(r.repairLoop)
+	}
+	r.running.Go(r.heartbeatLoop)
+	r.running.Go(r.leaseLoop)
+	r.running.Go(r.rosterLoop)
+	r.running.Go(r.reaper.run)
+	r.running.Go(r.compareLoop)
+	return nil
+}
+
+// warnOfEviction warns if the server may throw away what was acknowledged.
+func (r *Redis) warnOfEviction(ctx context.Context) {
+	v, err := r.writes.ConfigGet(ctx, "maxmemory*").Result()
+	if err != nil { // CONFIG is often forbidden
+		return
+	}
+	if policy := v["maxmemory-policy"]; policy != "noeviction" && v["maxmemory"] != "0" {
+		r.log.Warn("redis may evict messages that were acknowledged: set maxmemory-policy to noeviction", "policy", policy)
+	}
+}
+
+// isPermanent reports whether a failed start would fail again.
+func isPermanent(err error) bool {
+	var cert *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	if errors.As(err, &cert) || errors.As(err, &record) {
+		return true
+	}
+	var reply redis.Error
+	if !errors.As(err, &reply) {
+		return false
+	}
+	for _, transient := range []string{
+		"LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "BUSY", "OOM", "MISCONF", "NOREPLICAS",
+		"ERR max number of clients",
+	} {
+		if strings.HasPrefix(reply.Error(), transient) {
+			return false
+		}
+	}
+	return true
+}
+
+// Ready implements Bus.
+func (r *Redis) Ready() error {
+	if r.closed.Load() {
+		return ErrClosed
+	}
+	limit := 3 * r.cfg.HeartbeatInterval
+	if age := r.HeartbeatAge(); age > limit {
+		return fmt.Errorf("the bus is deaf: nothing that it published arrived here for %v", age.Round(time.Second/10))
+	}
+	if age, cause := r.lease.age(); age > limit {
+		return fmt.Errorf("redis has taken nothing for %v: %w", age.Round(time.Second/10), cause)
+	}
+	return nil
+}
+
+// HeartbeatAge implements Bus.
+func (r *Redis) HeartbeatAge() time.Duration {
+	var oldest time.Duration
+	for _, s := range r.subscribers {
+		oldest = max(oldest, time.Since(s.lastBeat()))
+	}
+	return oldest
+}
+
+// heartbeatLoop sends a heartbeat to every subscription connection, the way that messages go.
+func (r *Redis) heartbeatLoop() {
+	tick := time.NewTicker(r.cfg.HeartbeatInterval)
+	defer tick.Stop()
+	for {
+		for i, s := range r.subscribers {
+			s.expectBeat()
+			r.publishers[i%len(r.publishers)].add(newPlainOp(s.beats, "", nil))
+		}
+		select {
+		case <-tick.C:
+		case <-r.ctx.Done():
+			return
+		}
+	}
+}
+
+// Close implements Bus. It takes at most a few time-outs.
+func (r *Redis) Close() error {
+	if r.closed.Swap(true) {
+		return nil
+	}
+	for _, p := range r.publishers {
+		p.finish()
+	}
+	r.mu.RLock()
+	rooms := make([]*redisRoom, 0, len(r.rooms))
+	for _, rm := range r.rooms {
+		rooms = append(rooms, rm)
+	}
+	r.mu.RUnlock()
+	for _, rm := range rooms {
+		rm.Close()
+	}
+	r.leaveAll()
+	r.stop()
+	r.repairs.end()
+	for _, s := range r.subscribers {
+		s.drop()
+	}
+	r.running.Wait()
+	r.closeClients()
+	return nil
+}
+
+func (r *Redis) closeClients() {
+	_ = r.writes.Close()
+	_ = r.reads.Close()
+}
+
+// unavailable wraps what went wrong between us and Redis.
+func unavailable(cause error) error {
+	return fmt.Errorf("%w: %w", ErrUnavailable, cause)
+}
+
+// randomName gives 12 random bytes in letters and digits.
+func randomName() string { return rand.Text()[:20] }

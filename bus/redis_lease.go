@@ -1,0 +1,297 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// A lease says that a node lives. Who is in a room through a node is so under the lease's incarnation: once the lease has
+// run out, anyone may take an incarnation out of its rooms. A node that finds its lease gone, or can't tell, takes a new
+// incarnation and enters everyone under that.
+type lease struct {
+	bus *Redis
+
+	mu      sync.Mutex
+	inc     string    // guarded by mu
+	renewed time.Time // guarded by mu; when the last renewal that succeeded was sent
+	steady  time.Time // guarded by mu; since when it never ran out
+	cause   error     // guarded by mu; why it is not renewed
+}
+
+func (l *lease) init(r *Redis) { l.bus = r }
+
+// current is the incarnation to act under. It is not valid if the lease may have run out.
+func (l *lease) current() (inc string, valid bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.inc, time.Since(l.renewed) < l.bus.cfg.LeaseTTL
+}
+
+// age is how long ago Redis last took a renewal, and why it takes none.
+func (l *lease) age() (time.Duration, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	cause := l.cause
+	if cause == nil {
+		cause = errors.New("no answer")
+	}
+	return time.Since(l.renewed), cause
+}
+
+// steadyFor is how long this node has held a lease, as far as it knows.
+func (l *lease) steadyFor() time.Duration {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if time.Since(l.renewed) >= l.bus.cfg.LeaseTTL {
+		return 0
+	}
+	return time.Since(l.steady)
+}
+
+func (r *Redis) leaseLoop() {
+	tick := time.NewTicker(r.cfg.HeartbeatInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-r.ctx.Done():
+			return
+		}
+		if err := r.lease.renew(r.ctx); err != nil && r.ctx.Err() == nil {
+			r.complain("renew the lease", err)
+		}
+	}
+}
+
+// renew prolongs the lease, or takes a new one.
+func (l *lease) renew(ctx context.Context) (err error) {
+	defer func() {
+		l.mu.Lock()
+		l.cause = err
+		l.mu.Unlock()
+	}()
+	inc, valid := l.current()
+	if !valid {
+		return l.take(ctx)
+	}
+	sent := time.Now()
+	set, err := l.write(ctx, inc, "xx")
+	if err == redis.Nil {
+		return l.take(ctx)
+	}
+	if err != nil {
+		return err
+	}
+	_ = set
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if sent.Sub(l.renewed) < l.bus.cfg.LeaseTTL { // otherwise it may be taken for dead already
+		l.renewed = sent
+	}
+	return nil
+}
+
+// take begins a new incarnation.
+func (l *lease) take(ctx context.Context) error {
+	inc, sent := randomName(), time.Now()
+	if _, err := l.write(ctx, inc, "nx"); err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.inc, l.renewed, l.steady = inc, sent, sent
+	l.mu.Unlock()
+	r := l.bus
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, ro := range r.rosters {
+		ro.renew()
+	}
+	return nil
+}
+
+// write sets the lease on a condition ("nx", "xx"), and keeps alive what finds it. redis.Nil says that the condition failed.
+func (l *lease) write(ctx context.Context, inc, condition string) (*redis.Cmd, error) {
+	life := presenceLife.Milliseconds()
+	set := redis.NewCmd(ctx, "set", leaseKey(inc), "1", condition, "px", l.bus.cfg.LeaseTTL.Milliseconds())
+	cmds := []redis.Cmder{
+		set,
+		redis.NewCmd(ctx, "sadd", incarnationsKey, inc),
+		redis.NewCmd(ctx, "pexpire", incarnationsKey, life),
+		redis.NewCmd(ctx, "pexpire", roomsOfKey(inc), life),
+	}
+	if err := exec(ctx, l.bus.writes, cmds); err != nil {
+		return nil, err
+	}
+	for _, cmd := range cmds {
+		if err := cmd.Err(); err != nil {
+			return nil, err
+		}
+	}
+	return set, nil
+}
+
+// A reaper takes dead incarnations out of the rooms that they were in. Every node does; doing it twice does no harm.
+type reaper struct {
+	bus *Redis
+
+	mu       sync.Mutex
+	suspects map[string]map[string]struct{} // guarded by mu; incarnations met in rooms: incarnation -> rooms
+	alive    map[string]struct{}            // guarded by mu; those known to have a lease, as of late
+
+	dead map[string]time.Time // owned by run: when an incarnation was found dead
+}
+
+// mournFor is how long a dead incarnation is looked after, since what it sent may arrive late.
+const mournFor = 2 * time.Minute
+
+func (p *reaper) init(r *Redis) {
+	p.bus = r
+	p.suspects = make(map[string]map[string]struct{})
+	p.dead = make(map[string]time.Time)
+}
+
+// suspect is told of an incarnation met in a room.
+func (p *reaper) suspect(inc, room string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.alive[inc]; ok {
+		return
+	}
+	if p.suspects[inc] == nil {
+		p.suspects[inc] = make(map[string]struct{})
+	}
+	p.suspects[inc][room] = struct{}{}
+}
+
+func (p *reaper) run() {
+	r := p.bus
+	tick := time.NewTicker(r.cfg.HeartbeatInterval / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-r.ctx.Done():
+			return
+		}
+		// After an outage all leases have run out, and their nodes deserve the time to take new ones.
+		if r.lease.steadyFor() < 2*r.cfg.HeartbeatInterval {
+			continue
+		}
+		if err := p.round(r.ctx); err != nil && r.ctx.Err() == nil {
+			r.complain("look for dead nodes", err)
+		}
+	}
+}
+
+func (p *reaper) round(ctx context.Context) error {
+	r := p.bus
+	members := redis.NewCmd(ctx, "smembers", incarnationsKey)
+	if err := exec(ctx, r.reads, []redis.Cmder{members}); err != nil {
+		return err
+	}
+	incs, _ := members.StringSlice()
+	p.mu.Lock()
+	suspects := p.suspects
+	p.suspects = make(map[string]map[string]struct{})
+	p.mu.Unlock()
+	for inc := range suspects {
+		incs = append(incs, inc)
+	}
+	if len(incs) == 0 {
+		return nil
+	}
+	cmds := make([]redis.Cmder, len(incs))
+	for i, inc := range incs {
+		cmds[i] = redis.NewCmd(ctx, "exists", leaseKey(inc))
+	}
+	if err := exec(ctx, r.reads, cmds); err != nil {
+		return err
+	}
+	alive := make(map[string]struct{}, len(incs))
+	for i, inc := range incs {
+		if n, err := cmds[i].(*redis.Cmd).Int(); err != nil {
+			return err
+		} else if n > 0 {
+			alive[inc] = struct{}{}
+		}
+	}
+	p.mu.Lock()
+	p.alive = alive
+	p.mu.Unlock()
+	for _, inc := range incs {
+		if _, ok := alive[inc]; !ok {
+			if err := p.reap(ctx, inc, suspects[inc]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// reap takes an incarnation out of the rooms that its index names, and of others that it was met in.
+func (p *reaper) reap(ctx context.Context, inc string, met map[string]struct{}) error {
+	r := p.bus
+	q := redis.NewCmd(ctx, "smembers", roomsOfKey(inc))
+	if err := exec(ctx, r.reads, []redis.Cmder{q}); err != nil {
+		return err
+	}
+	rooms, err := q.StringSlice()
+	if err != nil {
+		return err
+	}
+	for room := range met {
+		rooms = append(rooms, room)
+	}
+	if err := r.reapRooms(ctx, inc, rooms); err != nil {
+		return err
+	}
+	since, known := p.dead[inc]
+	switch {
+	case !known:
+		p.dead[inc] = time.Now()
+	case time.Since(since) > mournFor:
+		delete(p.dead, inc)
+		return exec(ctx, r.writes, []redis.Cmder{redis.NewCmd(ctx, "srem", incarnationsKey, inc)})
+	}
+	return nil
+}
+
+// reapRooms takes an incarnation out of the rooms, and them out of its index.
+func (r *Redis) reapRooms(ctx context.Context, inc string, rooms []string) error {
+	for len(rooms) > 0 {
+		n := min(len(rooms), rosterBatch)
+		cmds := make([]redis.Cmder, 0, n)
+		for _, room := range rooms[:n] {
+			k := keysOf(r.db, room)
+			cmds = append(cmds, redis.NewCmd(ctx, "evalsha", membersSHA, 3, k.users, k.nodes, k.usersOf(inc),
+				k.channel, inc, "reap", presenceLife.Milliseconds()))
+		}
+		if err := exec(ctx, r.writes, cmds); err != nil {
+			return err
+		}
+		var again []string
+		done := []any{"srem", roomsOfKey(inc)}
+		for i, cmd := range cmds {
+			left, err := cmd.(*redis.Cmd).Int()
+			if err != nil {
+				return err
+			}
+			if left > 0 {
+				again = append(again, rooms[i])
+			} else {
+				done = append(done, rooms[i])
+			}
+		}
+		rooms = append(rooms[n:], again...)
+		if len(done) > 2 {
+			if err := exec(ctx, r.writes, []redis.Cmder{redis.NewCmd(ctx, done...)}); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}

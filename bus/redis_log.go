@@ -1,0 +1,176 @@
+package bus
+
+import (
+	"context"
+	"math"
+	"slices"
+
+	"github.com/redis/go-redis/v9"
+
+	"parley/bus/id"
+)
+
+// After implements Bus.
+func (r *Redis) After(ctx context.Context, room string, since ID, limit int) (Page, error) {
+	k := r.keys(room)
+	q := r.query(ctx)
+	last, brk := q.get(k.last), q.get(k.brk) // before the entries: what is read later may only be newer
+	entries := q.do("xrange", k.log, following(since), "+", "count", limit+1)
+	if err := q.send(); err != nil {
+		return Page{}, err
+	}
+	var p Page
+	var err error
+	if p.Messages, err = messagesOf(entries); err != nil {
+		return Page{}, unavailable(err)
+	}
+	p.Last, p.LastBreak = idOf(last), breakOf(brk)
+	if len(p.Messages) > 0 {
+		p.Complete = p.Messages[0].Prev == since
+	} else {
+		p.Complete = p.Last == since
+	}
+	if len(p.Messages) > limit {
+		p.More = true
+		p.Messages = p.Messages[:limit]
+	}
+	p.settle()
+	return p, nil
+}
+
+// Before implements Bus.
+func (r *Redis) Before(ctx context.Context, room string, before ID, limit int) (Page, error) {
+	k := r.keys(room)
+	q := r.query(ctx)
+	last, brk := q.get(k.last), q.get(k.brk)
+	end := "+"
+	if !before.IsZero() {
+		end = "(" + before.String()
+	}
+	entries := q.do("xrevrange", k.log, end, "-", "count", limit+1)
+	if err := q.send(); err != nil {
+		return Page{}, err
+	}
+	var p Page
+	var err error
+	if p.Messages, err = messagesOf(entries); err != nil {
+		return Page{}, unavailable(err)
+	}
+	p.Last, p.LastBreak = idOf(last), breakOf(brk)
+	if len(p.Messages) > limit {
+		p.More = true
+		p.Messages = p.Messages[:limit]
+	}
+	slices.Reverse(p.Messages)
+	p.settle()
+	return p, nil
+}
+
+// following is where a range begins that excludes an id. The greatest of all ids has no other form.
+func following(i ID) string {
+	if i == (ID{math.MaxUint64, math.MaxUint64}) {
+		return "+"
+	}
+	return "(" + i.String()
+}
+
+// settle makes up for entries that are newer than what was read before them.
+func (p *Page) settle() {
+	for _, m := range p.Messages {
+		if p.Last.Less(m.ID) {
+			p.Last = m.ID
+		}
+		if m.Break && p.LastBreak.Less(m.ID) {
+			p.LastBreak = m.ID
+		}
+	}
+}
+
+// A query is commands that are read from Redis in one round trip.
+type query struct {
+	ctx  context.Context
+	bus  *Redis
+	cmds []redis.Cmder
+}
+
+func (r *Redis) query(ctx context.Context) *query { return &query{ctx: ctx, bus: r} }
+
+func (q *query) do(args ...any) *redis.Cmd {
+	cmd := redis.NewCmd(q.ctx, args...)
+	q.cmds = append(q.cmds, cmd)
+	return cmd
+}
+
+func (q *query) get(key string) *redis.Cmd { return q.do("get", key) }
+
+// send returns an error if any of the commands failed.
+func (q *query) send() error {
+	if q.bus.closed.Load() && q.bus.ctx.Err() != nil {
+		return ErrClosed
+	}
+	if err := exec(q.ctx, q.bus.reads, q.cmds); err != nil {
+		return unavailable(err)
+	}
+	for _, cmd := range q.cmds {
+		if err := cmd.Err(); err != nil && err != redis.Nil {
+			return unavailable(err)
+		}
+	}
+	return nil
+}
+
+// idOf reads the answer to GET of an id. None is the zero ID.
+func idOf(cmd *redis.Cmd) ID {
+	s, _ := cmd.Val().(string)
+	i, _ := id.Parse(s)
+	return i
+}
+
+// breakOf reads the answer to GET of a break: "id lost".
+func breakOf(cmd *redis.Cmd) ID {
+	s, _ := cmd.Val().(string)
+	for i := range len(s) {
+		if s[i] == ' ' {
+			b, _ := id.Parse(s[:i])
+			return b
+		}
+	}
+	return ID{}
+}
+
+// messagesOf reads the answer to XRANGE or XREVRANGE of a log.
+func messagesOf(cmd *redis.Cmd) ([]Message, error) {
+	entries, _ := cmd.Val().([]any)
+	if len(entries) == 0 {
+		return nil, nil
+	}
+	messages := make([]Message, 0, len(entries))
+	for _, e := range entries {
+		m, err := messageOf(e)
+		if err != nil {
+			return nil, err
+		}
+		messages = append(messages, m)
+	}
+	return messages, nil
+}
+
+// messageOf reads [id, [kind, text]].
+func messageOf(entry any) (Message, error) {
+	pair, _ := entry.([]any)
+	if len(pair) != 2 {
+		return Message{}, errEntry
+	}
+	written, _ := pair[0].(string)
+	fields, _ := pair[1].([]any)
+	i, err := id.Parse(written)
+	if err != nil || len(fields) < 2 {
+		return Message{}, errEntry
+	}
+	kind, _ := fields[0].(string)
+	text, _ := fields[1].(string)
+	if kind != "m" && kind != "g" {
+		return Message{}, errEntry
+	}
+	return parseEntry(i, kind[0], text)
+}
