@@ -65,21 +65,27 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 	ws.SetReadLimit(wire.MaxFrame)
 	sess := s.newSession(c, up.conn, name)
 	sess.ws = ws
-	s.start(sess, room)
+	s.start(sess, func() *wire.Error {
+		if c == plain {
+			return sess.join(&wire.Request{Room: room, Limit: new(int)})
+		}
+		sess.say("welcome", sess.welcome(nil))
+		return nil
+	})
 }
 
-// start serves a session in a goroutine of its own: that of the request, with its grown stack and its buffers, ends.
-func (s *Server) start(sess *session, room string) {
+// start serves a session in a goroutine of its own: that of the request, with its grown stack and its buffers, ends. begin
+// does what comes first.
+func (s *Server) start(sess *session, begin func() *wire.Error) {
 	if !s.admit(sess) {
 		sess.end(&closing{code: wire.StatusRestart, reason: "this node is shutting down", retry: s.retryAfter()})
 		sess.over(io.EOF)
 		return
 	}
 	s.wg.Go(func() {
-		if sess.codec == plain {
-			if bad := sess.join(&wire.Request{Room: room, Limit: new(int)}); bad != nil {
-				sess.refuse(nil, bad)
-			}
+		if bad := begin(); bad != nil {
+			sess.refuse(nil, bad)
+			sess.end(&closing{code: wire.StatusOverload, reason: bad.Message, retry: bad.RetryAfter})
 		}
 		sess.serve()
 	})

@@ -192,8 +192,7 @@ func (s *session) joined(room string) (*member, *wire.Error) {
 }
 
 func (s *session) send(req *wire.Request) *wire.Error {
-	m, bad := s.joined(req.Room)
-	if bad != nil {
+	if _, bad := s.joined(req.Room); bad != nil {
 		return bad
 	}
 	if s.leaving.Load() {
@@ -202,7 +201,7 @@ func (s *session) send(req *wire.Request) *wire.Error {
 	if !s.sends.wait(maxOpenSends, s.ended) {
 		return nil
 	}
-	s.publish(m.r.name, req.Text, req.Data, req.Key, req.Req)
+	s.publish(req)
 	return nil
 }
 

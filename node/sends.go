@@ -85,23 +85,10 @@ func (o *sends) wait(n int, done <-chan struct{}) bool {
 }
 
 // publish says something in a room, and answers when the bus did.
-func (s *session) publish(room, text string, data json.RawMessage, key string, req json.RawMessage) {
-	seq := s.sends.begin(req)
-	said := wire.Said{
-		Origin: wire.Origin{Conn: s.id, Seq: seq},
-		Room:   room,
-		From:   wire.Member{ID: s.user.ID, Name: s.user.Name},
-		Text:   text,
-		Data:   data,
-		Key:    key,
-		At:     time.Now().UnixMilli(),
-	}
-	d := bus.Draft{Body: said.Body()}
-	if key != "" {
-		d.Key = bus.KeyOf(s.user.ID, key)
-		d.Sum = wire.Sum(text, data)
-	}
-	s.srv.cfg.Bus.Publish(room, d, func(id bus.ID, err error) {
+func (s *session) publish(req *wire.Request) {
+	seq := s.sends.begin(req.Req)
+	d := draft(wire.Origin{Conn: s.id, Seq: seq}, s.user, req)
+	s.srv.cfg.Bus.Publish(req.Room, d, func(id bus.ID, err error) {
 		req, waits := s.sends.take(seq)
 		switch {
 		case !waits:
@@ -111,6 +98,25 @@ func (s *session) publish(room, text string, data json.RawMessage, key string, r
 			s.say("ok", wire.Sent{Req: req, ID: id})
 		}
 	})
+}
+
+// draft is what a send asks to be said, as it goes over the bus.
+func draft(origin wire.Origin, user User, req *wire.Request) bus.Draft {
+	said := wire.Said{
+		Origin: origin,
+		Room:   req.Room,
+		From:   wire.Member{ID: user.ID, Name: user.Name},
+		Text:   req.Text,
+		Data:   req.Data,
+		Key:    req.Key,
+		At:     time.Now().UnixMilli(),
+	}
+	d := bus.Draft{Body: said.Body()}
+	if req.Key != "" {
+		d.Key = bus.KeyOf(user.ID, req.Key)
+		d.Sum = wire.Sum(req.Text, req.Data)
+	}
+	return d
 }
 
 // unavailableRetry is what a client is told to wait before it repeats.

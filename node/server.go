@@ -51,7 +51,7 @@ func New(cfg Config) *Server {
 	return s
 }
 
-// Handler serves everything public: the WebSocket, the page, /healthz and /readyz.
+// Handler serves everything public: the WebSocket, the page, HTTP under /v1, /healthz and /readyz.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	page := web.Handler()
@@ -65,6 +65,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("/ws", s.accept)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "alive") })
 	mux.HandleFunc("GET /readyz", s.readyz)
+	s.route(mux)
 	return mux
 }
 
@@ -94,7 +95,7 @@ func (s *Server) newSession(c codec, nc *conn, name string) *session {
 	token := newSessionToken()
 	return &session{
 		srv:   s,
-		id:    s.base | uint64(s.nextConn.Add(1)),
+		id:    s.newConnID(),
 		codec: c,
 		conn:  nc,
 		user:  guest(token, name),
@@ -102,6 +103,9 @@ func (s *Server) newSession(c codec, nc *conn, name string) *session {
 		ended: make(chan struct{}),
 	}
 }
+
+// newConnID names a connection, over all nodes.
+func (s *Server) newConnID() uint64 { return s.base | uint64(s.nextConn.Add(1)) }
 
 // isOwn reports whether a connection is, or was, one of this node's.
 func (s *Server) isOwn(conn uint64) bool { return conn&^0xffffffff == s.base }

@@ -52,15 +52,11 @@ func (c *closing) Error() string { return fmt.Sprintf("close %d: %s", c.code, c.
 
 // serve reads and handles what the client says until the connection ends.
 func (s *session) serve() {
-	s.greet()
-	for s.readOne() {
+	if s.codec == sse {
+		s.listen()
+		return
 	}
-}
-
-// greet says what comes first.
-func (s *session) greet() {
-	if s.codec == jsonV1 {
-		s.say("welcome", s.welcome(nil))
+	for s.readOne() {
 	}
 }
 
@@ -144,7 +140,7 @@ func (s *session) handlePlain(frame []byte) {
 	if !s.sends.wait(maxOpenSends, s.ended) {
 		return
 	}
-	s.publish(s.rooms[0].r.name, text, nil, "", nil)
+	s.publish(&wire.Request{Room: s.rooms[0].r.name, Text: text})
 }
 
 // say sends a frame. Plain text has no words for any.

@@ -1,0 +1,65 @@
+package node
+
+import (
+	"bytes"
+	"io"
+	"net/http"
+
+	"parley/bus/id"
+	"parley/node/wire"
+)
+
+// events makes the connection a stream of Server-Sent Events: a session like any other, whose client only listens. It is
+// taken over from the HTTP server, so that it has the same bounded queue, and costs the same.
+func (s *Server) events(w http.ResponseWriter, r *http.Request) *wire.Error {
+	if s.draining.Load() {
+		return &wire.Error{Code: wire.Unavailable, Message: "this node is shutting down: connect again, to another", RetryAfter: s.retryAfter()}
+	}
+	user, session, bad := s.who(r)
+	if bad != nil {
+		return bad
+	}
+	req := wire.Request{Room: r.PathValue("room")}
+	if req.Since, bad = queryID(r, "since"); bad != nil {
+		return bad
+	}
+	if last := r.Header.Get("Last-Event-ID"); last != "" { // what EventSource sends when it comes back
+		i, err := id.Parse(last)
+		if err != nil {
+			return wire.Errorf(wire.BadRequest, "Last-Event-ID: %v", err)
+		}
+		req.Since = &i
+	}
+	if req.Limit, bad = queryLimit(r); bad != nil {
+		return bad
+	}
+	nc, _, err := http.NewResponseController(w).Hijack()
+	if err != nil {
+		return wire.Errorf(wire.Unsupported, "event streams need HTTP/1.1")
+	}
+	sess := s.newSession(sse, newConn(nc, s.cfg.QueueBytes, s.cfg.StallTimeout), "")
+	sess.user, sess.token = user, session
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no") // or proxies keep it back
+	h.Set("Connection", "close")
+	head := bytes.NewBufferString("HTTP/1.1 200 OK\r\n")
+	h.Write(head)
+	head.WriteString("\r\n")
+	sess.conn.put(head.Bytes())
+	s.start(sess, func() *wire.Error {
+		sess.say("welcome", sess.welcome(nil))
+		return sess.join(&req)
+	})
+	return nil
+}
+
+// listen waits for the client of an event stream to go.
+func (s *session) listen() {
+	_, err := io.Copy(io.Discard, s.conn)
+	if err == nil {
+		err = io.EOF
+	}
+	s.over(err)
+}

@@ -1,0 +1,242 @@
+package node_test
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"parley/node"
+	"parley/node/nodetest"
+	"parley/node/wire"
+)
+
+// call makes a request and gives the answer's status, header and JSON.
+func call(t *testing.T, method, url, body string, header ...string) (int, http.Header, map[string]any) {
+	t.Helper()
+	req, _ := http.NewRequest(method, url, strings.NewReader(body))
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	b, _ := io.ReadAll(resp.Body)
+	out := map[string]any{}
+	json.Unmarshal(b, &out)
+	return resp.StatusCode, resp.Header, out
+}
+
+// A stream is an event stream as a client reads it.
+type stream struct {
+	t     *testing.T
+	body  io.Closer
+	lines *bufio.Reader
+}
+
+type event struct{ id, name, data string }
+
+func listen(t *testing.T, url string, header ...string) *stream {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	t.Cleanup(cancel)
+	req, _ := http.NewRequestWithContext(ctx, "GET", url, nil)
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	resp, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { resp.Body.Close() })
+	if resp.StatusCode != 200 || resp.Header.Get("Content-Type") != "text/event-stream" {
+		b, _ := io.ReadAll(resp.Body)
+		t.Fatalf("%s: %s %s", url, resp.Status, b)
+	}
+	return &stream{t, resp.Body, bufio.NewReader(resp.Body)}
+}
+
+func (s *stream) next() (e event) {
+	s.t.Helper()
+	for {
+		line, err := s.lines.ReadString('\n')
+		if err != nil {
+			s.t.Fatalf("reading the stream: %v", err)
+		}
+		line = strings.TrimSuffix(line, "\n")
+		name, value, _ := strings.Cut(line, ": ")
+		switch {
+		case line == "" && e.data != "":
+			return e
+		case name == "id":
+			e.id = value
+		case name == "event":
+			e.name = value
+		case name == "data":
+			e.data = value
+		}
+	}
+}
+
+// until gives the next event of a name, "" for a message.
+func (s *stream) until(name string) (event, wire.Frame) {
+	s.t.Helper()
+	for {
+		if e := s.next(); e.name == name {
+			f, err := wire.ParseFrame([]byte(e.data))
+			if err != nil {
+				s.t.Fatal(err)
+			}
+			return e, f
+		}
+	}
+}
+
+func TestEventStreamsGiveWhatIsSaidAndResume(t *testing.T) {
+	c := nodetest.Start(t, 2)
+	url := c.Nodes[0].HTTP("/v1/rooms/tea%20%2F%20%C3%A9/events?name=Ann")
+	s := listen(t, url)
+	_, w := s.until("welcome")
+	if w.User.Name != "Ann" || w.Session == "" {
+		t.Errorf("welcome: %+v", w)
+	}
+	if _, j := s.until("ok"); j.Room != "tea / é" || j.Count != 1 {
+		t.Errorf("ok: %+v", j)
+	}
+	s.until("live")
+	p := nodetest.Dial(t, c.Nodes[1].URL("/"))
+	p.Join("tea / é")
+	s.until("presence")
+	sent := p.SendText("tea / é", "line\nbreak", `"key":"k"`)
+	e, m := s.until("")
+	if e.id != sent.String() || m.Text != "line\nbreak" || m.ID != sent {
+		t.Errorf("got %+v", e)
+	}
+	p.Say(`{"op":"signal","room":"tea / é","kind":"typing"}`)
+	s.until("signal")
+	s.body.Close()
+	for i := range 3 {
+		p.SendText("tea / é", fmt.Sprint("missed ", i))
+	}
+	back := listen(t, url, "Last-Event-ID", e.id, "Parley-Session", w.Session)
+	_, w2 := back.until("welcome")
+	if w2.User.ID != w.User.ID {
+		t.Error("the session does not make the same guest")
+	}
+	if _, j := back.until("ok"); j.Recovered == nil || !*j.Recovered {
+		t.Errorf("ok: %+v", j)
+	}
+	for i := range 3 {
+		if _, m := back.until(""); m.Text != fmt.Sprint("missed ", i) {
+			t.Errorf("got %q", m.Text)
+		}
+	}
+}
+
+func TestMessagesArePostedOnceWithAKey(t *testing.T) {
+	c := nodetest.Start(t, 2)
+	p := nodetest.Dial(t, c.Nodes[1].URL("/"))
+	p.Join("lobby")
+	url := c.Nodes[0].HTTP("/v1/rooms/lobby/messages?name=Curl")
+	status, h, first := call(t, "POST", url, `{"text":"hi","data":{"a":1}}`, "Idempotency-Key", "k1")
+	session := h.Get("Parley-Session")
+	if status != 201 || session == "" {
+		t.Fatalf("%d %v", status, first)
+	}
+	if m := p.Until("message"); m.Text != "hi" || m.From.Name != "Curl" || m.ID.String() != first["id"] || m.Key != "k1" {
+		t.Errorf("got %s", nodetest.Show(m))
+	}
+	status, _, again := call(t, "POST", url, `{"text":"hi","data":{"a":1}}`, "Idempotency-Key", "k1", "Parley-Session", session)
+	if status != 201 || again["id"] != first["id"] {
+		t.Errorf("the repeat: %d %v", status, again)
+	}
+	status, _, other := call(t, "POST", url, `{"text":"ho"}`, "Idempotency-Key", "k1", "Parley-Session", session)
+	if status != 409 || other["code"] != "conflict" {
+		t.Errorf("another text: %d %v", status, other)
+	}
+	if status, _, _ := call(t, "POST", url, "just text\n", "Content-Type", "text/plain"); status != 201 {
+		t.Errorf("text/plain: %d", status)
+	}
+	if m := p.Until("message"); m.Text != "just text" {
+		t.Errorf("got %s", nodetest.Show(m))
+	}
+	for range 5 {
+		call(t, "POST", url, `{"text":"more"}`)
+	}
+	status, _, page := call(t, "GET", c.Nodes[1].HTTP("/v1/rooms/lobby/messages?limit=3"), "")
+	if list, _ := page["messages"].([]any); status != 200 || len(list) != 3 || page["more"] != true {
+		t.Errorf("history: %d %v", status, page)
+	}
+	status, _, page = call(t, "GET", c.Nodes[1].HTTP("/v1/rooms/lobby/messages?before="+first["id"].(string)), "")
+	if list, _ := page["messages"].([]any); status != 200 || len(list) != 0 || page["more"] != false {
+		t.Errorf("history before the first: %d %v", status, page)
+	}
+	status, _, members := call(t, "GET", c.Nodes[0].HTTP("/v1/rooms/lobby/members"), "")
+	if status != 200 || members["count"] != 1.0 {
+		t.Errorf("members: %d %v", status, members)
+	}
+}
+
+func TestHTTPErrorsAreProblemDetails(t *testing.T) {
+	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Origins = []string{"good.example"} })
+	for _, tc := range []struct {
+		method, path, body string
+		header             []string
+		status             int
+		code, says         string
+	}{
+		{"POST", "/v1/rooms/lobby/messages", `nonsense`, nil, 400, "bad_request", "JSON object"},
+		{"POST", "/v1/rooms/lobby/messages", `{}`, nil, 400, "bad_request", "text"},
+		{"POST", "/v1/rooms/lobby/messages", `{"text":7}`, nil, 400, "bad_request", "text"},
+		{"POST", "/v1/rooms/lobby/messages", `{"text":"` + strings.Repeat("a", 5000) + `"}`, nil, 413, "too_large", "4096"},
+		{"POST", "/v1/rooms/lobby/messages", `{"text":"` + strings.Repeat("a", 70000) + `"}`, nil, 413, "too_large", "65536"},
+		{"POST", "/v1/rooms/lobby/messages", `<x/>`, []string{"Content-Type", "text/xml"}, 415, "unsupported", "text/xml"},
+		{"POST", "/v1/rooms/lobby/messages", `{"text":"x"}`, []string{"Parley-Session", "guessable"}, 400, "bad_request", "session"},
+		{"POST", "/v1/rooms/lobby/messages", `{"text":"x"}`, []string{"Idempotency-Key", strings.Repeat("k", 65)}, 400, "bad_request", "64"},
+		{"POST", "/v1/rooms/lobby/messages", `{"text":"x"}`, []string{"Authorization", "Bearer x"}, 401, "unauthorized", "token"},
+		{"POST", "/v1/rooms/lobby/messages", `{"text":"x"}`, []string{"Origin", "https://bad.example"}, 403, "forbidden", "bad.example"},
+		{"GET", "/v1/rooms/lobby/messages?before=x", "", nil, 400, "bad_request", "before"},
+		{"GET", "/v1/rooms/lobby/messages?limit=1000", "", nil, 400, "bad_request", "200"},
+		{"GET", "/v1/rooms/lobby/events?since=x", "", nil, 400, "bad_request", "since"},
+		{"GET", "/v1/rooms/lobby/events?name=a%00", "", nil, 400, "bad_request", "control"},
+		{"GET", "/v1/rooms/a%00/members", "", nil, 400, "bad_request", "control"},
+		{"DELETE", "/v1/rooms/lobby/messages", "", nil, 405, "unsupported", "DELETE"},
+		{"GET", "/v1/nowhere", "", nil, 404, "not_found", "/v1/rooms"},
+	} {
+		status, h, body := call(t, tc.method, c.Nodes[0].HTTP(tc.path), tc.body, tc.header...)
+		detail, _ := body["detail"].(string)
+		if status != tc.status || body["code"] != tc.code || !strings.Contains(detail, tc.says) || h.Get("Content-Type") != "application/problem+json" {
+			t.Errorf("%s %s %.40s: got %d %v", tc.method, tc.path, tc.body, status, body)
+		}
+	}
+	status, h, _ := call(t, "OPTIONS", c.Nodes[0].HTTP("/v1/rooms/lobby/messages"), "", "Origin", "https://good.example")
+	if status != 204 || h.Get("Access-Control-Allow-Origin") != "https://good.example" || !strings.Contains(h.Get("Access-Control-Allow-Headers"), "Idempotency-Key") {
+		t.Errorf("preflight: %d %v", status, h)
+	}
+}
+
+func TestAFrozenEventStreamCatchesUp(t *testing.T) {
+	w := newWatch()
+	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Observer = w; cfg.QueueBytes = 32 << 10 })
+	s := listen(t, c.Nodes[0].HTTP("/v1/rooms/lobby/events"))
+	s.until("live")
+	p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	p.Join("lobby")
+	n := 0
+	for pad := strings.Repeat("x", 4000); w.count("overflowed") == 0; n++ {
+		p.SendText("lobby", fmt.Sprint(n, " ", pad))
+	}
+	for i := range n {
+		if _, m := s.until(""); !strings.HasPrefix(m.Text, fmt.Sprint(i, " ")) {
+			t.Fatalf("got %.20q, want %d", m.Text, i)
+		}
+	}
+	w.wait(t, "caught up", w.count("overflowed"))
+}
