@@ -8,7 +8,6 @@ import { StreamLink } from "./parley-sse.js";
 
 const KEY_LIFE = 10 * 60_000; // nodes remember the key of a send for so long: until then a repeat is safe
 const MAX_WAIT = 30_000; // between two attempts to connect
-const ANSWER_IN = 10_000; // a connection that says nothing for so long, when asked, is dead
 const AGAIN = ["lost", "unavailable", "rate_limited", "not_joined"]; // errors that repeating helps
 
 /** Why a request was refused (a code of the wire), or not answered: "lost" with the connection, "closed" by close(). */
@@ -54,6 +53,7 @@ export class Parley extends Emitter {
   #link = null; // the connection
   #replies = new Map(); // request number → its promise's ends, of this connection
   #requests = 0;
+  #patience = 10_000; // a connection that says nothing for so long, when asked, is dead
   #attempt = 0;
   #unopened = 0; // WebSockets in a row that did not open
   #openedAt = Infinity;
@@ -109,7 +109,7 @@ export class Parley extends Emitter {
       frame: (frame) => this.#link === link && this.#take(frame),
       lost: (how) => this.#lost(link, how),
     }));
-    this.#timer = setTimeout(() => this.#lost(link, { reason: "no answer" }), ANSWER_IN);
+    this.#timer = setTimeout(() => this.#lost(link, { reason: "no answer" }), this.#patience);
   }
 
   /** Leaves for good. What was not acknowledged stays in the tab, and is repeated when the room is next joined. */
@@ -137,6 +137,7 @@ export class Parley extends Emitter {
   #welcomed({ ping }) {
     clearTimeout(this.#timer);
     this.#openedAt = Date.now();
+    this.#patience = ping * 400;
     this.#watch = setInterval(() => Date.now() - this.#heardAt >= ping * 1000 && this.#probe(), ping * 1000);
     this.#become("open", { user: this.user });
     for (const room of this.rooms.values()) room._join();
@@ -175,7 +176,7 @@ export class Parley extends Emitter {
     else if (link instanceof SocketLink) this.#unopened = 0;
     const final = code === 1008 || code === 4403 || (code === 4401 && typeof this.#options.token !== "function");
     if (final) return this.close(code, reason);
-    if (Date.now() - this.#openedAt > ANSWER_IN) this.#attempt = 0; // it was a good one
+    if (Date.now() - this.#openedAt > this.#patience) this.#attempt = 0; // it was a good one
     this.#drop("lost");
     const wait = retry_after + backoff(this.#attempt++);
     this.#timer = setTimeout(() => this.reconnect(), wait);
@@ -204,7 +205,7 @@ export class Parley extends Emitter {
   #probe() {
     const [link, askedAt] = [this.#link, Date.now()];
     this.#ask("ping");
-    setTimeout(() => this.#heardAt < askedAt && this.#lost(link, { reason: "silent" }), ANSWER_IN);
+    setTimeout(() => this.#heardAt < askedAt && this.#lost(link, { reason: "silent" }), this.#patience);
   }
 
   #become(state, detail) {
@@ -240,7 +241,6 @@ class Room extends Emitter {
   last = null; // the newest id seen: where to resume
   members = new Map(); // id → user; of a large room some
   count = 0;
-  #chat;
   #limit;
   #outbox; // key → message that is not acknowledged, in order
   #promises = new Map(); // key → what send() returned, with resolve and reject
@@ -251,7 +251,7 @@ class Room extends Emitter {
   constructor(chat, name, limit, outbox) {
     super();
     this.name = name;
-    this.#chat = chat;
+    this.chat = chat;
     this.#limit = limit;
     this.#outbox = outbox;
   }
@@ -263,10 +263,10 @@ class Room extends Emitter {
 
   /** Says something. Resolves with its id, rejects if it is refused; until then it is repeated as needed. */
   send(text, { data, key = randomKey() } = {}) {
-    if (this.#chat.state === "closed") return refusal("closed");
+    if (this.chat.state === "closed") return refusal("closed");
     if (!this.#promises.has(key)) {
       this.#promises.set(key, settleable());
-      this.#mark({ key, text, data, at: Date.now(), user: this.#chat.user?.id }, "pending");
+      this.#mark({ key, text, data, at: Date.now(), user: this.chat.user?.id }, "pending");
       this.#flush();
     }
     return this.#promises.get(key).promise;
@@ -276,7 +276,7 @@ class Room extends Emitter {
   retry(key) {
     const out = this.#outbox.get(key);
     if (!out?.error) return;
-    this.#mark({ ...out, error: undefined, tried: undefined, user: this.#chat.user?.id }, "pending");
+    this.#mark({ ...out, error: undefined, tried: undefined, user: this.chat.user?.id }, "pending");
     this.#flush();
   }
 
@@ -288,18 +288,18 @@ class Room extends Emitter {
 
   /** Tells those who are here now, such as that one is typing. Nothing is kept. */
   signal(kind, data) {
-    return this.#chat.request("signal", { room: this.name, kind, data });
+    return this.chat.request("signal", { room: this.name, kind, data });
   }
 
   /** Messages before an id, oldest first, and whether there are `more`. */
   history(before, limit) {
-    return this.#chat.request("history", { room: this.name, before, limit });
+    return this.chat.request("history", { room: this.name, before, limit });
   }
 
   leave() {
     if (!this.#here()) return;
-    this.#chat.request("leave", { room: this.name });
-    this.#chat.rooms.delete(this.name);
+    this.chat.request("leave", { room: this.name });
+    this.chat.rooms.delete(this.name);
     this.live = false;
     for (const { key } of this.outgoing) this.discard(key);
   }
@@ -308,7 +308,7 @@ class Room extends Emitter {
     const since = this.last ?? undefined;
     this.#back = { resumed: !!since, missed: 0, gap: false };
     try {
-      const joined = await this.#chat.request("join", { room: this.name, since, limit: this.#limit });
+      const joined = await this.chat.request("join", { room: this.name, since, limit: this.#limit });
       this.#back.last = joined.last;
       this._take({ ...joined, op: "presence", event: "sync" });
     } catch (error) {
@@ -346,7 +346,7 @@ class Room extends Emitter {
   }
 
   #here() {
-    return this.#chat.rooms.get(this.name) === this;
+    return this.chat.rooms.get(this.name) === this;
   }
 
   #message(message) {
@@ -357,7 +357,7 @@ class Room extends Emitter {
     if (this.#recent.has(repeat)) return;
     if (key) this.#recent.add(repeat);
     if (this.#recent.size > 1000) this.#recent.delete(this.#recent.values().next().value);
-    const mine = from.id === this.#chat.user?.id;
+    const mine = from.id === this.chat.user?.id;
     if (!mine) this.#back.missed++;
     this.emit("message", { ...message, mine, live: this.live });
     if (mine) this.#sent(this.#outbox.get(key), id);
@@ -370,7 +370,7 @@ class Room extends Emitter {
     const { key, text, data, tried = Date.now() } = out;
     this.#outbox.set(key, Object.assign(out, { tried }));
     try {
-      this.#sent(out, (await this.#chat.request("send", { room: this.name, text, data, key })).id);
+      this.#sent(out, (await this.chat.request("send", { room: this.name, text, data, key })).id);
     } catch ({ code, message, retryAfter = backoff(1) }) {
       if (!this.#outbox.has(key)) retryAfter = 0; // its echo came first, or it was given up
       else if (!AGAIN.includes(code)) this.#fail(out, "failed", { code, message });
@@ -383,7 +383,7 @@ class Room extends Emitter {
 
   // What was tried so long ago that its key may be forgotten, or as somebody else, is not repeated unasked.
   #mayRepeat(out) {
-    const other = out.user && out.user !== this.#chat.user.id;
+    const other = out.user && out.user !== this.chat.user.id;
     if (other) this.#fail(out, "failed", { code: "forbidden", message: "written as somebody else" });
     else if (Date.now() - out.tried > KEY_LIFE) this.#fail(out, "unconfirmed", { code: "expired", message: "no answer came" });
     return !out.error;

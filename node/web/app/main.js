@@ -1,15 +1,131 @@
-// The smallest page that works: plain text over a WebSocket.
-const socket = new WebSocket(location.href.replace(/^http/, "ws"));
-const log = document.getElementById("log");
-const text = document.getElementById("text");
-const show = (what) => log.appendChild(document.createElement("li")).textContent = what;
+// The page: one connection, the rooms one is in, and the parts that show them.
+import { Parley } from "../parley.js";
+import { Announcer } from "./announcer.js";
+import { Banner } from "./banner.js";
+import { Composer } from "./composer.js";
+import { Conversation } from "./conversation.js";
+import { $, kept, oncePerFrame } from "./dom.js";
+import { Members } from "./members.js";
+import { chosenName, Profile } from "./profile.js";
+import { linkTo, roomProblem, Rooms } from "./rooms.js";
+import { Timeline } from "./timeline.js";
 
-socket.onmessage = (event) => show(event.data);
-socket.onclose = () => show("The connection is closed.");
-document.getElementById("composer").onsubmit = (event) => {
-  event.preventDefault();
-  if (!text.value) return;
-  socket.send(text.value);
-  show(`You: ${text.value}`);
-  text.value = "";
+const conversations = new Map(); // name → Conversation, in the order joined
+let current = null;
+
+const chat = new Parley(new URL("/ws", location.href), { name: chosenName() });
+const timeline = new Timeline({ scroller: $("scroller"), list: $("timeline"), top: $("top"), jump: $("jump") });
+const composer = new Composer(chat);
+const members = new Members();
+const announcer = new Announcer($("announcer"));
+const banner = new Banner(chat);
+const rooms = new Rooms({ onopen: open, onleave: leave });
+new Profile(chat);
+
+const drawRooms = oncePerFrame(() => rooms.draw([...conversations.values()], current));
+
+function join(name) {
+  if (conversations.has(name)) return conversations.get(name);
+  const room = chat.join(name);
+  const conversation = new Conversation(room);
+  conversations.set(name, conversation);
+  room.on("live", (how) => banner.caughtUp(room, how));
+  conversation.addEventListener("unread", () => {
+    showTitle();
+    drawRooms();
+  });
+  conversation.addEventListener("arrival", ({ detail }) => {
+    if (conversation === current && !document.hidden) announcer.message(detail);
+  });
+  kept.set("rooms", [...conversations.keys()]);
+  return conversation;
+}
+
+// Shows a room, joining it if need be. push adds it to the browser's history.
+function open(name, { push = true } = {}) {
+  current = join(name);
+  timeline.show(current);
+  composer.show(current);
+  members.show(current);
+  $("title").textContent = `#${name}`;
+  $("scroller").setAttribute("aria-label", `Messages in ${name}`);
+  if (push) history.pushState(null, "", linkTo(name));
+  showTitle();
+  rooms.draw([...conversations.values()], current);
+  closeDrawer();
+  if (matchMedia("(pointer: fine)").matches) composer.focus();
+}
+
+function leave(name) {
+  if (conversations.size < 2) return;
+  const conversation = conversations.get(name);
+  const index = [...conversations.keys()].indexOf(name);
+  conversations.delete(name);
+  kept.set("rooms", [...conversations.keys()]);
+  if (conversation === current) open([...conversations.keys()][Math.max(0, index - 1)]);
+  conversation.room.leave();
+  drawRooms();
+}
+
+function showTitle() {
+  const unread = [...conversations.values()].reduce((sum, conversation) => sum + conversation.unread, 0);
+  document.title = `${unread ? `(${unread > 999 ? "999+" : unread}) ` : ""}#${current?.name} · Parley`;
+}
+
+const roomInAddress = () => {
+  const name = new URLSearchParams(location.search).get("room");
+  return name && !roomProblem(name) ? name : null;
 };
+
+// On narrow screens the rooms and the members are drawers over the messages.
+const drawers = { rooms: $("show-rooms"), members: $("show-members") };
+
+function toggleDrawer(name) {
+  const opened = document.body.dataset.drawer === name;
+  closeDrawer();
+  if (opened) return;
+  document.body.dataset.drawer = name;
+  drawers[name].setAttribute("aria-expanded", "true");
+  if (getComputedStyle($(name)).position !== "fixed") return; // there is room for it beside the messages
+  $("scrim").hidden = false;
+  $("main").inert = true;
+  $(name).querySelector("a, button, li")?.focus();
+}
+
+function closeDrawer() {
+  const name = document.body.dataset.drawer;
+  if (!name) return;
+  delete document.body.dataset.drawer;
+  $("scrim").hidden = true;
+  $("main").inert = false;
+  drawers[name].setAttribute("aria-expanded", "false");
+  drawers[name].focus();
+}
+
+for (const [name, button] of Object.entries(drawers)) button.addEventListener("click", () => toggleDrawer(name));
+$("scrim").addEventListener("click", closeDrawer);
+composer.onsend = () => timeline.toEnd();
+
+addEventListener("popstate", () => open(roomInAddress() ?? "lobby", { push: false }));
+
+addEventListener("keydown", (event) => {
+  if ($("name-dialog").open || event.isComposing) return;
+  const { key, altKey, ctrlKey, metaKey } = event;
+  const typing = event.target.matches("input, textarea");
+  if (key === "Escape" && document.body.dataset.drawer) closeDrawer();
+  else if (key === "Escape" && !timeline.following) timeline.toEnd();
+  else if (altKey && (key === "ArrowUp" || key === "ArrowDown")) {
+    const names = [...conversations.keys()];
+    const step = key === "ArrowUp" ? -1 : 1;
+    open(names.at((names.indexOf(current.name) + step) % names.length));
+  } else if ((ctrlKey || metaKey) && key === "k") rooms.focus();
+  else {
+    // Whoever begins to type, wherever the focus is, means the message.
+    if (!typing && key.length === 1 && key !== " " && !altKey && !ctrlKey && !metaKey) composer.focus();
+    return;
+  }
+  event.preventDefault();
+});
+
+for (const name of kept.get("rooms") ?? []) if (typeof name === "string" && name && !roomProblem(name)) join(name);
+open(roomInAddress() ?? conversations.keys().next().value ?? "lobby", { push: false });

@@ -1,0 +1,223 @@
+// What the page knows of one room: the messages that are loaded, what is on its way, what is unread, who types.
+import { compareIds } from "../parley.js";
+import { kept } from "./dom.js";
+
+const KEEP = 3000; // items of one room; past it the oldest go, or, while somebody reads those, the newest don't come
+const PAGE = 50;
+const TYPING = 6000; // ms until somebody who fell silent counts as not typing
+const MANY = 50; // members of a room from which on it is only counted who comes and goes
+
+/** Fires "change" for anything that shows, "ready" once, "arrival" with a message that is new, "unread" when the count changes. */
+export class Conversation extends EventTarget {
+  items = []; // { kind: "message" | "gap" | "presence", key, … }, oldest first
+  offset = 0; // items[i] is number offset + i, for good
+  outgoing = new Map(); // key → message of ours that has not come back from the room
+  typing = new Map(); // user id → user
+  more = true; // there may be older messages in the log
+  unread = 0;
+  divider = null; // the id of the first message that was unread
+  reading = false; // somebody looks at older messages: those must stay
+  detached = false; // so far back that what is new is only counted
+  error = null; // why the room can't be joined
+  ready = false; // it was live once
+  #ids = new Set();
+  #timers = new Map();
+  #loading = null;
+  #watched = false;
+  #readUntil;
+  #saving = null;
+  #runs = 0;
+
+  constructor(room) {
+    super();
+    this.room = room;
+    this.#readUntil = kept.get(`read:${room.name}`);
+    for (const out of room.outgoing) this.outgoing.set(out.key, out);
+    room.on("message", (message) => this.#message(message));
+    room.on("outgoing", (out) => this.#outgoing(out));
+    room.on("gap", (gap) => this.#gap(gap));
+    room.on("presence", (presence) => this.#presence(presence));
+    room.on("signal", (signal) => this.#signal(signal));
+    room.on("error", (error) => this.#changed((this.error = error)));
+    room.on("live", () => this.#live());
+  }
+
+  get name() {
+    return this.room.name;
+  }
+
+  get end() {
+    return this.offset + this.items.length;
+  }
+
+  /** The item of that number. */
+  at(number) {
+    return this.items[number - this.offset];
+  }
+
+  /** Whether somebody looks at the newest messages right now. Whoever does has read them. */
+  set watched(watched) {
+    this.#watched = watched;
+    if (watched) this.#read();
+  }
+
+  /** Somebody turned to another room: when they come back, what they have read needs no line. */
+  turnAway() {
+    this.#watched = this.reading = false;
+    if (!this.unread) this.divider = null;
+  }
+
+  send(text) {
+    this.divider = null;
+    this.room.send(text);
+  }
+
+  discard(key) {
+    this.outgoing.delete(key);
+    this.room.discard(key);
+    this.#changed();
+  }
+
+  /** Loads a page of older messages. Does nothing while one is on its way, or when there are none. */
+  loadOlder() {
+    if (!this.more || !this.room.live) return;
+    this.#loading ??= this.#load(this.items.find((item) => item.kind === "message")?.id).finally(() => (this.#loading = null));
+  }
+
+  /** After detached: forgets what was loaded, and shows the newest again. */
+  async reattach() {
+    this.detached = false;
+    this.offset = this.end;
+    this.items = [];
+    this.#ids.clear();
+    this.more = true;
+    await this.#loading;
+    this.#loading = this.#load().finally(() => (this.#loading = null));
+    await this.#loading;
+  }
+
+  async #load(before) {
+    try {
+      const { messages, more } = await this.room.history(before, PAGE);
+      const older = messages.filter(({ id }) => !this.#ids.has(id));
+      for (const { id } of older) this.#ids.add(id);
+      this.items.unshift(...older.map((message) => this.#item(message)));
+      this.offset -= older.length;
+      this.more = more;
+    } catch {} // the connection says why
+    this.#changed();
+  }
+
+  #item(message) {
+    const mine = message.from.id === this.room.chat.user?.id;
+    return { ...message, mine, kind: "message", itemKey: mine && message.key ? `k${message.key}` : `i${message.id}` };
+  }
+
+  #message(message) {
+    const { id, key, from, mine } = message;
+    if (this.#ids.has(id)) return;
+    if (mine) this.outgoing.delete(key);
+    this.#stopTyping(from.id);
+    const old = !this.#readUntil || compareIds(id, this.#readUntil) <= 0;
+    if (mine || (this.#watched && message.live)) this.#noteRead(id);
+    else if (!old) this.#countUnread(id);
+    if (this.reading && this.items.length >= KEEP) this.detached = true;
+    if (!this.detached) {
+      this.#ids.add(id);
+      this.#append(this.#item(message));
+    }
+    if (message.live && !mine) this.dispatchEvent(new CustomEvent("arrival", { detail: message }));
+    this.#changed();
+  }
+
+  #append(item) {
+    this.items.push(item);
+    const over = this.items.length - KEEP;
+    if (over < PAGE || this.reading) return;
+    for (const { id } of this.items.splice(0, over)) this.#ids.delete(id);
+    this.offset += over;
+    this.more = true;
+  }
+
+  #outgoing(out) {
+    if (out.state === "sent" && this.#ids.has(out.id)) this.outgoing.delete(out.key);
+    else this.outgoing.set(out.key, out);
+    this.#changed();
+  }
+
+  #gap({ after }) {
+    this.#readUntil = "0-0"; // whatever comes now was not read
+    if (this.items.length) this.#append({ kind: "gap", itemKey: `g${after}${this.#runs++}`, after });
+    this.#changed();
+  }
+
+  #live() {
+    this.error = null;
+    if (!this.#readUntil) this.#noteRead(this.room.last ?? "0-0");
+    if (!this.ready) {
+      this.ready = true;
+      if (!this.items.length) this.more = false;
+      this.dispatchEvent(new Event("ready"));
+    }
+    this.#changed();
+  }
+
+  // Comings and goings one after the other share a line.
+  #presence({ event, user, count }) {
+    if ((event === "join" || event === "leave") && user.id !== this.room.chat.user?.id && !this.detached) {
+      let line = this.items.at(-1);
+      if (line?.kind !== "presence") {
+        line = { kind: "presence", itemKey: `p${this.#runs++}`, joined: new Map(), left: new Map(), version: 0, many: false };
+        this.#append(line);
+      }
+      const [here, there] = event === "join" ? [line.joined, line.left] : [line.left, line.joined];
+      if (!there.delete(user.id)) here.set(user.id, user);
+      line.version++;
+      line.many = count > MANY;
+    }
+    if (event === "leave") this.#stopTyping(user.id);
+    this.#changed();
+  }
+
+  #signal({ kind, user, data }) {
+    if (kind !== "typing" || user.id === this.room.chat.user?.id) return;
+    this.#stopTyping(user.id);
+    if (data?.on !== false) {
+      this.typing.set(user.id, user);
+      this.#timers.set(user.id, setTimeout(() => this.#changed(this.#stopTyping(user.id)), TYPING));
+    }
+    this.#changed();
+  }
+
+  #stopTyping(id) {
+    clearTimeout(this.#timers.get(id));
+    this.#timers.delete(id);
+    this.typing.delete(id);
+  }
+
+  #countUnread(id) {
+    if (!this.unread) this.divider = id;
+    this.unread++;
+    this.dispatchEvent(new Event("unread"));
+  }
+
+  #read() {
+    if (this.room.last) this.#noteRead(this.room.last);
+    if (!this.unread) return;
+    this.unread = 0;
+    this.dispatchEvent(new Event("unread"));
+    this.#changed();
+  }
+
+  #noteRead(id) {
+    this.#readUntil = id;
+    this.#saving ??= setTimeout(() => {
+      this.#saving = null;
+      kept.set(`read:${this.name}`, this.#readUntil);
+    }, 500);
+  }
+
+  #changed() {
+    this.dispatchEvent(new Event("change"));
+  }
+}

@@ -1,0 +1,45 @@
+// Who is in the room: one entry per person, however many connections they have; and who types.
+import { $, el, oncePerFrame } from "./dom.js";
+import { avatar, nameElement, nameOf } from "./people.js";
+
+export class Members {
+  #conversation = null;
+  #signature = ""; // of what is drawn
+  #list = $("member-list");
+  #rest = $("member-rest");
+  #counts = document.querySelectorAll(".count");
+  #typing = $("typing");
+  #draw = oncePerFrame(() => this.#drawNow());
+
+  show(conversation) {
+    this.#conversation?.removeEventListener("change", this.#draw);
+    this.#conversation = conversation;
+    conversation.addEventListener("change", this.#draw);
+    this.#drawNow();
+  }
+
+  #drawNow() {
+    const { room, typing } = this.#conversation;
+    const { user } = room.chat;
+    for (const count of this.#counts) count.textContent = room.count ? room.count.toLocaleString() : "";
+    this.#typing.replaceChildren(...typingLine([...typing.values()]));
+    const members = [...room.members.values()];
+    const signature = members.map((member) => member.id + nameOf(member)).join() + user?.id + room.count + room.name;
+    if (signature === this.#signature) return;
+    this.#signature = signature;
+    members.sort((a, b) => (b.id === user?.id) - (a.id === user?.id) || nameOf(a).localeCompare(nameOf(b)));
+    this.#list.replaceChildren(...members.map((member) => entry(member, member.id === user?.id)));
+    const rest = room.count - members.length;
+    this.#rest.textContent = rest > 0 ? `and ${rest.toLocaleString()} more` : "";
+  }
+}
+
+const entry = (member, me) =>
+  el("li", { title: member.id }, avatar(member), nameElement(member), me && el("span", { className: "you", textContent: "you" }));
+
+function typingLine(people) {
+  if (people.length === 0) return [];
+  if (people.length > 2) return ["Several people are typing…"];
+  const names = people.map(nameElement);
+  return people.length === 1 ? [names[0], " is typing…"] : [names[0], " and ", names[1], " are typing…"];
+}

@@ -1,0 +1,30 @@
+// How a person appears: a name that can be read, a colour, initials.
+import { el } from "./dom.js";
+
+// What takes no space on the screen: controls, formats, fillers that are letters by the book.
+const INVISIBLE = /[\p{C}\p{Z}\p{M}\u115f\u1160\u3164\uffa0\u2800]/gu;
+
+/** A name that can be seen. A user who has none, or an invisible one, is called by the id. */
+export function nameOf(user) {
+  const name = (user?.name ?? "").replace(/\s+/g, " ").trim();
+  return name.replace(INVISIBLE, "") ? name : `Guest ${(user?.id ?? "").slice(-4)}`;
+}
+
+/** An element with the name, whose direction stays its own. */
+export const nameElement = (user) => el("bdi", { className: "name", textContent: nameOf(user) });
+
+/** A square with initials, in the person's colour. For the eye only: the name stands beside it. */
+export function avatar(user) {
+  const letters = nameOf(user).match(/[\p{L}\p{N}\p{Extended_Pictographic}]/gu) ?? ["?"];
+  const words = nameOf(user).split(" ").map((word) => word.match(/[\p{L}\p{N}]/u)?.[0]).filter(Boolean);
+  const initials = (words.length > 1 ? words[0] + words.at(-1) : letters[0]).toUpperCase();
+  return tint(el("span", { className: "avatar", "aria-hidden": "true", textContent: initials }), user);
+}
+
+/** Gives an element the person's colour, the same in every browser. */
+export function tint(node, user) {
+  let hash = 0;
+  for (const c of user?.id ?? "") hash = (hash * 31 + c.codePointAt(0)) >>> 0;
+  node.style.setProperty("--hue", String((hash % 24) * 15));
+  return node;
+}

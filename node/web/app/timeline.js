@@ -1,0 +1,187 @@
+// The messages of one room on the screen. Only a window of them is in the page: what is far off is dropped, and drawn again when
+// the reader comes near. Whatever is added or dropped, what the reader looks at stays where it is.
+import { oncePerFrame, plural } from "./dom.js";
+import { rowsOf } from "./rows.js";
+
+const WINDOW = 160; // items in the page
+const STEP = 60; // items that come when the reader gets near an end of the window
+const NEAR = 900; // px from an end that count as near
+const BOTTOM = 40; // px from the end within which the reader follows what comes
+
+export class Timeline {
+  #scroller;
+  #list;
+  #top;
+  #jump;
+  #conversation = null;
+  #from = 0; // the window: items by number
+  #to = 0;
+  #following = true; // at the end, and staying there
+  #rows = new Map(); // key → { node, sig }
+  #views = new WeakMap(); // conversation → where its reader was
+  #update = oncePerFrame(() => this.#draw());
+  #stuckAt = 0; // where it was left, following: only the reader goes above
+  #onChange = () => this.#update();
+  #onReady = () => this.#following && this.#open();
+
+  constructor({ scroller, list, top, jump }) {
+    [this.#scroller, this.#list, this.#top, this.#jump] = [scroller, list, top, jump];
+    scroller.addEventListener("scroll", oncePerFrame(() => this.#scrolled()), { passive: true });
+    jump.addEventListener("pointerdown", (event) => event.preventDefault()); // focus stays where it is
+    jump.addEventListener("click", () => this.toEnd());
+    document.addEventListener("visibilitychange", () => this.#watch());
+    new ResizeObserver(() => this.#following && this.#stick()).observe(scroller);
+  }
+
+  /** Whether the reader is at the end. */
+  get following() {
+    return this.#following;
+  }
+
+  show(conversation) {
+    const left = this.#conversation;
+    if (left === conversation) return;
+    if (left) {
+      this.#views.set(left, this.#following ? null : this.#anchor());
+      left.removeEventListener("change", this.#onChange);
+      left.removeEventListener("ready", this.#onReady);
+      left.turnAway();
+    }
+    this.#conversation = conversation;
+    this.#rows.clear();
+    this.#list.replaceChildren();
+    conversation.addEventListener("change", this.#onChange);
+    conversation.addEventListener("ready", this.#onReady);
+    this.#open(this.#views.get(conversation));
+  }
+
+  /** Goes to the newest message, and stays with what comes. */
+  async toEnd() {
+    if (this.#conversation.detached) await this.#conversation.reattach();
+    this.#following = true;
+    this.#to = this.#conversation.end;
+    const focused = document.activeElement === this.#jump;
+    this.#stick();
+    this.#draw();
+    if (focused) this.#scroller.focus({ preventScroll: true });
+  }
+
+  // Opens a room where its reader was, or at the first unread message if those don't fit, or at the end.
+  #open(view) {
+    const { divider, offset, items, end } = this.#conversation;
+    const key = view?.[0]?.key;
+    const at = items.findIndex((item) => (view ? item.itemKey === key : divider && item.id === divider));
+    this.#following = at < 0;
+    if (at >= 0) {
+      this.#from = Math.max(offset, offset + at - WINDOW / 2);
+      this.#to = Math.min(end, this.#from + WINDOW);
+    }
+    this.#draw();
+    if (at < 0) return;
+    const node = (this.#rows.get(view ? key : "unread") ?? this.#rows.get(items[at].itemKey)).node;
+    const wanted = view ? view[0].top : this.#scroller.clientHeight * 0.15;
+    this.#scroller.scrollTop += this.#topOf(node) - wanted;
+    this.#scrolled();
+  }
+
+  #draw() {
+    const conversation = this.#conversation;
+    const { offset, end } = conversation;
+    if (this.#following && this.#below() > BOTTOM && this.#scroller.scrollTop < this.#stuckAt) this.#following = false;
+    if (this.#following) [this.#from, this.#to] = [end - WINDOW, end];
+    this.#from = Math.max(offset, this.#from);
+    this.#to = Math.min(end, Math.max(this.#to, this.#from));
+    const anchors = this.#following ? [] : this.#anchor();
+    this.#place(rowsOf(conversation, this.#from, this.#to));
+    this.#ends();
+    if (this.#following) this.#stick();
+    const kept = anchors.find(({ key }) => this.#rows.has(key));
+    if (kept) this.#scroller.scrollTop += this.#topOf(this.#rows.get(kept.key).node) - kept.top;
+    this.#watch();
+  }
+
+  // Makes the list show the rows, touching only what changed.
+  #place(rows) {
+    const wanted = new Set(rows.map((row) => row.key));
+    for (const [key, { node }] of this.#rows) {
+      if (wanted.has(key)) continue;
+      node.remove();
+      this.#rows.delete(key);
+    }
+    let next = this.#list.firstChild;
+    for (const { key, sig, draw } of rows) {
+      let row = this.#rows.get(key);
+      if (row?.sig !== sig) {
+        const node = draw();
+        if (row?.node === next) next = node;
+        row?.node.replaceWith(node);
+        row = { node, sig };
+        this.#rows.set(key, row);
+      }
+      if (row.node === next) next = next.nextSibling;
+      else this.#list.insertBefore(row.node, next);
+    }
+  }
+
+  // What stands above the first message, and the way back to the last one.
+  #ends() {
+    const { more, offset, items, name, ready, error, unread, detached, end } = this.#conversation;
+    this.#top.hidden = !ready && !error;
+    this.#top.classList.toggle("error", !!error);
+    if (error) this.#top.textContent = `This room can't be joined: ${error.message}`;
+    else if (this.#from > offset || more) this.#top.textContent = "Loading older messages…";
+    else this.#top.textContent = items.length ? `The beginning of #${name}` : `Nothing was said in #${name} yet. Say hello!`;
+    this.#top.classList.toggle("empty", ready && !items.length && !more);
+    this.#list.classList.toggle("waiting", !ready && !error && !items.length);
+    this.#jump.hidden = this.#following;
+    this.#jump.textContent = unread ? `${plural(unread, "new message")} ↓` : "Jump to the newest ↓";
+    this.#jump.classList.toggle("news", unread > 0 || detached || this.#to < end);
+  }
+
+  #scrolled() {
+    const conversation = this.#conversation;
+    const [above, below] = [this.#scroller.scrollTop, this.#below()];
+    this.#following = below < BOTTOM && this.#to >= conversation.end && !conversation.detached;
+    conversation.reading = !this.#following;
+    if (!this.#following && above < NEAR && this.#from > conversation.offset) {
+      this.#from = Math.max(conversation.offset, this.#from - STEP);
+      this.#to = Math.min(this.#to, this.#from + WINDOW);
+      this.#draw();
+    } else if (below < NEAR && this.#to < conversation.end) {
+      this.#to = Math.min(conversation.end, this.#to + STEP);
+      this.#from = Math.max(this.#from, this.#to - WINDOW);
+      this.#draw();
+    } else this.#ends();
+    if (above < NEAR && this.#from === conversation.offset) conversation.loadOlder();
+    this.#watch();
+  }
+
+  #watch() {
+    const conversation = this.#conversation;
+    if (conversation) conversation.watched = this.#following && conversation.ready && !document.hidden;
+  }
+
+  #stick() {
+    this.#scroller.scrollTop = this.#scroller.scrollHeight;
+    this.#stuckAt = this.#scroller.scrollTop;
+  }
+
+  #below() {
+    const { scrollTop, scrollHeight, clientHeight } = this.#scroller;
+    return scrollHeight - clientHeight - scrollTop;
+  }
+
+  #topOf(node) {
+    return node.getBoundingClientRect().top - this.#scroller.getBoundingClientRect().top;
+  }
+
+  // The rows on the screen, and where they are: whichever of them is still there after a change has to be there again.
+  #anchor() {
+    const anchors = [];
+    for (const [key, { node }] of this.#rows) {
+      const top = this.#topOf(node);
+      if (top + node.offsetHeight > 0 && top < this.#scroller.clientHeight) anchors.push({ key, node, top });
+    }
+    return anchors.sort((a, b) => a.top - b.top);
+  }
+}

@@ -1,0 +1,267 @@
+package web_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/runtime"
+	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
+	"go.uber.org/goleak"
+)
+
+// patience bounds every wait of a test. A test that works waits for far less.
+const patience = 30 * time.Second
+
+var shotsDir = flag.String("shots", "", "directory to write screenshots of the page's main states to")
+
+func TestMain(m *testing.M) {
+	flag.Parse()
+	code := m.Run()
+	closeBrowser()
+	if code == 0 {
+		if err := goleak.Find(); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			code = 1
+		}
+	}
+	os.Exit(code)
+}
+
+// browser is one Chromium for all tests, started by the first that needs it.
+var browser struct {
+	once   sync.Once
+	ctx    context.Context
+	cancel func()
+	err    error
+}
+
+func startBrowser() {
+	path := findBrowser()
+	if path == "" {
+		browser.err = errors.New("no chromium: apt-get install chromium")
+		return
+	}
+	options := append(slices.Clone(chromedp.DefaultExecAllocatorOptions[:]),
+		chromedp.ExecPath(path),
+		chromedp.NoSandbox,
+		chromedp.DisableGPU,
+		chromedp.WindowSize(1280, 800),
+		chromedp.IgnoreCertErrors,
+		chromedp.Flag("disable-quic", true),
+		chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("lang", "en-GB"),
+	)
+	alloc, cancel := chromedp.NewExecAllocator(context.Background(), options...)
+	ctx, _ := chromedp.NewContext(alloc)
+	browser.ctx = ctx
+	browser.cancel = func() {
+		chromedp.Cancel(ctx)
+		cancel()
+	}
+	browser.err = chromedp.Do(ctx)
+}
+
+func closeBrowser() {
+	if browser.cancel != nil {
+		browser.cancel()
+	}
+}
+
+func findBrowser() string {
+	for _, name := range []string{"chromium", "chromium-browser", "google-chrome"} {
+		if path, err := exec.LookPath(name); err == nil {
+			return path
+		}
+	}
+	return ""
+}
+
+// A tab is a window of its own: nothing is shared with other tabs, as if it ran on another machine.
+type tab struct {
+	t   *testing.T
+	ctx context.Context
+
+	mu       sync.Mutex
+	problems []string // guarded by mu; what no page of ours may cause
+}
+
+// newTab opens a window. A test that needs one is skipped where there is no browser, but fails in CI.
+func newTab(t *testing.T) *tab {
+	t.Helper()
+	browser.once.Do(startBrowser)
+	if browser.err != nil {
+		if os.Getenv("CI") != "" {
+			t.Fatal(browser.err)
+		}
+		t.Skip(browser.err)
+	}
+	p := &tab{t: t}
+	ctx, cancel := chromedp.NewContext(browser.ctx, chromedp.WithNewBrowserContext(), chromedp.WithListener(p.listen))
+	p.ctx = ctx
+	if err := chromedp.Do(ctx); err != nil { // makes the tab, which lasts as long as this context
+		t.Fatal(err)
+	}
+	p.command(func(ctx context.Context) error {
+		_, err := chromedp.Call(ctx, emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true})
+		return err
+	})
+	p.size(1100, 700)
+	t.Cleanup(func() {
+		if t.Failed() {
+			p.tellState()
+		}
+		cancel()
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		for _, problem := range p.problems {
+			t.Errorf("the page caused: %s", problem)
+		}
+	})
+	return p
+}
+
+// listen notes exceptions and breaches of the policy. That something can't be reached is what many tests are about.
+func (p *tab) listen(event any) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch e := event.(type) {
+	case *runtime.EventExceptionThrown:
+		err := chromedp.ExceptionError{ExceptionDetails: e.ExceptionDetails}
+		p.problems = append(p.problems, err.Error())
+	case *log.EventEntryAdded:
+		if text := e.Entry.Text; strings.Contains(text, "Content Security Policy") || strings.Contains(text, "Trusted") {
+			p.problems = append(p.problems, text)
+		}
+	}
+}
+
+// tellState says what a failed test's page looked like.
+func (p *tab) tellState() {
+	ctx, cancel := context.WithTimeout(p.ctx, 5*time.Second)
+	defer cancel()
+	if text, err := chromedp.Run(ctx, chromedp.Evaluate[string](`document.title + "\n" + document.body.innerText.slice(-1500)`)); err == nil {
+		p.t.Logf("the page was:\n%s", text)
+	}
+	if png, err := chromedp.Run(ctx, chromedp.CaptureScreenshot()); err == nil && *shotsDir != "" {
+		os.WriteFile(filepath.Join(*shotsDir, "failed-"+strings.ReplaceAll(p.t.Name(), "/", "-")+".png"), png, 0o644)
+	}
+}
+
+// command does something in the tab, and fails the test if it can't be done in time.
+func (p *tab) command(f func(context.Context) error) {
+	p.t.Helper()
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	if err := f(ctx); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+func (p *tab) do(steps ...chromedp.Action[chromedp.Void]) {
+	p.t.Helper()
+	p.command(func(ctx context.Context) error { return chromedp.Do(ctx, steps...) })
+}
+
+func (p *tab) size(width, height int64, options ...chromedp.EmulateViewportOption) {
+	p.t.Helper()
+	p.do(chromedp.EmulateViewport(width, height, options...))
+}
+
+func (p *tab) open(url string) {
+	p.t.Helper()
+	p.do(chromedp.Navigate(url))
+}
+
+// js gives an expression's value, or what it promises. Each %s stands for an argument, as JSON.
+func js[T any](p *tab, expression string, args ...any) (got T) {
+	p.t.Helper()
+	p.command(func(ctx context.Context) (err error) {
+		got, err = chromedp.Run(ctx, chromedp.Evaluate[T](expand(expression, args), chromedp.EvalAwaitPromise))
+		return err
+	})
+	return got
+}
+
+// run runs statements.
+func (p *tab) run(statements string, args ...any) {
+	p.t.Helper()
+	js[chromedp.Void](p, "(async () => {"+expand(statements, args)+"\n})()")
+}
+
+// until waits for an expression to be true.
+func (p *tab) until(expression string, args ...any) {
+	p.t.Helper()
+	expression = expand(expression, args)
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	poll := chromedp.Poll[chromedp.Void](expression, chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(0))
+	if err := chromedp.Do(ctx, poll); err != nil {
+		p.t.Fatalf("waiting for %s: %v", expression, err)
+	}
+}
+
+// expand puts arguments, as JSON, in place of each %s.
+func expand(expression string, args []any) string {
+	for _, arg := range args {
+		b, _ := json.Marshal(arg)
+		expression = strings.Replace(expression, "%s", string(b), 1)
+	}
+	return expression
+}
+
+// press sends keys to what has the focus.
+func (p *tab) press(keys string, modifiers ...chromedp.Modifier) {
+	p.t.Helper()
+	p.do(chromedp.KeyEvent(keys, chromedp.KeyModifiers(modifiers...)))
+}
+
+// say types a message and sends it.
+func (p *tab) say(text string) {
+	p.t.Helper()
+	p.do(chromedp.Focus(chromedp.ID("text")), chromedp.SendKeys(chromedp.ID("text"), text+kb.Enter))
+}
+
+func (p *tab) click(selector string) {
+	p.t.Helper()
+	p.do(chromedp.Click(chromedp.CSS(selector)))
+}
+
+// media makes the page believe that the user prefers something, such as ("prefers-color-scheme", "dark").
+func (p *tab) media(name, value string) {
+	p.t.Helper()
+	p.command(func(ctx context.Context) error {
+		_, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{
+			Features: []*emulation.MediaFeature{{Name: name, Value: value}},
+		})
+		return err
+	})
+}
+
+// shot writes a screenshot, if screenshots are wanted.
+func (p *tab) shot(name string) {
+	p.t.Helper()
+	if *shotsDir == "" {
+		return
+	}
+	p.command(func(ctx context.Context) error {
+		png, err := chromedp.Run(ctx, chromedp.CaptureScreenshot())
+		if err != nil {
+			return err
+		}
+		return os.WriteFile(filepath.Join(*shotsDir, name+".png"), png, 0o644)
+	})
+}
