@@ -1,6 +1,6 @@
 // Package bustest is what every implementation of bus.Bus must pass, and a real redis-server to pass it on.
 //
-// Each promise is a subtest on a backend of its own, under a watchdog. The subtests wait on events, never on time that passes.
+// Each promise is a subtest on a backend of its own, under a watchdog. The subtests wait on events, never on time to pass.
 package bustest
 
 import (
@@ -41,12 +41,12 @@ type Redis struct {
 	ClockBack func(t testing.TB, url, room string)
 }
 
-// RunRedis is Run, and shows beyond it what must hold whatever happens to the server, to the connections to it, and to nodes.
+// RunRedis is Run, and shows beyond it what holds whatever happens to the server, to the connections to it, and to nodes.
 // Each subtest has a redis-server of its own.
 func RunRedis(t *testing.T, r Redis) {
 	for _, p := range slices.Concat(promises, faults) {
 		run(t, p, func(t testing.TB) *cluster {
-			server := StartRedis(t)
+			server := StartRedis(t, p.conf...)
 			open := func(url string, o bus.Observer) (bus.Bus, error) { return r.Open(url, p.retention, o) }
 			return &cluster{
 				t:      t,
@@ -66,12 +66,13 @@ type promise struct {
 	name      string
 	test      func(c *cluster)
 	retention bus.Retention
+	conf      []string // lines of redis.conf
 }
 
 // promises are those of every bus, faults what a bus on Redis must outlive.
 var (
-	promises = slices.Concat(deliveryPromises)
-	faults   = []promise{}
+	promises = slices.Concat(deliveryPromises, closePromises, keyPromises, logPromises, presencePromises)
+	faults   = slices.Concat(serverFaults, connectionFaults, lossFaults, presenceFaults)
 )
 
 // watchdogAfter is far more than any subtest needs.

@@ -2,7 +2,9 @@ package bustest
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 	"testing"
 	"time"
@@ -13,6 +15,10 @@ import (
 // patience is how long the suite waits for what must come; what comes late all the same fails where a promise names a time.
 const patience = 30 * time.Second
 
+func patient() (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.Background(), patience)
+}
+
 // A cluster is what one subtest works with: a backend and the handles that it opened.
 type cluster struct {
 	t       testing.TB
@@ -20,7 +26,8 @@ type cluster struct {
 	server  *RedisServer                                      // nil for a bus in memory
 	openAt  func(url string, o bus.Observer) (bus.Bus, error) // of a bus on Redis
 
-	nodes []*node
+	nodes   []*node
+	talking []*traffic
 }
 
 // A node is a handle on the bus, with calls that wait for their outcome and fail the test where none comes.
@@ -60,6 +67,9 @@ func (c *cluster) opened(n *node, b bus.Bus, err error) *node {
 
 // close closes what is open still. It runs under the watchdog, since closing may hang too.
 func (c *cluster) close() {
+	for _, tr := range c.talking {
+		tr.stop()
+	}
 	for _, n := range c.nodes {
 		n.close()
 		if n.wire != nil {
@@ -135,17 +145,61 @@ func (n *node) mustPublish(room string, d bus.Draft) bus.ID {
 // publishSafely repeats with the same key until it is acknowledged, as a client does.
 func (n *node) publishSafely(room, body string) bus.ID {
 	n.t.Helper()
-	d := keyed("u", body, body)
-	for deadline := time.Now().Add(patience); ; {
-		o := n.await(n.start(room, d))
-		if o.err == nil {
-			return o.id
-		}
-		if time.Now().After(deadline) {
-			n.t.Fatalf("publish %q to %s: still %v after %v", body, room, o.err, patience)
-		}
-		time.Sleep(5 * time.Millisecond)
+	id, err := n.repeat(room, keyed("u", body, body))
+	if err != nil {
+		n.t.Fatal(err)
 	}
+	return id
+}
+
+func (n *node) repeat(room string, d bus.Draft) (bus.ID, error) {
+	for deadline := time.Now().Add(patience); ; time.Sleep(5 * time.Millisecond) {
+		o := <-n.start(room, d)
+		if o.err == nil {
+			return o.id, nil
+		}
+		if !errors.Is(o.err, bus.ErrUnavailable) || time.Now().After(deadline) {
+			return bus.ID{}, fmt.Errorf("publish %q to %s: %w", d.Body, room, o.err)
+		}
+	}
+}
+
+// traffic is a stream of messages that one handle publishes, each repeated until it is acknowledged.
+type traffic struct {
+	stopping  chan struct{}
+	ended     chan struct{}
+	stopOnce  sync.Once
+	published []string // owned by the goroutine until ended is closed
+}
+
+// talk starts traffic. It ends with stop, or with the subtest.
+func (c *cluster) talk(n *node, room, prefix string) *traffic {
+	tr := &traffic{stopping: make(chan struct{}), ended: make(chan struct{})}
+	c.talking = append(c.talking, tr)
+	go func() {
+		defer close(tr.ended)
+		for i := 0; ; i++ {
+			body := fmt.Sprint(prefix, i)
+			if _, err := n.repeat(room, keyed(prefix, body, body)); err != nil {
+				c.t.Error(err)
+				return
+			}
+			tr.published = append(tr.published, body)
+			select {
+			case <-tr.stopping:
+				return
+			case <-time.After(500 * time.Microsecond): // a pace that the log can keep
+			}
+		}
+	}()
+	return tr
+}
+
+// stop gives the bodies that were acknowledged, in order.
+func (tr *traffic) stop() []string {
+	tr.stopOnce.Do(func() { close(tr.stopping) })
+	<-tr.ended
+	return tr.published
 }
 
 // keyed is a draft with the key that a user gave.
@@ -161,7 +215,7 @@ func keyed(user, key, body string) bus.Draft {
 func (n *node) subscribe(room string) (bus.Subscription, *Recorder) {
 	n.t.Helper()
 	r := NewRecorder(n.t)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := patient()
 	defer cancel()
 	s, err := n.Subscribe(ctx, room, r)
 	if err != nil {
@@ -173,7 +227,7 @@ func (n *node) subscribe(room string) (bus.Subscription, *Recorder) {
 
 func (n *node) after(room string, since bus.ID, limit int) bus.Page {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := patient()
 	defer cancel()
 	p, err := n.After(ctx, room, since, limit)
 	if err != nil {
@@ -184,7 +238,7 @@ func (n *node) after(room string, since bus.ID, limit int) bus.Page {
 
 func (n *node) before(room string, before bus.ID, limit int) bus.Page {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := patient()
 	defer cancel()
 	p, err := n.Before(ctx, room, before, limit)
 	if err != nil {
@@ -195,7 +249,7 @@ func (n *node) before(room string, before bus.ID, limit int) bus.Page {
 
 func (n *node) roster(room string) bus.Roster {
 	n.t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	ctx, cancel := patient()
 	defer cancel()
 	r, err := n.Roster(ctx, room)
 	if err != nil {
@@ -214,9 +268,17 @@ func until(t testing.TB, what string, ok func() bool) {
 	}
 }
 
+// check waits for nothing: got is want, or the test fails.
+func check[T any](t testing.TB, what string, got, want T) {
+	t.Helper()
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%s:\n got %v\nwant %v", what, got, want)
+	}
+}
+
 // bodies are the bodies of messages, with breaks as "break".
 func bodies(ms []bus.Message) []string {
-	var out []string
+	out := make([]string, 0, len(ms))
 	for _, m := range ms {
 		if m.Break {
 			out = append(out, "break")
@@ -258,4 +320,10 @@ func (o *tally) add(count *int, n int) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	*count += n
+}
+
+func (o *tally) count(of *int) int {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return *of
 }

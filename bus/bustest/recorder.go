@@ -194,5 +194,6 @@ func (r *Recorder) WaitBody(t testing.TB, body string) Seen {
 func (s Seen) String() string {
 	const shown = 12
 	tail := s.Messages[max(0, len(s.Messages)-shown):]
-	return fmt.Sprintf("%d messages (the last are %.400q), %d signals, changes %v", len(s.Messages), bodies(tail), len(s.Signals), s.Changes)
+	return fmt.Sprintf("%d messages, of which the last are %.60q, %d signals, changes %v",
+		len(s.Messages), bodies(tail), len(s.Signals), s.Changes)
 }

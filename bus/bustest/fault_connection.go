@@ -1,0 +1,190 @@
+package bustest
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"parley/bus"
+)
+
+// connectionFaults are what the connections between nodes and a redis-server may go through.
+var connectionFaults = []promise{
+	{name: "an answer that is lost is found by the repeat", test: answerLost},
+	{name: "killed subscription connections lose nothing", test: pubsubKilled},
+	{name: "broken connections lose nothing", test: connectionsCut},
+	{name: "an overflowed output buffer loses nothing", test: bufferOverflow},
+	{name: "a message that did not arrive comes before the next", test: messageDropped},
+	{name: "the last message of a quiet room is missed and found", test: lastMessageDropped},
+	{name: "a node that stood still catches up", test: stoodStill},
+	{name: "Close ends, though the server is out of reach", test: closeOutOfReach},
+}
+
+func answerLost(c *cluster) {
+	a, b := c.openProxied(), c.open()
+	_, atB := b.subscribe(room)
+	_, atA := a.subscribe(room)
+	a.publish(room, "before")
+	a.wire.deafen()
+	d := keyed("u", "k", "meanwhile")
+	result := a.start(room, d)
+	first := atB.WaitBody(c.t, "meanwhile").Messages[1].ID // it was done
+	if o := a.await(result); !errors.Is(o.err, bus.ErrUnavailable) {
+		c.t.Errorf("publish without an answer: %v, %v", o.id, o.err)
+	}
+	a.wire.thaw()
+	again, err := a.repeat(room, d)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	check(c.t, "id that the repeat got", again, first)
+	b.publish(room, "end")
+	for _, r := range []*Recorder{atA, atB} {
+		check(c.t, "delivered", r.WaitBody(c.t, "end").Bodies(), []string{"before", "meanwhile", "end"})
+	}
+}
+
+func pubsubKilled(c *cluster) {
+	a, b := c.open(), c.open()
+	_, atA := a.subscribe(room)
+	_, atB := b.subscribe(room)
+	talk := c.talk(a, room, "m")
+	redis := c.server.Client()
+	for range 5 {
+		seen := len(atB.Seen().Messages)
+		atB.Wait(c.t, "traffic", func(s Seen) bool { return len(s.Messages) > seen+20 })
+		ctx, cancel := patient()
+		killed, err := redis.ClientKillByFilter(ctx, "TYPE", "pubsub").Result()
+		cancel()
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		if killed == 0 {
+			c.t.Log("no subscription connection was open") // they are being opened again
+		}
+	}
+	seen := len(atB.Seen().Messages)
+	atB.Wait(c.t, "traffic to go on", func(s Seen) bool { return len(s.Messages) > seen+20 })
+	published := talk.stop()
+	c.allArrived(atA, a, room, published)
+	c.allArrived(atB, b, room, published)
+	check(c.t, "reconnects that the observer was told of", b.seen.count(&b.seen.reconnects) > 0, true)
+}
+
+func connectionsCut(c *cluster) {
+	a, b := c.openProxied(), c.openProxied()
+	_, r := b.subscribe(room)
+	talk := c.talk(a, room, "m")
+	for i := range 6 {
+		seen := len(r.Seen().Messages)
+		r.Wait(c.t, "traffic", func(s Seen) bool { return len(s.Messages) > seen+20 })
+		[]*node{a, b}[i%2].wire.cut()
+	}
+	seen := len(r.Seen().Messages)
+	r.Wait(c.t, "traffic to go on", func(s Seen) bool { return len(s.Messages) > seen+20 })
+	c.allArrived(r, a, room, talk.stop())
+}
+
+func bufferOverflow(c *cluster) {
+	c.configure("client-output-buffer-limit", "pubsub 64kb 0 0")
+	a, b := c.open(), c.openProxied()
+	_, atB := b.subscribe(room)
+	a.publish(room, "before")
+	atB.WaitBody(c.t, "before")
+	b.wire.deafen() // so that the burst stays in the server
+	want := []string{"before"}
+	var results []<-chan outcome
+	for i := range 1500 {
+		want = append(want, fmt.Sprint(i, strings.Repeat("x", 2000)))
+		results = append(results, a.start(room, keyed("u", fmt.Sprint(i), want[i+1])))
+	}
+	for _, result := range results {
+		if o := a.await(result); o.err != nil {
+			c.t.Fatalf("publish: %v", o.err)
+		}
+	}
+	b.wire.thaw()
+	seen := atB.Wait(c.t, "the burst", func(s Seen) bool { return len(s.Messages) >= len(want) })
+	if !slices.Equal(seen.Bodies(), want) {
+		c.t.Errorf("not what was published was delivered")
+	}
+	if b.seen.count(&b.seen.repaired) == 0 {
+		c.t.Error("the buffer did not overflow, or the repair was not told to the observer")
+	}
+}
+
+func messageDropped(c *cluster) {
+	a, b := c.open(), c.openProxied()
+	_, r := b.subscribe(room)
+	a.publish(room, "one")
+	dropped := b.wire.dropMessage("lost on the way")
+	a.publish(room, "lost on the way")
+	c.await(dropped, "the message to be dropped")
+	a.publish(room, "two")
+	check(c.t, "delivered", r.WaitBody(c.t, "two").Bodies(), []string{"one", "lost on the way", "two"})
+}
+
+func (c *cluster) await(event <-chan struct{}, what string) {
+	c.t.Helper()
+	select {
+	case <-event:
+	case <-time.After(patience):
+		c.t.Fatalf("waited %v in vain for %s", patience, what)
+	}
+}
+
+func lastMessageDropped(c *cluster) {
+	a, b := c.open(), c.openProxied()
+	_, first := b.subscribe("first")
+	_, r := b.subscribe(room)
+	a.publish(room, "before")
+	r.WaitBody(c.t, "before")
+	for name, rec := range map[string]*Recorder{room: r, "first": first} { // in one with messages, and in one without
+		dropped := b.wire.dropMessage("last in " + name)
+		a.publish(name, "last in "+name)
+		c.await(dropped, "the message to be dropped")
+		since := time.Now()
+		rec.WaitBody(c.t, "last in "+name)
+		c.within(10*time.Second, since, "finding the last message of "+name)
+	}
+}
+
+func stoodStill(c *cluster) {
+	a, b := c.openProxied(), c.open()
+	_, atA := a.subscribe(room)
+	_, atB := b.subscribe(room)
+	talk := c.talk(b, room, "m")
+	atA.Wait(c.t, "traffic", func(s Seen) bool { return len(s.Messages) > 20 })
+	a.wire.freeze()
+	frozen := time.Now()
+	until(c.t, "the frozen node to say that it is deaf", func() bool { return a.Ready() != nil })
+	c.within(10*time.Second, frozen, "noticing that all is silent")
+	a.wire.thaw()
+	until(c.t, "the node to be ready again", func() bool { return a.Ready() == nil })
+	published := talk.stop()
+	c.allArrived(atA, a, room, published)
+	c.allArrived(atB, b, room, published)
+}
+
+func closeOutOfReach(c *cluster) {
+	a := c.openProxied()
+	sub, _ := a.subscribe(room)
+	sub.Enter(bus.Member{ID: "ann"})
+	a.wire.freeze()
+	results := []<-chan outcome{a.start(room, keyed("u", "1", "m")), a.start(room, keyed("u", "2", "m"))}
+	began := time.Now()
+	a.close()
+	c.within(10*time.Second, began, "Close")
+	for _, result := range results {
+		select {
+		case o := <-result:
+			if o.err == nil {
+				c.t.Errorf("acknowledged without an answer: %v", o.id)
+			}
+		default:
+			c.t.Error("a publish was not settled when Close returned")
+		}
+	}
+}

@@ -1,0 +1,268 @@
+package bustest
+
+import (
+	"context"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"parley/bus"
+)
+
+// lossFaults are those where the server loses what it had acknowledged. The nodes can't bring it back, but must say so.
+var lossFaults = []promise{
+	{name: "a flushed room breaks, for those there and those who come back", test: flushed},
+	{name: "a flush noticed by the next message", test: flushedThenMessage},
+	{name: "a server that restarts empty", test: restartEmpty},
+	{name: "a lost tail, with the members present", test: lostTail},
+	{name: "a lost tail, noticed by the next message", test: lostTailThenMessage},
+	{name: "a lost tail, and the connections with it", test: lostTailReconnect},
+	{name: "a lost tail, noticed by who published it", test: lostTailOfPublisher},
+}
+
+// breakNoticed is how soon the comparison of last ids finds what no message tells: design section 6, "every few seconds".
+const breakNoticed = 10 * time.Second
+
+func (c *cluster) flush() {
+	c.t.Helper()
+	ctx, cancel := patient()
+	defer cancel()
+	if err := c.server.Client().FlushAll(ctx).Err(); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// waitBreak waits for a break that says that what followed some id, at most upTo, is lost.
+func (c *cluster) waitBreak(r *Recorder, upTo bus.ID) bus.Message {
+	c.t.Helper()
+	since := time.Now()
+	s := r.Wait(c.t, "the break", func(s Seen) bool { return len(s.Breaks()) > 0 })
+	c.within(breakNoticed, since, "telling of the break")
+	b := s.Breaks()[0]
+	if upTo.Less(b.Lost) {
+		c.t.Errorf("the break says that what followed %v is lost; the last was %v", b.Lost, upTo)
+	}
+	return b
+}
+
+// told fails the test if who resumes from since would not learn that something is lost.
+func (c *cluster) told(n *node, since bus.ID) {
+	c.t.Helper()
+	if p := n.after(room, since, 100); whole(p, since) {
+		c.t.Errorf("a resume from %v seems whole: %v after it, the newest break at %v", since, bodies(p.Messages), p.LastBreak)
+	}
+}
+
+// goesOn fails the test unless what is published now arrives, and the log can be read on after the break.
+func (c *cluster) goesOn(from *node, to ...*Recorder) {
+	c.t.Helper()
+	first := from.publishSafely(room, "goes on 1")
+	last := from.publishSafely(room, "goes on 2")
+	for _, r := range to {
+		s := r.WaitBody(c.t, "goes on 2")
+		tail := bodies(s.Messages[len(s.Messages)-2:])
+		check(c.t, "the end of what was delivered", tail, []string{"goes on 1", "goes on 2"})
+	}
+	page := from.after(room, first, 10)
+	check(c.t, "messages after the first that went on", bodies(page.Messages), []string{"goes on 2"})
+	check(c.t, "complete", whole(page, first), true)
+	check(c.t, "last", page.Last, last)
+}
+
+func flushed(c *cluster) {
+	a, b := c.open(), c.open()
+	_, atA := a.subscribe(room)
+	_, atB := b.subscribe(room)
+	first := a.publish(room, "one")
+	last := a.publish(room, "two")
+	atA.WaitBody(c.t, "two")
+	atB.WaitBody(c.t, "two")
+	c.flush()
+	c.waitBreak(atA, last)
+	c.waitBreak(atB, last)
+	fresh := c.open()
+	c.told(fresh, first)
+	c.told(fresh, last) // nobody can know what followed it
+	c.told(fresh, bus.ID{})
+	c.goesOn(b, atA, atB)
+	c.told(fresh, last)
+}
+
+func flushedThenMessage(c *cluster) {
+	a, b := c.open(), c.open()
+	_, atA := a.subscribe(room)
+	a.publish(room, "one")
+	last := a.publish(room, "two")
+	atA.WaitBody(c.t, "two")
+	c.flush()
+	b.publishSafely(room, "from a node that knows nothing")
+	c.waitBreak(atA, last)
+	c.told(b, last)
+	c.goesOn(b, atA)
+	c.told(b, bus.ID{})
+	c.told(b, last)
+}
+
+func restartEmpty(c *cluster) {
+	a, b := c.open(), c.open()
+	sub, atA := a.subscribe(room)
+	_, atB := b.subscribe(room)
+	sub.Enter(bus.Member{ID: "ann", Name: "Ann"})
+	atB.Wait(c.t, "ann to join", changed(bus.Joined, "ann", 1))
+	last := a.publish(room, "one")
+	atA.WaitBody(c.t, "one")
+	atB.WaitBody(c.t, "one")
+	c.server.Restart()
+	c.waitBreak(atA, last)
+	c.waitBreak(atB, last)
+	c.goesOn(a, atA, atB)
+	c.told(b, last)
+	fresh := c.open()
+	until(c.t, "ann to be registered again", func() bool {
+		ctx, cancel := patient()
+		defer cancel()
+		r, err := fresh.Roster(ctx, room)
+		return err == nil && r.Count == 1 && r.Members[0] == bus.Member{ID: "ann", Name: "Ann"}
+	})
+}
+
+// A snapshot is all that a server held.
+type snapshot []struct {
+	key, dump string
+	ttl       time.Duration
+}
+
+func (c *cluster) snapshot() snapshot {
+	c.t.Helper()
+	ctx, cancel := patient()
+	defer cancel()
+	server := c.server.Client()
+	var s snapshot
+	for keys := server.Scan(ctx, 0, "*", 1000).Iterator(); keys.Next(ctx); {
+		dump, err := server.Dump(ctx, keys.Val()).Result()
+		if err == redis.Nil {
+			continue // expired meanwhile
+		}
+		ttl, err2 := server.PTTL(ctx, keys.Val()).Result()
+		if err != nil || err2 != nil {
+			c.t.Fatal(err, err2)
+		}
+		s = append(s, struct {
+			key, dump string
+			ttl       time.Duration
+		}{keys.Val(), dump, max(0, ttl)})
+	}
+	return s
+}
+
+// rewind puts an older state underneath the nodes, as a replica has it that was promoted before it had seen all.
+func (c *cluster) rewind(s snapshot) {
+	c.t.Helper()
+	ctx, cancel := patient()
+	defer cancel()
+	_, err := c.server.Client().TxPipelined(ctx, func(p redis.Pipeliner) error {
+		p.FlushAll(ctx)
+		for _, k := range s {
+			p.Restore(ctx, k.key, k.ttl, k.dump)
+		}
+		return nil
+	})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// loseTail publishes "kept" and two messages more, which the server then loses. It gives their ids.
+func (c *cluster) loseTail(n *node, seenBy ...*Recorder) (kept, lost, last bus.ID) {
+	c.t.Helper()
+	n.publish(room, "long ago")
+	kept = n.publish(room, "kept")
+	s := c.snapshot()
+	lost = n.publish(room, "lost")
+	last = n.publish(room, "lost too")
+	for _, r := range seenBy {
+		r.WaitBody(c.t, "lost too")
+	}
+	c.rewind(s)
+	return kept, lost, last
+}
+
+func lostTail(c *cluster) {
+	a, b := c.open(), c.open()
+	_, atA := a.subscribe(room)
+	_, atB := b.subscribe(room)
+	kept, lost, last := c.loseTail(a, atA, atB)
+	atBreak := c.waitBreak(atA, last)
+	c.waitBreak(atB, last)
+	fresh := c.open()
+	for _, since := range []bus.ID{{}, kept, lost, last} { // whoever was away since then
+		c.told(fresh, since)
+	}
+	page := fresh.after(room, kept, 10)
+	check(c.t, "what follows the last that was kept", bodies(page.Messages), []string{"break"})
+	check(c.t, "what who resumes from the break gets", whole(fresh.after(room, atBreak.ID, 10), atBreak.ID), true)
+	c.goesOn(b, atA, atB)
+	page = fresh.after(room, kept, 10)
+	want := []string{"break", "goes on 1", "goes on 2"} // one break for all nodes
+	check(c.t, "the log after what was kept", bodies(page.Messages), want)
+	check(c.t, "breaks told to a", len(atA.Seen().Breaks()), 1)
+	check(c.t, "breaks told to b", len(atB.Seen().Breaks()), 1)
+	sub, r := fresh.subscribe(room)
+	check(c.t, "last for who comes later", sub.Last(), page.Last)
+	a.publish(room, "end")
+	check(c.t, "what who comes later is told", bodies(r.WaitBody(c.t, "end").Messages), []string{"end"})
+}
+
+func lostTailThenMessage(c *cluster) {
+	a, b := c.open(), c.open()
+	_, atA := a.subscribe(room)
+	kept, lost, last := c.loseTail(a, atA)
+	b.publishSafely(room, "from a node that knows nothing")
+	c.waitBreak(atA, last)
+	c.goesOn(b, atA)
+	for _, since := range []bus.ID{kept, lost, last} {
+		c.told(b, since)
+	}
+}
+
+func lostTailReconnect(c *cluster) {
+	a, b := c.open(), c.open()
+	_, atA := a.subscribe(room)
+	_, atB := b.subscribe(room)
+	kept, lost, last := c.loseTail(a, atA, atB)
+	if err := c.server.Client().ClientKillByFilter(context.Background(), "TYPE", "pubsub").Err(); err != nil {
+		c.t.Fatal(err)
+	}
+	c.waitBreak(atA, last)
+	c.waitBreak(atB, last)
+	fresh := c.open()
+	for _, since := range []bus.ID{kept, lost, last} {
+		c.told(fresh, since)
+	}
+	c.goesOn(a, atA, atB)
+	for _, since := range []bus.ID{kept, lost, last} {
+		c.told(fresh, since)
+	}
+}
+
+// lostTailOfPublisher: the messages were acknowledged to their publisher, and reached no other node.
+func lostTailOfPublisher(c *cluster) {
+	a, b := c.open(), c.openProxied()
+	_, atA := a.subscribe(room)
+	_, atB := b.subscribe(room)
+	a.publish(room, "long ago")
+	kept := a.publish(room, "kept")
+	atB.WaitBody(c.t, "kept")
+	s := c.snapshot()
+	dropped := b.wire.dropMessage("lost")
+	last := a.publish(room, "lost")
+	c.await(dropped, "the message to be dropped")
+	atA.WaitBody(c.t, "lost")
+	c.rewind(s)
+	c.waitBreak(atA, last)
+	if !atB.Seen().Has("lost") { // else b had repaired before the server lost it
+		c.waitBreak(atB, last)
+	}
+	c.told(c.open(), kept)
+	c.goesOn(b, atA, atB)
+}

@@ -1,0 +1,211 @@
+package bustest
+
+import (
+	"slices"
+	"time"
+
+	"parley/bus"
+)
+
+var logPromises = []promise{
+	{name: "ids rise, though the clock is set back", test: idsRise},
+	{name: "resume in an empty room", test: resumeEmpty},
+	{name: "resume gives exactly what was missed", test: resumeExactly},
+	{name: "resume page by page", test: resumeByPages},
+	{name: "resume from an id that is none is not complete", test: resumeFromUnknown},
+	{name: "resume from what was trimmed is not complete", test: resumeTrimmed, retention: bus.Retention{Size: 10}},
+	{name: "what is too old is not read, and the chain goes on", test: expiredByAge, retention: bus.Retention{Age: time.Second}},
+	{name: "paging back ends at the beginning", test: pageBack},
+	{name: "a room outlives its handles", test: roomOutlivesHandles},
+}
+
+// whole reports whether a page that was read after since tells all, as bus.Page has it.
+func whole(p bus.Page, since bus.ID) bool { return p.Complete && !since.Less(p.LastBreak) }
+
+func idsRise(c *cluster) {
+	a := c.open()
+	var ids []bus.ID
+	for range 50 {
+		ids = append(ids, a.publish(room, "m"))
+	}
+	c.backend.ClockBack(room)
+	sub, r := a.subscribe(room)
+	ids = append(ids, sub.Last())
+	b := c.open()
+	for i := range 50 {
+		ids = append(ids, []*node{a, b}[i%2].publish(room, "m"))
+	}
+	r.Wait(c.t, "what came after", func(s Seen) bool { return len(s.Messages) >= 50 })
+	ids = slices.Compact(ids) // the clock may have been set back without a message
+	for i := range ids[1:] {
+		if !ids[i].Less(ids[i+1]) {
+			c.t.Errorf("id %v came after %v", ids[i+1], ids[i])
+		}
+	}
+	page := b.after(room, bus.ID{}, 1000)
+	check(c.t, "complete", whole(page, bus.ID{}), true)
+	check(c.t, "last", page.Last, ids[len(ids)-1])
+}
+
+func resumeEmpty(c *cluster) {
+	a := c.open()
+	check(c.t, "an empty room after 0-0", a.after(room, bus.ID{}, 10), bus.Page{Complete: true})
+	check(c.t, "an empty room after another id", a.after(room, bus.ID{Ms: 1, Seq: 1}, 10), bus.Page{})
+	check(c.t, "an empty room before 0-0", a.before(room, bus.ID{}, 10), bus.Page{})
+	a.publish(room, "first")
+	page := a.after(room, bus.ID{}, 10)
+	check(c.t, "what came since", bodies(page.Messages), []string{"first"})
+	check(c.t, "complete", whole(page, bus.ID{}), true)
+}
+
+func resumeExactly(c *cluster) {
+	a, b := c.open(), c.open()
+	all := numbered("m", 10)
+	var ids []bus.ID
+	for _, body := range all {
+		ids = append(ids, a.publish(room, body))
+	}
+	prev := bus.ID{}
+	for _, m := range b.after(room, prev, 100).Messages {
+		check(c.t, "the id before "+m.ID.String(), m.Prev, prev)
+		prev = m.ID
+	}
+	for i, since := range ids {
+		page := b.after(room, since, 100)
+		check(c.t, "after "+all[i], bodies(page.Messages), all[i+1:])
+		check(c.t, "complete", whole(page, since), true)
+		check(c.t, "more", page.More, false)
+		check(c.t, "last", page.Last, ids[len(ids)-1])
+	}
+}
+
+func resumeByPages(c *cluster) {
+	a := c.open()
+	all := numbered("m", 25)
+	for _, body := range all {
+		a.publish(room, body)
+	}
+	var got []string
+	since := bus.ID{}
+	for more := true; more; {
+		page := a.after(room, since, 10)
+		if !whole(page, since) || len(page.Messages) == 0 || len(page.Messages) > 10 {
+			c.t.Fatalf("after %v: %d messages, complete %v", since, len(page.Messages), page.Complete)
+		}
+		got = append(got, bodies(page.Messages)...)
+		since, more = page.Messages[len(page.Messages)-1].ID, page.More
+	}
+	check(c.t, "all pages", got, all)
+	exact := a.after(room, bus.ID{}, 25)
+	check(c.t, "more after exactly all", exact.More, false)
+}
+
+func resumeFromUnknown(c *cluster) {
+	a := c.open()
+	first := a.publish(room, "one")
+	last := a.publish(room, "two")
+	between := bus.ID{Ms: first.Ms, Seq: first.Seq + 1}
+	if between == last { // the next number was given in the same millisecond
+		between = bus.ID{Ms: last.Ms - 1}
+	}
+	for name, since := range map[string]bus.ID{
+		"before all":  {Ms: 1},
+		"after all":   {Ms: last.Ms + 1e9},
+		"just after":  {Ms: last.Ms, Seq: last.Seq + 1},
+		"between":     between,
+		"the largest": {Ms: 1<<64 - 1, Seq: 1<<64 - 1},
+	} {
+		if page := a.after(room, since, 10); page.Complete {
+			c.t.Errorf("%s: after %v is complete: %v", name, since, bodies(page.Messages))
+		}
+	}
+}
+
+func resumeTrimmed(c *cluster) {
+	const kept, all, slack = 10, 1000, 250 // a little more may be kept
+	a := c.open()
+	_, r := a.subscribe(room)
+	first := a.publish(room, "m")
+	for range all - 2 {
+		a.start(room, bus.Draft{Body: []byte("m")})
+	}
+	a.publish(room, "m")
+	seen := r.Wait(c.t, "all", func(s Seen) bool { return len(s.Messages) >= all })
+	for _, since := range []bus.ID{{}, first} {
+		page := a.after(room, since, all)
+		if n := len(page.Messages); page.Complete || n < kept || n > kept+slack {
+			c.t.Errorf("after %v: %d messages, complete %v", since, n, page.Complete)
+		}
+	}
+	since := seen.Messages[all-kept-1].ID
+	page := a.after(room, since, all)
+	check(c.t, "messages after the last that was trimmed at most", len(page.Messages), kept)
+	check(c.t, "complete", whole(page, since), true)
+}
+
+func expiredByAge(c *cluster) {
+	a, b := c.open(), c.open()
+	_, r := a.subscribe(room)
+	first := a.publish(room, "first")
+	last := a.publish(room, "last")
+	until(c.t, "the log to be empty", func() bool { return len(b.after(room, bus.ID{}, 10).Messages) == 0 })
+	check(c.t, "back", bodies(b.before(room, bus.ID{}, 10).Messages), []string{})
+	page := b.after(room, last, 10)
+	check(c.t, "complete after the last", whole(page, last), true)
+	check(c.t, "last", page.Last, last)
+	check(c.t, "complete after the first", b.after(room, first, 10).Complete, false)
+	check(c.t, "complete from the beginning", b.after(room, bus.ID{}, 10).Complete, false)
+
+	b.publish(room, "anew")
+	seen := r.WaitBody(c.t, "anew") // in the chain, says the recorder
+	check(c.t, "breaks", len(seen.Breaks()), 0)
+	page = b.after(room, last, 10)
+	check(c.t, "messages after the last", bodies(page.Messages), []string{"anew"})
+	check(c.t, "complete after the last", whole(page, last), true)
+}
+
+func pageBack(c *cluster) {
+	a := c.open()
+	all := numbered("m", 25)
+	var ids []bus.ID
+	for _, body := range all {
+		ids = append(ids, a.publish(room, body))
+	}
+	var got []string
+	var sizes []int
+	before := bus.ID{}
+	for more := true; more; {
+		page := a.before(room, before, 10)
+		check(c.t, "last", page.Last, ids[len(ids)-1])
+		if len(page.Messages) == 0 {
+			c.t.Fatalf("nothing before %v, though there is more", before)
+		}
+		got = append(bodies(page.Messages), got...)
+		sizes = append(sizes, len(page.Messages))
+		before, more = page.Messages[0].ID, page.More
+	}
+	check(c.t, "all pages", got, all)
+	check(c.t, "their sizes", sizes, []int{10, 10, 5})
+	check(c.t, "before the first", bodies(a.before(room, ids[0], 10).Messages), []string{})
+	between := bus.ID{Ms: ids[4].Ms, Seq: ids[4].Seq + 1}
+	check(c.t, "before an id that is none, or the next", bodies(a.before(room, between, 2).Messages), all[3:5])
+	check(c.t, "more before exactly all", a.before(room, bus.ID{}, 25).More, false)
+	check(c.t, "before what is to come", bodies(a.before(room, bus.ID{Ms: 1<<64 - 1}, 1).Messages), all[24:])
+}
+
+func roomOutlivesHandles(c *cluster) {
+	a := c.open()
+	sub, _ := a.subscribe(room)
+	since := a.publish(room, "one")
+	last := a.publish(room, "two")
+	sub.Close()
+	a.close()
+	b := c.open()
+	page := b.after(room, since, 10)
+	check(c.t, "missed", bodies(page.Messages), []string{"two"})
+	check(c.t, "complete", whole(page, since), true)
+	sub, r := b.subscribe(room)
+	check(c.t, "last", sub.Last(), last)
+	b.publish(room, "three")
+	r.WaitBody(c.t, "three")
+}
