@@ -24,6 +24,8 @@ type Env struct {
 
 // cli is the command line. Flags and environment variables are read here and nowhere else.
 type cli struct {
+	Serve   ServeCmd   `cmd:"" default:"withargs" help:"Run a node. This is what parley does without a command."`
+	Health  HealthCmd  `cmd:"" help:"Ask a node how it is."`
 	Version VersionCmd `cmd:"" help:"Print the version."`
 
 	ShowVersion kong.VersionFlag `name:"version" help:"Print the version and exit." env:"-"`
@@ -65,7 +67,8 @@ func newParser(c *cli, options ...kong.Option) (*kong.Kong, error) {
 		kong.Description("Parley is a chat service: many nodes, one conversation."),
 		kong.DefaultEnvars("PARLEY"),
 		kong.Vars{"version": versionLine()},
-		kong.HelpOptions{Compact: true, WrapUpperBound: 120, ValueFormatter: flagHelp},
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.ValueFormatter(flagHelp),
 	}, options...)...)
 }
 

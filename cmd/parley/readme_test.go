@@ -1,0 +1,114 @@
+package main
+
+import (
+	"cmp"
+	"flag"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/alecthomas/kong"
+	"github.com/prometheus/client_golang/prometheus"
+
+	"parley/metrics"
+)
+
+var update = flag.Bool("update", false, "write the tables of the README anew")
+
+const readme = root + "/README.md"
+
+// The README lists the flags of "parley serve" as they are.
+func TestREADMEListsTheFlags(t *testing.T) {
+	parser, err := newParser(new(cli))
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(parser.Model.Children, func(n *kong.Node) bool { return n.Name == "serve" })
+	var table strings.Builder
+	table.WriteString("| flag | variable | default | what it says |\n| --- | --- | --- | --- |\n")
+	for _, f := range parser.Model.Children[i].Flags {
+		fmt.Fprintf(&table, "| `--%s` | `%s` | %s | %s |\n", f.Name, strings.Join(f.Envs, "`, `"), code(f.Default), cell(f.Help))
+	}
+	keepTable(t, "flags", table.String())
+}
+
+// The README lists the metrics as they are exported, those of the Go runtime and of the process apart.
+func TestREADMEListsTheMetrics(t *testing.T) {
+	reg := prometheus.NewRegistry()
+	metrics.New(reg, nil)
+	metrics.RegisterHealth(reg, func() error { return nil }, func() time.Duration { return 0 })
+	metrics.RegisterProcess(reg, "", "")
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var table strings.Builder
+	table.WriteString("| metric | type | by | what it counts |\n| --- | --- | --- | --- |\n")
+	for _, f := range families {
+		if !strings.HasPrefix(f.GetName(), "parley_") {
+			continue
+		}
+		var labels []string
+		for _, l := range f.GetMetric()[0].GetLabel() {
+			labels = append(labels, code(l.GetName()))
+		}
+		fmt.Fprintf(&table, "| `%s` | %s | %s | %s |\n",
+			f.GetName(), strings.ToLower(f.GetType().String()), strings.Join(labels, ", "), cell(f.GetHelp()))
+	}
+	keepTable(t, "metrics", table.String())
+}
+
+func code(s string) string {
+	if s == "" {
+		return ""
+	}
+	return "`" + s + "`"
+}
+
+func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
+
+// keepTable compares what stands between the README's marks with the table, or writes it there.
+func keepTable(t *testing.T, name, table string) {
+	t.Helper()
+	begin, end := "<!-- "+name+" -->\n", "<!-- end of "+name+" -->\n"
+	text, err := os.ReadFile(readme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before, rest, ok1 := strings.Cut(string(text), begin)
+	kept, after, ok2 := strings.Cut(rest, end)
+	if !ok1 || !ok2 {
+		t.Fatalf("README.md has no %s and %s", strings.TrimSpace(begin), strings.TrimSpace(end))
+	}
+	if kept == table {
+		return
+	}
+	if *update {
+		if err := os.WriteFile(readme, []byte(before+begin+table+end+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Errorf("README.md has %s\nwrite it anew with: go test ./cmd/parley -run README -update", difference(kept, table))
+}
+
+// difference shows the first line that differs.
+func difference(kept, table string) string {
+	k, w := strings.Split(kept, "\n"), strings.Split(table, "\n")
+	for i := range max(len(k), len(w)) {
+		have, want := "", ""
+		if i < len(k) {
+			have = k[i]
+		}
+		if i < len(w) {
+			want = w[i]
+		}
+		if have != want {
+			return fmt.Sprintf("%s\nand not  %s", cmp.Or(have, "nothing"), cmp.Or(want, "nothing"))
+		}
+	}
+	return "the same"
+}

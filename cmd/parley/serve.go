@@ -1,0 +1,170 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"parley/bus"
+	"parley/metrics"
+	"parley/node"
+	"parley/node/wire"
+)
+
+// ServeCmd runs a node.
+type ServeCmd struct {
+	Listen string `default:":8765" placeholder:"ADDR" help:"Address that clients connect to."`
+
+	Redis          string        `placeholder:"URL" help:"The Redis that joins nodes into a cluster: redis://, rediss:// or unix://. Without it the node is alone, and keeps its rooms in memory."`
+	RedisWaitStart time.Duration `default:"30s" placeholder:"TIME" help:"How long to wait at the start for a Redis that is away."`
+
+	HistorySize int           `default:"5000" placeholder:"COUNT" help:"Messages that a room's log keeps."`
+	HistoryTTL  time.Duration `name:"history-ttl" default:"24h" placeholder:"TIME" help:"How long a room's log keeps them."`
+
+	Origins       []string      `placeholder:"PATTERN" help:"Origins that pages may connect from, such as *.example.com or https://example.com. Any, by default."`
+	MaxText       byteSize      `default:"4KiB" placeholder:"BYTES" help:"Longest text of a message."`
+	Queue         byteSize      `default:"256KiB" placeholder:"BYTES" help:"What may wait for one slow client; past it, the log serves it."`
+	PresenceLimit int           `default:"200" placeholder:"COUNT" help:"Members of a room past which single joins and leaves are not told."`
+	Ping          time.Duration `default:"25s" placeholder:"TIME" help:"Time between pings to a client."`
+	Drain         time.Duration `default:"10s" placeholder:"TIME" help:"Over how long a shutdown spreads the goodbyes to its clients."`
+	NodeID        string        `placeholder:"NAME" help:"The node's name. The host's name and a random suffix, by default."`
+
+	TLSCert string `name:"tls-cert" placeholder:"FILE" help:"Certificate chain (PEM) to serve TLS with. Read again when it changes."`
+	TLSKey  string `name:"tls-key" placeholder:"FILE" help:"Its private key (PEM)."`
+
+	Admin     string `placeholder:"ADDR" help:"Address for operators only: pprof, and /metrics, which then leaves the public address."`
+	LogFormat string `enum:"text,json" default:"text" placeholder:"FORMAT" help:"Form of the log on standard error: text or json."`
+	LogLevel  string `enum:"debug,info,warn,error" default:"info" placeholder:"LEVEL" help:"Least level that is logged: debug, info, warn or error."`
+}
+
+// The least and the most that make sense, where that is not plain.
+const (
+	leastQueue = wire.MaxFrame
+	mostText   = wire.MaxFrame / 2 // JSON may escape it
+)
+
+// afterDrain is how long a shutdown may take on top of Drain.
+const afterDrain = 10 * time.Second
+
+// Validate refuses what a node can't run with.
+func (c *ServeCmd) Validate() error {
+	switch {
+	case c.HistorySize < 1:
+		return errors.New("--history-size must be at least 1")
+	case c.MaxText < 1 || c.MaxText > mostText:
+		return fmt.Errorf("--max-text must be from 1 to %d KiB", mostText>>10)
+	case c.Queue < leastQueue:
+		return fmt.Errorf("--queue must be at least %d KiB", leastQueue>>10)
+	case c.PresenceLimit < 1:
+		return errors.New("--presence-limit must be at least 1")
+	case c.HistoryTTL < time.Second:
+		return errors.New("--history-ttl must be at least 1s")
+	case c.Ping < time.Second:
+		return errors.New("--ping must be at least 1s")
+	case c.Drain <= 0:
+		return errors.New("--drain must be more than 0s")
+	case (c.TLSCert == "") != (c.TLSKey == ""):
+		return errors.New("--tls-cert and --tls-key go together")
+	}
+	return nil
+}
+
+// Run implements "parley serve": a node, until env.Ctx is done.
+func (c *ServeCmd) Run(env *Env) error {
+	log := c.logger(env.Err)
+	var cert *certificate
+	if c.TLSCert != "" {
+		var err error
+		if cert, err = newCertificate(c.TLSCert, c.TLSKey, log); err != nil {
+			return err
+		}
+	}
+
+	version, revision := build()
+	reg := prometheus.NewRegistry()
+	metrics.RegisterProcess(reg, version, revision)
+	observer := metrics.New(reg, map[string]error{
+		"unavailable": bus.ErrUnavailable, "conflict": bus.ErrConflict, "closed": bus.ErrClosed,
+	})
+
+	b, err := c.openBus(env.Ctx, observer, log)
+	if err != nil {
+		if env.Ctx.Err() != nil { // told to end while waiting for Redis
+			return nil
+		}
+		return err
+	}
+	defer b.Close()
+
+	listeners, err := c.listen(env.Ctx)
+	if err != nil {
+		return err
+	}
+	defer listeners.close()
+
+	n := node.New(node.Config{
+		Bus:           b,
+		Observer:      observer,
+		Log:           log,
+		ID:            c.NodeID,
+		Version:       version,
+		Origins:       c.Origins,
+		MaxText:       int(c.MaxText),
+		QueueBytes:    int(c.Queue),
+		PresenceLimit: c.PresenceLimit,
+		PingInterval:  c.Ping,
+		Drain:         c.Drain,
+	})
+	metrics.RegisterHealth(reg, n.Ready, b.HeartbeatAge)
+	s := newServers(n.Handler(), metrics.Handler(reg), listeners, cert, log)
+	failed := s.start()
+	if listeners.admin != nil {
+		log.Info("serving operators", "url", browserURL(listeners.admin.Addr(), false))
+	}
+	c.greet(env.Out, log, browserURL(listeners.public.Addr(), cert != nil))
+
+	select {
+	case err = <-failed:
+	case <-env.Ctx.Done():
+		log.Info("shutting down", "drain", c.Drain)
+	}
+
+	// The public address is served until the last client is gone: it tells load balancers to go elsewhere.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(env.Ctx), c.Drain+afterDrain)
+	defer cancel()
+	if shutErr := n.Shutdown(ctx); shutErr != nil && err == nil {
+		err = fmt.Errorf("shut down: %w", shutErr)
+	}
+	s.stop(ctx)
+	return err
+}
+
+func (c *ServeCmd) logger(w io.Writer) *slog.Logger {
+	var level slog.Level
+	if err := level.UnmarshalText([]byte(c.LogLevel)); err != nil {
+		panic(err) // the flag's values are levels
+	}
+	options := &slog.HandlerOptions{Level: level}
+	if c.LogFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, options))
+	}
+	return slog.New(slog.NewTextHandler(w, options))
+}
+
+// greet says where to point a browser, in one line. Where programs read the log it says so there.
+func (c *ServeCmd) greet(w io.Writer, log *slog.Logger, url string) {
+	if c.LogFormat == "json" {
+		log.Info("serving", "url", url)
+		return
+	}
+	rooms := "rooms in memory, this node is alone"
+	if c.Redis != "" {
+		rooms = "rooms shared through Redis"
+	}
+	fmt.Fprintf(w, "Parley is at %s (%s)\n", url, rooms)
+}

@@ -1,0 +1,196 @@
+package main
+
+import (
+	"context"
+	"net"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/coder/websocket"
+
+	"parley/bus/bustest"
+)
+
+func TestMessagesPassBetweenProcesses(t *testing.T) {
+	redis := bustest.StartRedis(t)
+	one, two := startNode(t, "--drain", "100ms", "--redis", redis.URL()), startNode(t, "--drain", "100ms", "--redis", redis.URL())
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+
+	alice, bob := dial(t, ctx, one, "/?name=Alice"), dial(t, ctx, two, "/", "parley.v1")
+	join(t, ctx, bob)
+	say(t, ctx, alice, "hello from one")
+	hear(t, ctx, bob, `"text":"hello from one"`)
+	say(t, ctx, bob, `{"op":"send","room":"lobby","text":"hello from two"}`)
+	hear(t, ctx, alice, "hello from two")
+
+	for _, n := range []*process{one, two} {
+		if err := n.terminate(); err != nil {
+			t.Errorf("%v: %s", err, n.stderr.Bytes())
+		}
+	}
+}
+
+func TestWrongRedisPasswordEndsAtOnceAndIsNotTold(t *testing.T) {
+	redis := bustest.StartRedisTCP(t, "user parley on >right ~* &* +@all")
+	start := func(password string) error {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		var out, errw strings.Builder
+		err := run(ctx, []string{
+			"--listen", "nowhere", // ends it after Redis
+			"--redis", "redis://parley:" + password + "@" + redis.Addr(), "--redis-wait-start", "1h",
+		}, nil, &out, &errw)
+		if said := out.String() + errw.String(); strings.Contains(said, password) {
+			t.Errorf("the password was told: %s", said)
+		}
+		if ctx.Err() != nil {
+			t.Error("it waited")
+		}
+		return err
+	}
+	if err := start("pa55word"); err == nil || !strings.Contains(err.Error(), "WRONGPASS") || strings.Contains(err.Error(), "pa55word") {
+		t.Errorf("with a wrong password: %v", err)
+	}
+	if err := start("right"); err == nil || !strings.Contains(err.Error(), "--listen nowhere") {
+		t.Errorf("with the right password: %v", err)
+	}
+}
+
+// A Redis that comes while the node waits for it is joined.
+func TestRedisMayComeLater(t *testing.T) {
+	redis := bustest.StartRedisTCP(t)
+	redis.Kill()
+	var n *process
+	started := make(chan error)
+	go func() {
+		var err error
+		n, err = startProcess(parley("--redis", redis.URL(), "--redis-wait-start", "1m"))
+		started <- err
+	}()
+	redis.Restart()
+	if err := <-started; err != nil {
+		t.Fatal(err)
+	}
+	defer n.kill()
+	if status, body, err := get(n.url + "/readyz"); err != nil || status != 200 {
+		t.Errorf("/readyz: %d %s %v", status, body, err)
+	}
+}
+
+func TestShutdownSaysGoodbye(t *testing.T) {
+	n := startNode(t, "--drain", "100ms")
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	c := dial(t, ctx, n, "/")
+	left := make(chan error, 1)
+	go func() {
+		_, _, err := c.Read(ctx)
+		left <- err
+	}()
+	if err := n.terminate(); err != nil {
+		t.Errorf("%v: %s", err, n.stderr.Bytes())
+	}
+	if code := websocket.CloseStatus(<-left); code != websocket.StatusServiceRestart {
+		t.Errorf("the client was closed with %d", code)
+	}
+}
+
+func TestSecondSignalEndsAtOnce(t *testing.T) {
+	n := startNode(t, "--drain", "1h")
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	for range 3 { // whose goodbyes are an hour apart
+		dial(t, ctx, n, "/")
+	}
+	n.cmd.Process.Signal(syscall.SIGTERM)
+	for !strings.Contains(string(n.stderr.Bytes()), "shutting down") {
+		select {
+		case <-n.stderr.written:
+		case <-ctx.Done():
+			t.Fatal("SIGTERM changed nothing")
+		}
+	}
+	if status, _, err := get(n.url + "/healthz"); err != nil || status != 200 {
+		t.Errorf("while draining, /healthz: %d %v", status, err)
+	}
+	n.cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case <-n.ended:
+	case <-ctx.Done():
+		t.Error("the second signal changed nothing")
+	}
+}
+
+func TestByteSizes(t *testing.T) {
+	for in, want := range map[string]byteSize{
+		"0": 0, "1": 1, "4096": 4096, "4KiB": 4096, "256KiB": 256 << 10, "1MiB": 1 << 20, "2047MiB": 2047 << 20,
+	} {
+		var got byteSize
+		if err := got.UnmarshalText([]byte(in)); err != nil || got != want {
+			t.Errorf("%s is %d, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"", "KiB", "-1", "4KB", "4 KiB", "1.5KiB", "4kib", "2048MiB", "99999999999999999999", "1KiBMiB"} {
+		if err := new(byteSize).UnmarshalText([]byte(in)); err == nil {
+			t.Errorf("%q is taken for a size", in)
+		}
+	}
+}
+
+func TestBrowserURL(t *testing.T) {
+	for _, tt := range []struct {
+		ip   string
+		tls  bool
+		want string
+	}{
+		{"0.0.0.0", false, "http://localhost:8765"},
+		{"::", true, "https://localhost:8765"},
+		{"127.0.0.1", false, "http://127.0.0.1:8765"},
+		{"::1", false, "http://[::1]:8765"},
+	} {
+		addr := &net.TCPAddr{IP: net.ParseIP(tt.ip), Port: 8765}
+		if got := browserURL(addr, tt.tls); got != tt.want {
+			t.Errorf("%s is shown as %s, not %s", tt.ip, got, tt.want)
+		}
+	}
+}
+
+func dial(t *testing.T, ctx context.Context, n *process, path string, protocols ...string) *websocket.Conn {
+	t.Helper()
+	c, _, err := websocket.Dial(ctx, "ws://"+n.addr()+path, &websocket.DialOptions{Subprotocols: protocols})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.CloseNow() })
+	return c
+}
+
+// join makes a client that speaks parley.v1 a member of the lobby. What is said from then on reaches it.
+func join(t *testing.T, ctx context.Context, c *websocket.Conn) {
+	t.Helper()
+	say(t, ctx, c, `{"op":"join","room":"lobby"}`)
+	hear(t, ctx, c, `"op":"live"`)
+}
+
+func say(t *testing.T, ctx context.Context, c *websocket.Conn, text string) {
+	t.Helper()
+	if err := c.Write(ctx, websocket.MessageText, []byte(text)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// hear waits for what holds text.
+func hear(t *testing.T, ctx context.Context, c *websocket.Conn, text string) {
+	t.Helper()
+	for {
+		_, heard, err := c.Read(ctx)
+		if err != nil {
+			t.Fatalf("waiting for %q: %v", text, err)
+		}
+		if strings.Contains(string(heard), text) {
+			return
+		}
+	}
+}
