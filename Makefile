@@ -1,0 +1,37 @@
+# What can be made; "make" alone lists it.
+
+GOTESTFLAGS =
+FUZZTIME = 30s
+BENCHTIME = 1s
+
+.PHONY: help run test deps lint fuzz bench
+
+help: ## list this
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+
+run: ## start a node on :8765
+	go run ./cmd/parley
+
+test: deps ## install what the tests need, where that is allowed, and run them all
+	go test -race -timeout 15m $(GOTESTFLAGS) ./...
+
+deps: ## install what the tests need, where that is allowed
+	@.ci/deps
+
+lint: ## check format, vet, staticcheck and go.mod
+	@unformatted=$$(go tool gofumpt -l .) || exit 1; \
+	if [ -n "$$unformatted" ]; then echo "not formatted by gofumpt:"; echo "$$unformatted"; exit 1; fi
+	go vet ./...
+	go tool staticcheck ./...
+	go mod tidy -diff
+
+fuzz: ## run every fuzz target for FUZZTIME
+	@targets=$$(grep -r --include='*_test.go' '^func Fuzz' . | sed 's|^\(.*\)/[^/]*:func \(Fuzz[A-Za-z0-9_]*\).*|\1 \2|'); \
+	if [ -z "$$targets" ]; then echo "there are no fuzz targets"; exit 1; fi; \
+	echo "$$targets" | while read -r package target; do \
+		echo "$$package $$target"; \
+		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null || exit 1; \
+	done
+
+bench: ## run the Go benchmarks for BENCHTIME each
+	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 60m ./...
