@@ -81,7 +81,7 @@ func ParseFrame(b []byte) (Frame, error) {
 	s.space()
 	switch {
 	case err != nil:
-		return f, fmt.Errorf("read a frame: %w", err)
+		return f, errors.New("read a frame: " + err.Message)
 	case bad != nil:
 		return f, bad
 	case s.i < len(b) || f.Op == "":
@@ -206,7 +206,7 @@ func readMember(raw []byte, m *Member) (bad error) {
 		}
 	})
 	if err != nil {
-		return err
+		return errors.New(err.Message)
 	}
 	return bad
 }

@@ -1,0 +1,60 @@
+package client
+
+import (
+	"context"
+
+	"parley/node/wire"
+)
+
+// ask sends a request and waits for its answer. It asks again over another connection, and where that may help, but not for
+// a signal, which would come too late.
+func (c *Client) ask(ctx context.Context, r wire.Request) (*wire.Frame, error) {
+	answer := make(chan *wire.Frame, 1)
+	for {
+		l, err := c.await(ctx)
+		if err != nil {
+			return nil, err
+		}
+		c.mu.Lock()
+		if bad := c.checkLocked(&r); bad != nil {
+			c.mu.Unlock()
+			return nil, bad
+		}
+		l.requestLocked(r, func(f *wire.Frame) { answer <- f })
+		c.mu.Unlock()
+		select {
+		case f := <-answer:
+			if f.Op == "ok" {
+				return f, nil
+			}
+			if r.Op == "signal" || !mayRepeat(f.Err()) {
+				return nil, f.Err()
+			}
+			sleep(ctx, f.RetryAfter+c.backoff(0))
+		case <-l.lost:
+			if r.Op == "signal" {
+				return nil, ErrLost
+			}
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}
+
+// await waits for a connection.
+func (c *Client) await(ctx context.Context) (*link, error) {
+	for {
+		c.mu.Lock()
+		l, up, err := c.link, c.up, c.err
+		c.mu.Unlock()
+		if err != nil || l != nil {
+			return l, err
+		}
+		select {
+		case <-up:
+		case <-c.done:
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+}

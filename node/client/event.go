@@ -1,0 +1,58 @@
+package client
+
+import (
+	"encoding/json"
+
+	"parley/bus/id"
+	"parley/node/wire"
+)
+
+// ID is a message's id.
+type ID = id.ID
+
+// An Event is what happens in a room: Joined, Message, Live, Gap, Presence or Signal.
+type Event interface{ event() }
+
+// Joined says that the client is in the room, for the first time or again. What it missed follows, then Live.
+type Joined struct {
+	Last      ID    // the room's newest
+	Recovered *bool // nil the first time; whether nothing is missing of what was said meanwhile
+	Members   []wire.Member
+	Count     int
+}
+
+// Message was said in the room. Each comes once, in the room's order.
+type Message struct {
+	wire.Entry
+	Mine bool // this user said it, over this client or another
+	Live bool // it is new, not what was missed or from before
+}
+
+// Live says that everything missed has come.
+type Live struct{}
+
+// Gap says that what followed an id is lost, or not kept any more. The newest messages follow, and their order starts anew.
+type Gap struct{ After ID }
+
+// Presence says that who is there has changed.
+type Presence struct {
+	Event   string        // one of wire's, such as wire.EventJoin
+	User    wire.Member   // of a join or leave
+	Members []wire.Member // of a sync
+	Count   int
+	Version uint64
+}
+
+// Signal is somebody's, such as that they are typing.
+type Signal struct {
+	Kind string
+	User wire.Member
+	Data json.RawMessage
+}
+
+func (Joined) event()   {}
+func (Message) event()  {}
+func (Live) event()     {}
+func (Gap) event()      {}
+func (Presence) event() {}
+func (Signal) event()   {}
