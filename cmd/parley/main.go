@@ -25,6 +25,7 @@ type Env struct {
 // cli is the command line. Flags and environment variables are read here and nowhere else.
 type cli struct {
 	Serve   ServeCmd   `cmd:"" default:"withargs" help:"Run a node. This is what parley does without a command."`
+	Bench   BenchCmd   `cmd:"" help:"Measure nodes, or other chat servers, under load."`
 	Health  HealthCmd  `cmd:"" help:"Ask a node how it is."`
 	Version VersionCmd `cmd:"" help:"Print the version."`
 
@@ -67,7 +68,7 @@ func newParser(c *cli, options ...kong.Option) (*kong.Kong, error) {
 		kong.Description("Parley is a chat service: many nodes, one conversation."),
 		kong.DefaultEnvars("PARLEY"),
 		kong.Vars{"version": versionLine()},
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true}),
+		kong.ConfigureHelp(kong.HelpOptions{Compact: true, NoExpandSubcommands: true}),
 		kong.ValueFormatter(flagHelp),
 	}, options...)...)
 }

@@ -14,7 +14,7 @@ import (
 
 func TestMessagesPassBetweenProcesses(t *testing.T) {
 	redis := bustest.StartRedis(t)
-	one, two := startNode(t, "--drain", "100ms", "--redis", redis.URL()), startNode(t, "--drain", "100ms", "--redis", redis.URL())
+	one, two := startNode(t, "--redis", redis.URL()), startNode(t, "--redis", redis.URL())
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 
@@ -25,6 +25,8 @@ func TestMessagesPassBetweenProcesses(t *testing.T) {
 	say(t, ctx, bob, `{"op":"send","room":"lobby","text":"hello from two"}`)
 	hear(t, ctx, alice, "hello from two")
 
+	alice.CloseNow()
+	bob.CloseNow()
 	for _, n := range []*process{one, two} {
 		if err := n.terminate(); err != nil {
 			t.Errorf("%v: %s", err, n.stderr.Bytes())

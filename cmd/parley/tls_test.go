@@ -89,7 +89,7 @@ func TestServeTLS(t *testing.T) {
 	pair := newPair(t)
 	roots := x509.NewCertPool()
 	roots.AddCert(pair.write(t, 1))
-	n := startNode(t, "--drain", "100ms", "--tls-cert", pair.cert, "--tls-key", pair.key)
+	n := startNode(t, "--tls-cert", pair.cert, "--tls-key", pair.key)
 	if !strings.HasPrefix(n.url, "https://") {
 		t.Errorf("told to look at %s", n.url)
 	}
@@ -141,6 +141,9 @@ func TestServeTLS(t *testing.T) {
 	}
 	say(t, ctx, alice, "still there")
 	hear(t, ctx, bob, "still there")
+
+	alice.CloseNow()
+	bob.CloseNow()
 	if err := n.terminate(); err != nil {
 		t.Error(err)
 	}
