@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/chromedp/cdproto/emulation"
+	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
@@ -223,16 +224,42 @@ func expand(expression string, args []any) string {
 	return expression
 }
 
-// press sends keys to what has the focus.
-func (p *tab) press(keys string, modifiers ...chromedp.Modifier) {
+// press strikes a key in what has the focus. As with a real keyboard, a page that handles it gets no character.
+func (p *tab) press(key string, modifiers ...chromedp.Modifier) {
 	p.t.Helper()
-	p.do(chromedp.KeyEvent(keys, chromedp.KeyModifiers(modifiers...)))
+	p.command(func(ctx context.Context) error {
+		events := kb.Encode([]rune(key)[0])
+		down, up := events[0], events[len(events)-1]
+		if len(events) == 3 {
+			down.Text, down.UnmodifiedText = events[1].Text, events[1].UnmodifiedText
+		}
+		for _, event := range []*input.DispatchKeyEventParams{down, up} {
+			for _, modifier := range modifiers {
+				event.Modifiers |= int64(modifier)
+			}
+			if _, err := chromedp.Call(ctx, input.DispatchKeyEvent, *event); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// write inserts text where the focus is, as an input method does.
+func (p *tab) write(text string) {
+	p.t.Helper()
+	p.command(func(ctx context.Context) error {
+		_, err := chromedp.Call(ctx, input.InsertText, input.InsertTextParams{Text: text})
+		return err
+	})
 }
 
 // say types a message and sends it.
 func (p *tab) say(text string) {
 	p.t.Helper()
-	p.do(chromedp.Focus(chromedp.ID("text")), chromedp.SendKeys(chromedp.ID("text"), text+kb.Enter))
+	p.run(`document.querySelector("#text").focus()`)
+	p.write(text)
+	p.press(kb.Enter)
 }
 
 func (p *tab) click(selector string) {

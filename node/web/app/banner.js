@@ -61,19 +61,19 @@ export class Banner {
     clearTimeout(this.#timer);
     const { state, retryAt, offline, reason } = this.#state;
     const seconds = Math.ceil((retryAt - Date.now()) / 1000);
-    if (state === "closed") this.#say("bad", `The connection was closed${reason ? `: ${reason}` : ""}`, "", "Connect again");
-    else if (offline) this.#say("bad", "You are offline. What you write is sent when you are back", "", "Retry now");
+    if (state === "closed") this.#say("bad", `The connection was closed${reason && `: ${reason}`}.`, "", "Connect again");
+    else if (offline) this.#say("bad", "You are offline. What you write is sent when you are back.", "", "Retry now");
     else if (state === "connecting") this.#say("bad", "Connecting…");
-    else this.#say("bad", "No connection. What you write is kept", seconds > 0 ? `Trying again in ${seconds} s` : "", "Retry now");
+    else this.#say("bad", "No connection. What you write is kept.", seconds > 0 ? `Trying again in ${seconds} s` : "", "Retry now");
     if (state === "waiting") this.#timer = setTimeout(() => this.#alarm(), 1000);
   }
 
   #tellNews() {
     const { missed, gap } = this.#news;
     const alarmed = !this.#node.hidden;
-    if (gap) this.#say("gap", "Back again, but the history has a gap: some messages are lost");
-    else if (missed) this.#say("good", `Caught up, ${plural(missed, "message")} missed`);
-    else if (alarmed) this.#say("good", "Connected again, nothing missed");
+    if (gap) this.#say("gap", "Back again, but the history has a gap: some messages are lost.");
+    else if (missed) this.#say("good", `Caught up, ${plural(missed, "message")} missed.`);
+    else if (alarmed) this.#say("good", "Connected again, nothing missed.");
     else return;
     this.#timer = setTimeout(() => this.#hide(), gap ? GAP_NEWS : GOOD_NEWS);
   }

@@ -36,6 +36,10 @@ export function rowsOf(conversation, from, to) {
   return rows;
 }
 
+// Beside a message that stands under another's name there is only room for the figures.
+const clockTime = (at, whole) =>
+  whole ? clock.format(at) : clock.formatToParts(at).filter(({ type }) => type !== "dayPeriod").map(({ value }) => value).join("").trim();
+
 const continues = (item, before) =>
   before?.kind === "message" && before.from.id === item.from?.id && nameOf(before.from) === nameOf(item.from) &&
   item.at - before.at < GROUP;
@@ -90,7 +94,7 @@ function drawMessage(item, first, mine, conversation) {
   const node = el("li", { className: `message ${state}` });
   node.classList.toggle("first", first);
   node.classList.toggle("mine", mine);
-  const time = el("time", { dateTime: new Date(at).toISOString(), title: full.format(at), textContent: clock.format(at) });
+  const time = el("time", { dateTime: new Date(at).toISOString(), title: full.format(at), textContent: clockTime(at, first) });
   const name = tint(nameElement(from), from);
   name.title = from.id ?? "";
   if (first) node.append(avatar(from), el("p", { className: "head" }, name, " ", time));

@@ -1,0 +1,178 @@
+package web_test
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"sync"
+	"testing"
+
+	"parley/node/nodetest"
+)
+
+// A gate is an address in front of a node, whose network can fail in the ways that networks do.
+type gate struct {
+	URL string // http://127.0.0.1:port
+
+	listener net.Listener
+	wg       sync.WaitGroup
+
+	mu     sync.Mutex
+	target string              // guarded by mu; empty while cut
+	silent chan struct{}       // guarded by mu; closed when bytes pass again; nil while they do
+	conns  map[net.Conn]func() // guarded by mu; open ones, and what ends them
+}
+
+// newGate opens a gate to a node.
+func newGate(t *testing.T, n *nodetest.Node) *gate {
+	t.Helper()
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gate{URL: "http://" + listener.Addr().String(), listener: listener, target: n.Addr, conns: make(map[net.Conn]func())}
+	g.wg.Go(g.accept)
+	t.Cleanup(func() {
+		listener.Close()
+		g.speak()
+		g.cut()
+		g.wg.Wait()
+	})
+	return g
+}
+
+// cut ends all connections, and refuses new ones.
+func (g *gate) cut() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.target = ""
+	for _, end := range g.conns {
+		end()
+	}
+}
+
+// to lets new connections through, to a node.
+func (g *gate) to(n *nodetest.Node) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.target = n.Addr
+}
+
+// silence swallows nothing and ends nothing: bytes just don't arrive any more.
+func (g *gate) silence() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.silent = make(chan struct{})
+}
+
+func (g *gate) speak() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.silent != nil {
+		close(g.silent)
+		g.silent = nil
+	}
+}
+
+func (g *gate) accept() {
+	for {
+		from, err := g.listener.Accept()
+		if err != nil {
+			return
+		}
+		g.wg.Go(func() { g.serve(from) })
+	}
+}
+
+func (g *gate) serve(from net.Conn) {
+	defer from.Close()
+	g.mu.Lock()
+	target := g.target
+	g.mu.Unlock()
+	if target == "" {
+		return
+	}
+	to, err := net.Dial("tcp", target)
+	if err != nil {
+		return
+	}
+	ended := make(chan struct{})
+	end := sync.OnceFunc(func() {
+		close(ended)
+		from.Close()
+		to.Close()
+	})
+	defer end()
+	g.mu.Lock()
+	if g.target != target {
+		g.mu.Unlock()
+		return
+	}
+	g.conns[from] = end
+	g.mu.Unlock()
+	defer func() {
+		g.mu.Lock()
+		defer g.mu.Unlock()
+		delete(g.conns, from)
+	}()
+	g.wg.Go(func() { g.pass(to, from, ended); end() })
+	g.pass(from, to, ended)
+}
+
+// pass copies until either side ends, but holds back what comes while the gate is silent.
+func (g *gate) pass(to io.Writer, from io.Reader, ended <-chan struct{}) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		g.mu.Lock()
+		silent := g.silent
+		g.mu.Unlock()
+		if silent != nil {
+			select {
+			case <-silent:
+			case <-ended:
+				return
+			}
+		}
+		if n > 0 {
+			if _, err := to.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
+	}
+}
+
+// blockUpgrades serves what a node does, but no WebSockets, as some proxies do.
+func blockUpgrades(t *testing.T, n *nodetest.Node) string {
+	t.Helper()
+	target, err := url.Parse(n.HTTP(""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{}
+	proxy := &httputil.ReverseProxy{
+		Rewrite:       func(r *httputil.ProxyRequest) { r.SetURL(target) },
+		FlushInterval: -1,
+		Transport:     transport,
+		ErrorHandler:  func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
+	}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Header.Get("Upgrade") != "" {
+			http.Error(w, "no upgrades here", http.StatusForbidden)
+			return
+		}
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(func() {
+		s.CloseClientConnections()
+		s.Close()
+		transport.CloseIdleConnections()
+	})
+	return s.URL
+}

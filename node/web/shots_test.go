@@ -1,0 +1,132 @@
+package web_test
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/chromedp/chromedp"
+
+	"parley/bus"
+	"parley/node/nodetest"
+	"parley/node/wire"
+)
+
+// A line is something that was said some time ago.
+type line struct {
+	ago  time.Duration
+	who  string
+	text string
+}
+
+var talk = []line{
+	{26 * time.Hour, "Mira Okafor", "The load test ran all night: two nodes, 2,000 clients, one node killed every ten minutes."},
+	{26*time.Hour - time.Minute, "Mira Okafor", "0 acknowledged messages missing, 0 doubled, 0 out of order 🎉"},
+	{25 * time.Hour, "Jonas", "👏👏"},
+	{24 * time.Hour, "Priya", "Then we can announce it. Who writes the note?"},
+	{52 * time.Minute, "Jonas", "I started one: https://example.org/drafts/parley-1.0 (comments welcome)"},
+	{51 * time.Minute, "Jonas", "The quick start is three lines now:\n```\nconst chat = new WebSocket(\"ws://localhost:8765\")\nchat.onmessage = e => console.log(e.data)\nchat.onopen = () => chat.send(\"hello\")\n```"},
+	{44 * time.Minute, "Priya", "That's short enough to type from memory. I'd add `?room=` and `?name=` right below."},
+	{38 * time.Minute, "شيرين", "هل يعمل النص من اليمين إلى اليسار أيضًا؟"},
+	{37 * time.Minute, "Priya", "It does 🙂"},
+	{20 * time.Minute, "Mira Okafor", "One question from support: what happens to a message that is written on a train, in a tunnel?"},
+	{19 * time.Minute, "Priya", "It waits in the page, also over a reload, and is repeated with the same key until the room has it. Nobody sees it twice."},
+	{18 * time.Minute, "Mira Okafor", "Perfect, that is what I told them."},
+}
+
+// tell puts lines into a room's log, as if they had been said when they say.
+func tell(t *testing.T, b bus.Bus, room string, lines []line) {
+	t.Helper()
+	for _, l := range lines {
+		said := wire.Said{Room: room, From: person(l.who), Text: l.text, At: time.Now().Add(-l.ago).UnixMilli()}
+		settled := make(chan error, 1)
+		b.Publish(room, bus.Draft{Body: said.Body()}, func(_ bus.ID, err error) { settled <- err })
+		if err := <-settled; err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func person(name string) wire.Member { return wire.Member{ID: fmt.Sprintf("guest-%x", name), Name: name} }
+
+// enter makes people members of a room.
+func enter(t *testing.T, n *nodetest.Node, room string, names ...string) []*nodetest.Peer {
+	t.Helper()
+	var peers []*nodetest.Peer
+	for _, name := range names {
+		p := nodetest.Dial(t, n.URL("/"))
+		p.Say(`{"op":"hello","name":%s}`, nodetest.Quote(name))
+		p.Want("welcome")
+		p.Join(room)
+		peers = append(peers, p)
+	}
+	return peers
+}
+
+// TestLooks writes the screenshots, and checks that each state can be reached.
+func TestLooks(t *testing.T) {
+	c := nodetest.Start(t, 1)
+	n := c.Nodes[0]
+	tell(t, n.Bus, "design", talk)
+	tell(t, n.Bus, "lobby", talk[:3])
+	peers := enter(t, n, "design", "Mira Okafor", "Jonas", "شيرين", "Tomás")
+
+	p := openPage(t, n, "design", "Ada")
+	p.run(`localStorage.setItem("parley-page:rooms", JSON.stringify(["lobby", "design", "on-call", "Café ☕"]))`)
+	p.run(`localStorage.setItem("parley-page:read:lobby", JSON.stringify("0-1"))`)
+	p.size(1280, 800)
+	p.open(n.HTTP("/?room=design"))
+	p.sees("Perfect, that is what I told them.")
+	peers[1].Say(`{"op":"signal","room":"design","kind":"typing"}`)
+	p.until(`document.querySelector("#typing").textContent.includes("typing")`)
+	p.say("Shall we ship it today? 🚀")
+	p.sees("Shall we ship it today? 🚀")
+	p.shot("light")
+	p.media("prefers-color-scheme", "dark")
+	p.shot("dark")
+	p.size(390, 844, chromedp.EmulateMobile, chromedp.EmulateTouch, chromedp.EmulateScale(2))
+	p.shot("phone-dark")
+	p.media("prefers-color-scheme", "light")
+	p.shot("phone")
+	p.click("#show-rooms")
+	p.until(`document.body.dataset.drawer === "rooms"`)
+	p.until(`document.querySelector("#rooms").getAnimations().every((a) => a.playState === "finished")`)
+	p.shot("phone-rooms")
+}
+
+// TestLooksInTrouble is the same for what one hopes not to see.
+func TestLooksInTrouble(t *testing.T) {
+	c := nodetest.StartOn(t, 2, bus.NewMemory(bus.Retention{Size: 20}).Open)
+	n := c.Nodes[0]
+	g := newGate(t, n)
+	tell(t, n.Bus, "design", talk)
+
+	p := newTab(t)
+	p.open(g.URL + "/?room=design")
+	p.sees("Perfect, that is what I told them.")
+	p.run(`
+		const prefix = "parley:" + location.host + ":out:design:";
+		const out = (n, key, text, more) => sessionStorage.setItem(prefix + key, JSON.stringify({ n, key, text, at: Date.now(), ...more }));
+		out(1, "a", "Is this thing on?", { state: "unconfirmed", tried: 1 });
+		out(2, "b", "I quit! (not really)", { state: "failed", error: { code: "forbidden", message: "you are muted here until 17:00" } });
+	`)
+	p.open(g.URL + "/?room=design")
+	p.until(`document.querySelectorAll(".message.unconfirmed, .message.failed").length === 2`)
+	p.until(`document.querySelector(".unconfirmed .state button")`)
+	g.cut()
+	p.until(`!document.querySelector("#banner").hidden && document.querySelector("#banner-countdown").textContent`)
+	p.say("Hello from the tunnel")
+	p.until(`document.querySelector(".message.pending")`)
+	p.until(`document.querySelector(".message.pending .state").getAnimations().every((a) => a.playState === "finished")`)
+	p.shot("reconnecting")
+	for i := range 30 {
+		tell(t, n.Bus, "design", []line{{time.Second, "Jonas", fmt.Sprintf("news %d", i)}})
+	}
+	g.to(c.Nodes[1]) // which has none of it in memory
+	p.click("#banner-action")
+	p.until(`document.querySelector("#banner").className === "gap"`)
+	p.until(`document.querySelector("li.gap")`)
+	p.run(`document.querySelector("li.gap").scrollIntoView({ block: "center" })`)
+	p.until(`!document.querySelector("#jump").hidden`)
+	p.shot("gap")
+}
