@@ -136,7 +136,9 @@ func (r *memoryRoom) removeLocked(s *memorySubscription) {
 
 func (r *memoryRoom) enterLocked(s *memorySubscription, m Member) {
 	is, known := r.members[m.ID]
-	renamed := is.name != m.Name
+	if known && is.name != m.Name {
+		r.version++ // of which the sinks are not told: nobody came or left
+	}
 	is.name = m.Name
 	if _, again := s.entered[m.ID]; !again {
 		if s.entered == nil {
@@ -149,7 +151,7 @@ func (r *memoryRoom) enterLocked(s *memorySubscription, m Member) {
 		r.members = make(map[string]memoryMember)
 	}
 	r.members[m.ID] = is
-	if !known || renamed {
+	if !known {
 		r.changedLocked(Joined, m)
 	}
 }

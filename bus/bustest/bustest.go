@@ -46,7 +46,11 @@ type Redis struct {
 func RunRedis(t *testing.T, r Redis) {
 	for _, p := range slices.Concat(promises, faults) {
 		run(t, p, func(t testing.TB) *cluster {
-			server := StartRedis(t, p.conf...)
+			start := StartRedis
+			if p.tcp {
+				start = StartRedisTCP
+			}
+			server := start(t, p.conf...)
 			open := func(url string, o bus.Observer) (bus.Bus, error) { return r.Open(url, p.retention, o) }
 			return &cluster{
 				t:      t,
@@ -67,12 +71,13 @@ type promise struct {
 	test      func(c *cluster)
 	retention bus.Retention
 	conf      []string // lines of redis.conf
+	tcp       bool     // the server listens on a port, since replicas can't follow a unix socket
 }
 
 // promises are those of every bus, faults what a bus on Redis must outlive.
 var (
 	promises = slices.Concat(deliveryPromises, closePromises, keyPromises, logPromises, presencePromises)
-	faults   = slices.Concat(serverFaults, connectionFaults, lossFaults, presenceFaults)
+	faults   = slices.Concat(serverFaults, connectionFaults, lossFaults, failoverFaults, presenceFaults)
 )
 
 // watchdogAfter is far more than any subtest needs.

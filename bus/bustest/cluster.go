@@ -50,8 +50,16 @@ func (c *cluster) open() *node {
 // openProxied opens a further handle that reaches Redis through a proxy.
 func (c *cluster) openProxied() *node {
 	c.t.Helper()
-	n := &node{t: c.t, wire: newProxy(c.t, c.server.Addr())}
+	n := &node{t: c.t, wire: newProxy(c.t, c.server)}
 	b, err := c.openAt(n.wire.url(), &n.seen)
+	return c.opened(n, b, err)
+}
+
+// openOn opens a further handle on another server than the cluster's.
+func (c *cluster) openOn(server *RedisServer) *node {
+	c.t.Helper()
+	n := &node{t: c.t}
+	b, err := c.openAt(server.URL(), &n.seen)
 	return c.opened(n, b, err)
 }
 

@@ -16,6 +16,7 @@ var connectionFaults = []promise{
 	{name: "killed subscription connections lose nothing", test: pubsubKilled},
 	{name: "broken connections lose nothing", test: connectionsCut},
 	{name: "an overflowed output buffer loses nothing", test: bufferOverflow},
+	{name: "what was trimmed before it arrived is told", test: overflowAndTrim, retention: bus.Retention{Size: 10}},
 	{name: "a message that did not arrive comes before the next", test: messageDropped},
 	{name: "the last message of a quiet room is missed and found", test: lastMessageDropped},
 	{name: "a node that stood still catches up", test: stoodStill},
@@ -88,24 +89,9 @@ func connectionsCut(c *cluster) {
 }
 
 func bufferOverflow(c *cluster) {
-	c.configure("client-output-buffer-limit", "pubsub 64kb 0 0")
 	a, b := c.open(), c.openProxied()
 	_, atB := b.subscribe(room)
-	a.publish(room, "before")
-	atB.WaitBody(c.t, "before")
-	b.wire.deafen() // so that the burst stays in the server
-	want := []string{"before"}
-	var results []<-chan outcome
-	for i := range 1500 {
-		want = append(want, fmt.Sprint(i, strings.Repeat("x", 2000)))
-		results = append(results, a.start(room, keyed("u", fmt.Sprint(i), want[i+1])))
-	}
-	for _, result := range results {
-		if o := a.await(result); o.err != nil {
-			c.t.Fatalf("publish: %v", o.err)
-		}
-	}
-	b.wire.thaw()
+	want := c.overflow(a, b, atB)
 	seen := atB.Wait(c.t, "the burst", func(s Seen) bool { return len(s.Messages) >= len(want) })
 	if !slices.Equal(seen.Bodies(), want) {
 		c.t.Errorf("not what was published was delivered")
@@ -113,6 +99,43 @@ func bufferOverflow(c *cluster) {
 	if b.seen.count(&b.seen.repaired) == 0 {
 		c.t.Error("the buffer did not overflow, or the repair was not told to the observer")
 	}
+}
+
+// overflow publishes more than the server keeps for a subscriber that takes nothing, and gives the bodies.
+func (c *cluster) overflow(from, to *node, r *Recorder) []string {
+	c.t.Helper()
+	c.configure("client-output-buffer-limit", "pubsub 64kb 0 0")
+	from.publish(room, "before")
+	r.WaitBody(c.t, "before")
+	to.wire.deafen()
+	want := []string{"before"}
+	var results []<-chan outcome
+	for i := range 1500 {
+		want = append(want, fmt.Sprint(i, strings.Repeat("x", 2000)))
+		results = append(results, from.start(room, keyed("u", fmt.Sprint(i), want[i+1])))
+	}
+	for _, result := range results {
+		if o := from.await(result); o.err != nil {
+			c.t.Fatalf("publish: %v", o.err)
+		}
+	}
+	to.wire.thaw()
+	return want
+}
+
+func overflowAndTrim(c *cluster) {
+	a, b := c.open(), c.openProxied()
+	_, atB := b.subscribe(room)
+	want := c.overflow(a, b, atB)
+	got := atB.WaitBody(c.t, want[len(want)-1]).Messages
+	i := slices.IndexFunc(got, func(m bus.Message) bool { return m.Break })
+	if i < 1 {
+		c.t.Fatalf("of %d messages %d arrived, without a break", len(want), len(got))
+	}
+	check(c.t, "what was delivered before the break", slices.Equal(bodies(got[:i]), want[:i]), true)
+	check(c.t, "after which all is lost", got[i].Lost, got[i-1].ID)
+	rest := bodies(got[i+1:])
+	check(c.t, "what was delivered after the break", slices.Equal(rest, want[len(want)-len(rest):]), true)
 }
 
 func messageDropped(c *cluster) {

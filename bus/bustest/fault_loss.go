@@ -86,6 +86,15 @@ func flushed(c *cluster) {
 	c.told(fresh, bus.ID{})
 	c.goesOn(b, atA, atB)
 	c.told(fresh, last)
+
+	last = a.publish(room, "three")
+	atA.WaitBody(c.t, "three")
+	c.flush() // once more
+	for _, r := range []*Recorder{atA, atB} {
+		r.Wait(c.t, "the second break", func(s Seen) bool { return len(s.Breaks()) > 1 })
+	}
+	c.told(fresh, last)
+	c.told(fresh, bus.ID{})
 }
 
 func flushedThenMessage(c *cluster) {

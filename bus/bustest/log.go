@@ -15,6 +15,7 @@ var logPromises = []promise{
 	{name: "resume from an id that is none is not complete", test: resumeFromUnknown},
 	{name: "resume from what was trimmed is not complete", test: resumeTrimmed, retention: bus.Retention{Size: 10}},
 	{name: "what is too old is not read, and the chain goes on", test: expiredByAge, retention: bus.Retention{Age: time.Second}},
+	{name: "what is too old is not read in a busy room either", test: expiredInBusyRoom, retention: bus.Retention{Age: time.Second}},
 	{name: "paging back ends at the beginning", test: pageBack},
 	{name: "a room outlives its handles", test: roomOutlivesHandles},
 }
@@ -162,6 +163,27 @@ func expiredByAge(c *cluster) {
 	page = b.after(room, last, 10)
 	check(c.t, "messages after the last", bodies(page.Messages), []string{"anew"})
 	check(c.t, "complete after the last", whole(page, last), true)
+}
+
+func expiredInBusyRoom(c *cluster) {
+	const age = time.Second
+	a := c.open()
+	a.publish(room, "old")
+	since := a.publish(room, "old too")
+	for expired := time.Now().Add(age + 200*time.Millisecond); time.Now().Before(expired); time.Sleep(age / 20) {
+		a.publish(room, "more")
+	}
+	page := a.after(room, bus.ID{}, 1000)
+	if all := bodies(page.Messages); page.Complete || slices.Contains(all, "old") || !slices.Contains(all, "more") {
+		c.t.Errorf("from the beginning: %v, complete %v", all, page.Complete)
+	}
+	if page := a.after(room, since, 1000); page.Complete {
+		c.t.Errorf("after what is too old: complete, %v", bodies(page.Messages))
+	}
+	back := a.before(room, bus.ID{}, 1000)
+	if all := bodies(back.Messages); back.More || slices.Contains(all, "old") || !slices.Contains(all, "more") {
+		c.t.Errorf("back: %v, more %v", all, back.More)
+	}
 }
 
 func pageBack(c *cluster) {

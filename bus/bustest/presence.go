@@ -188,6 +188,7 @@ func enterAgain(c *cluster) {
 	subA.Enter(bus.Member{ID: "ann", Name: "Anna"})
 	until(c.t, "ann to be called Anna", named("Anna"))
 	check(c.t, "roster", a.roster(room).Members, []bus.Member{{ID: "ann", Name: "Anna"}})
+	check(c.t, "joins", changes(atB.Seen(), bus.Joined, "ann"), 1)
 	subA.Leave("ann") // undoes all of them
 	s := atB.Wait(c.t, "ann to leave", changed(bus.Left, "ann", 1))
 	check(c.t, "roster", subB.Roster().Count, 0)

@@ -15,13 +15,12 @@ import (
 
 // A proxy stands between one handle and a Redis, and does to their connections what networks and paused machines do.
 type proxy struct {
-	t        testing.TB
 	dir      string
-	server   string // the server's socket
 	listener net.Listener
 	wg       sync.WaitGroup
 
 	mu     sync.Mutex // guards what follows
+	server *RedisServer
 	pass   *sync.Cond // frozen, deaf or closed has changed
 	frozen bool       // nothing passes
 	deaf   bool       // nothing passes towards the handle
@@ -36,7 +35,7 @@ type drop struct {
 	done  chan struct{} // closed when it was dropped
 }
 
-func newProxy(t testing.TB, server string) *proxy {
+func newProxy(t testing.TB, server *RedisServer) *proxy {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "pb")
 	if err != nil {
@@ -46,7 +45,7 @@ func newProxy(t testing.TB, server string) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{t: t, dir: dir, server: server, listener: l, conns: map[net.Conn]bool{}}
+	p := &proxy{dir: dir, server: server, listener: l, conns: map[net.Conn]bool{}}
 	p.pass = sync.NewCond(&p.mu)
 	p.wg.Go(p.accept)
 	t.Cleanup(p.close)
@@ -78,6 +77,12 @@ func (p *proxy) cut() {
 	}
 }
 
+// redirect makes new connections go to another server, and breaks the old ones.
+func (p *proxy) redirect(server *RedisServer) {
+	p.set(func() { p.server = server })
+	p.cut()
+}
+
 // dropMessage swallows the next pub/sub message that contains match. The channel is closed once that has happened.
 func (p *proxy) dropMessage(match string) <-chan struct{} {
 	d := &drop{[]byte(match), make(chan struct{})}
@@ -100,7 +105,10 @@ func (p *proxy) accept() {
 		if err != nil {
 			return
 		}
-		up, err := net.Dial("unix", p.server)
+		p.mu.Lock()
+		server := p.server
+		p.mu.Unlock()
+		up, err := net.Dial(server.network, server.addr)
 		if err != nil {
 			down.Close()
 			continue
