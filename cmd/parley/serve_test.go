@@ -6,6 +6,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -79,6 +80,39 @@ func TestRedisMayComeLater(t *testing.T) {
 	if status, body, err := get(n.url + "/readyz"); err != nil || status != 200 {
 		t.Errorf("/readyz: %d %s %v", status, body, err)
 	}
+}
+
+// A Redis that is there but silent makes the node unready, until it speaks again.
+func TestReadinessFollowsRedis(t *testing.T) {
+	redis := bustest.StartRedis(t)
+	n := startNode(t, "--redis", redis.URL())
+	await := func(want int, within time.Duration) {
+		t.Helper()
+		for began := time.Now(); ; {
+			status, body, err := get(n.url + "/readyz")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if status == want {
+				return
+			}
+			if time.Since(began) > within {
+				t.Fatalf("/readyz still answers %d after %s: %s", status, within, body)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+	}
+	await(200, patience)
+	redis.Pause()
+	await(503, 10*time.Second)
+	if _, scraped, err := get(n.url + "/metrics"); err != nil || !strings.Contains(string(scraped), "\nparley_ready 0\n") {
+		t.Errorf("the metrics say otherwise, %v", err)
+	}
+	if status, _, err := get(n.url + "/healthz"); err != nil || status != 200 {
+		t.Errorf("/healthz answers %d, %v", status, err)
+	}
+	redis.Resume()
+	await(200, patience)
 }
 
 func TestShutdownSaysGoodbye(t *testing.T) {

@@ -84,7 +84,7 @@ func TestCertificateIsReadAgainWhenItsFilesChange(t *testing.T) {
 	expect(3, 5, "with another certificate's key, as midway in a renewal")
 }
 
-// A real client over wss, which offers HTTP/2 too as browsers do; then the certificate is renewed.
+// Real clients over wss; then the certificate is renewed.
 func TestServeTLS(t *testing.T) {
 	pair := newPair(t)
 	roots := x509.NewCertPool()
@@ -96,7 +96,17 @@ func TestServeTLS(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 
-	transport := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, NextProtos: []string{"h2", "http/1.1"}}}
+	asBrowsers := &tls.Config{RootCAs: roots, NextProtos: []string{"h2", "http/1.1"}}
+	c, err := tls.Dial("tcp", n.addr(), asBrowsers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := c.ConnectionState().NegotiatedProtocol; got != "http/1.1" {
+		t.Errorf("speaks %s, which has no upgrade to a WebSocket", got)
+	}
+	c.Close()
+
+	transport := &http.Transport{TLSClientConfig: asBrowsers}
 	defer transport.CloseIdleConnections()
 	dial := func(protocols ...string) *websocket.Conn {
 		c, _, err := websocket.Dial(ctx, "wss://"+n.addr(), &websocket.DialOptions{
@@ -119,7 +129,7 @@ func TestServeTLS(t *testing.T) {
 		t.Errorf("health over TLS: %v", err)
 	}
 
-	config := &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS11}
+	config := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}
 	if c, err := tls.Dial("tcp", n.addr(), config); err == nil {
 		c.Close()
 		t.Error("TLS 1.1 was accepted")
