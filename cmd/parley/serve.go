@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -36,6 +37,8 @@ type ServeCmd struct {
 
 	TLSCert string `name:"tls-cert" placeholder:"FILE" help:"Certificate chain (PEM) to serve TLS with. Read again when it changes."`
 	TLSKey  string `name:"tls-key" placeholder:"FILE" help:"Its private key (PEM)."`
+
+	TrustedProxies []netip.Prefix `placeholder:"PREFIX" help:"Addresses of load balancers, such as 10.0.0.0/8, whose X-Forwarded-For is believed. None, by default."`
 
 	Admin     string `placeholder:"ADDR" help:"Address for operators only: pprof, and /metrics, which then leaves the public address."`
 	LogFormat string `enum:"text,json" default:"text" placeholder:"FORMAT" help:"Form of the log on standard error: text or json."`
@@ -121,7 +124,7 @@ func (c *ServeCmd) Run(env *Env) error {
 		Drain:         c.Drain,
 	})
 	metrics.RegisterHealth(reg, n.Ready, b.HeartbeatAge)
-	s := newServers(n.Handler(), metrics.Handler(reg), listeners, cert, log)
+	s := newServers(node.BehindProxies(c.TrustedProxies, n.Handler(), log), metrics.Handler(reg), listeners, cert, log)
 	failed := s.start()
 	if listeners.admin != nil {
 		log.Info("serving operators", "url", browserURL(listeners.admin.Addr(), false))

@@ -1,0 +1,61 @@
+package node
+
+import (
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"slices"
+	"strings"
+)
+
+// BehindProxies gives requests that come through trusted proxies their client's address, as RemoteAddr with port 0. Nobody
+// else is believed: whoever connects may claim in X-Forwarded-For what it likes. Each request is logged for debugging.
+func BehindProxies(trusted []netip.Prefix, h http.Handler, log *slog.Logger) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if client := clientAddr(r, trusted); client != "" {
+			r.RemoteAddr = net.JoinHostPort(client, "0")
+		}
+		// The query may hold a guest's session.
+		log.DebugContext(r.Context(), "request", "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr)
+		h.ServeHTTP(w, r)
+	})
+}
+
+// clientAddr follows X-Forwarded-For from the right, where each proxy adds whom it was asked by, for as long as it is trusted
+// proxies that say so. It returns "" where no trusted proxy says anything.
+func clientAddr(r *http.Request, trusted []netip.Prefix) string {
+	if len(trusted) == 0 {
+		return ""
+	}
+	peer, err := netip.ParseAddrPort(r.RemoteAddr)
+	if err != nil {
+		return ""
+	}
+	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
+	at, client := peer.Addr().Unmap(), ""
+	for _, hop := range slices.Backward(hops) {
+		if !slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(at) }) {
+			break
+		}
+		next, ok := parseHop(strings.TrimSpace(hop))
+		if !ok {
+			break
+		}
+		at, client = next, next.String()
+	}
+	return client
+}
+
+// parseHop reads an address, with a port or without.
+func parseHop(s string) (netip.Addr, bool) {
+	a, err := netip.ParseAddr(s)
+	if err != nil {
+		ap, err := netip.ParseAddrPort(s)
+		if err != nil {
+			return netip.Addr{}, false
+		}
+		a = ap.Addr()
+	}
+	return a.Unmap().WithZone(""), true
+}
