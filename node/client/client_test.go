@@ -500,11 +500,15 @@ func TestBackoffGrowsWithJitterUpToItsBound(t *testing.T) {
 	})
 }
 
-func TestASilentConnectionIsGivenUpAndOneThatPingsIsNot(t *testing.T) {
+func TestASilentConnectionIsGivenUpAndOneThatSpeaksOrPingsIsNot(t *testing.T) {
 	withFakeNode(t, func(t *testing.T, n *fakeNode) {
 		_, fc := n.dial(n.options())
 		began := time.Now()
-		for range 10 { // only pings, at the node's pace
+		for range 5 {
+			time.Sleep(50 * time.Second)
+			fc.say(wire.Live{Room: "lobby"})
+		}
+		for range 5 {
 			time.Sleep(50 * time.Second)
 			if err := pingNow(fc.ws); err != nil {
 				t.Fatal(err)
@@ -512,7 +516,7 @@ func TestASilentConnectionIsGivenUpAndOneThatPingsIsNot(t *testing.T) {
 		}
 		fc2 := n.next() // then nothing
 		if got := time.Since(began); got < 555*time.Second || got > 556*time.Second {
-			t.Errorf("the silent connection was given up after %v, want 500 s of pings and 2.2 times 25 s of silence", got)
+			t.Errorf("the silent connection was given up after %v, want 500 s of life and 2.2 times 25 s of silence", got)
 		}
 		fc2.welcome()
 	})
@@ -611,7 +615,18 @@ func TestWhoLeavesOrClosesIsToldWhatIsNotAcknowledged(t *testing.T) {
 			t.Error(err)
 		}
 
-		r = join(t, c, fc, ID{}, JoinOptions{})
+		joined := make(chan error)
+		go func() {
+			var err error
+			r, err = c.Join(t.Context(), "lobby", JoinOptions{Handle: l.handle})
+			joined <- err
+		}()
+		j := fc.want("join")
+		fc.message("lobby", "you", "", "of the earlier stay", ID{Ms: 10})
+		fc.say(wire.Joined{Req: j.Req, Room: "lobby"})
+		if err := <-joined; err != nil || l.said() != "" {
+			t.Errorf("%v, heard %q", err, l.said())
+		}
 		o = post(r, "b")
 		wantSends(t, fc, "b")
 		go fc.drain()
