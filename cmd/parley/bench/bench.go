@@ -140,29 +140,37 @@ func (s *session) step(rate float64, warmup, duration time.Duration) (*LoadRepor
 	to := from + int64(duration)
 
 	costs := s.sampleCosts(from, to)
-	sent := make([]Sent, len(s.fleet.workers))
-	err := s.call(func(i int, w *workerClient) error {
-		return w.Call("Worker.Load", Step{
-			Number: s.steps, Start: start, From: from, To: to, Rate: rate, Worker: i, Workers: len(sent),
-		}, &sent[i])
+	order := Step{Number: s.steps, Start: start, From: from, To: to, Rate: rate, Workers: len(s.fleet.workers)}
+	all, err := s.collect(func(i int, w *workerClient, sent *Sent) error {
+		order := order
+		order.Worker = i
+		return w.Call("Worker.Load", order, sent)
 	})
 	used := <-costs
+	if err = cmp.Or(err, used.err); err != nil {
+		return nil, err
+	}
+	all, err = s.collect(func(_ int, w *workerClient, sent *Sent) error { return w.Call("Worker.Settle", all, sent) })
 	if err != nil {
 		return nil, err
 	}
-	if used.err != nil {
-		return nil, used.err
+	outcomes := make([]Outcome, len(s.fleet.workers))
+	if err := s.call(func(i int, w *workerClient) error { return w.Call("Worker.Judge", all, &outcomes[i]) }); err != nil {
+		return nil, err
 	}
+	return s.judge(rate, duration, outcomes, used), nil
+}
+
+// collect calls all workers and puts together what they have sent.
+func (s *session) collect(call func(i int, w *workerClient, sent *Sent) error) (Sent, error) {
+	sent := make([]Sent, len(s.fleet.workers))
+	err := s.call(func(i int, w *workerClient) error { return call(i, w, &sent[i]) })
 	all := Sent{Counts: map[uint32]uint32{}}
 	for _, one := range sent {
 		maps.Copy(all.Counts, one.Counts)
 		all.Refused = append(all.Refused, one.Refused...)
 	}
-	outcomes := make([]Outcome, len(sent))
-	if err := s.call(func(i int, w *workerClient) error { return w.Call("Worker.Settle", all, &outcomes[i]) }); err != nil {
-		return nil, err
-	}
-	return s.judge(rate, duration, outcomes, used), nil
+	return all, err
 }
 
 // usage is what the servers used between two points of time.

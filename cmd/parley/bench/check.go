@@ -20,12 +20,13 @@ type room struct {
 	hint   int   // where the last stamp was in its frame
 }
 
-// An entry is a message in a room's order. One that nobody has received yet, but that must stand here because a later one of
-// its sender was received, has no key.
+// An entry is a message in a room's order. One that nobody has received yet, but that must stand before a later one of its
+// sender that was received, has no key, and its place is guessed.
 type entry struct {
-	key    stampKey
-	due    int64
-	sender uint32
+	key     stampKey
+	due     int64
+	sender  uint32
+	guessed bool
 }
 
 // A receiver is a member of a room, as one who receives.
@@ -128,7 +129,7 @@ func (r *receiver) takeOther(key stampKey, stamp []byte) (int64, verdict) {
 func (r *room) placeOf(sender, i uint32, key stampKey, due int64) uint32 {
 	for uint32(len(r.places[sender])) <= i {
 		r.places[sender] = append(r.places[sender], uint32(len(r.order)))
-		r.order = append(r.order, entry{sender: sender})
+		r.order = append(r.order, entry{sender: sender, guessed: uint32(len(r.places[sender])) <= i})
 	}
 	place := r.places[sender][i]
 	if e := &r.order[place]; e.key == (stampKey{}) {
@@ -148,23 +149,32 @@ func (r *receiver) takeByPlace(place uint32) verdict {
 	if !r.found(uint64(place)) {
 		return repeated
 	}
-	if r.passed(place) {
+	switch fifo, order := r.overtaken(place); {
+	case fifo:
 		r.room.fifo++
-	} else {
+	case order:
 		r.room.late[place]++
+	default:
+		return fresh
 	}
 	return late
 }
 
-// passed reports whether the receiver got a later message of the same sender already.
-func (r *receiver) passed(place uint32) bool {
+// overtaken reports whether the receiver already got a later message of the same sender, and any whose place behind this one
+// is certain.
+func (r *receiver) overtaken(place uint32) (fifo, order bool) {
 	sender := r.room.order[place].sender
 	for p := place + 1; p < r.place && p < place+10_000; p++ {
-		if r.room.order[p].sender == sender && !r.missing(uint64(p)) {
-			return true
+		if r.missing(uint64(p)) {
+			continue
 		}
+		e := &r.room.order[p]
+		if e.sender == sender {
+			return true, true
+		}
+		order = order || !e.guessed
 	}
-	return false
+	return false, order
 }
 
 func (r *receiver) takeBySender(sender, i uint32) verdict {

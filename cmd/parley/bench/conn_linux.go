@@ -81,10 +81,6 @@ func (l *loop) dial(c *conn) (bool, error) {
 		return false, err
 	}
 	c.fd, c.state = int32(fd), connecting
-	if a.tls {
-		l.dialSecure(c, a)
-		return true, nil
-	}
 	if err := unix.Connect(fd, a.addr); err != nil && err != unix.EINPROGRESS {
 		l.hangUp(c)
 		return false, fmt.Errorf("connect to %s: %w", a.host, err)
@@ -139,6 +135,10 @@ func (l *loop) connected(c *conn) {
 	}
 	if err := l.watch(c, unix.EPOLL_CTL_MOD, false); err != nil {
 		l.drop(c, err)
+		return
+	}
+	if a.tls {
+		l.secure(c, a)
 		return
 	}
 	l.handshake(c, a)
@@ -260,7 +260,11 @@ func (l *loop) hangUp(c *conn) {
 	if c.state >= upgrading {
 		l.open--
 	}
-	unix.Close(int(c.fd))
+	if c.secure != nil && c.secure.shaking {
+		unix.Shutdown(int(c.fd), unix.SHUT_RDWR)
+	} else {
+		unix.Close(int(c.fd))
+	}
 	c.fd, c.state, c.watches = -1, down, false
 	c.secure, c.rest, c.out, c.framer = nil, nil, nil, framer{}
 }

@@ -178,7 +178,7 @@ func (l *loop) answered(c *conn, seq uint64, refusal string) {
 	}
 }
 
-// sentReport is what this worker's senders sent.
+// sentReport is what this worker's senders sent, as far as it is known by now.
 func (l *loop) sentReport() Sent {
 	s := Sent{Counts: make(map[uint32]uint32, len(l.senders)), Refused: l.load.refused}
 	for i := range l.senders {

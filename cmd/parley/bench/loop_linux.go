@@ -3,6 +3,7 @@ package bench
 import (
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 	"unsafe"
 
@@ -22,7 +23,8 @@ type loop struct {
 	wake     int         // an eventfd
 	calls    chan func() // to be called by run
 	ended    chan struct{}
-	fixedEnd int // where in a text its last byte is
+	shaking  sync.WaitGroup // hands, for TLS
+	fixedEnd int            // where in a text its last byte is
 
 	// Owned by run.
 	conns   []conn
@@ -217,6 +219,7 @@ func (l *loop) answerCalls() {
 func (l *loop) close() {
 	l.do(func() { l.closed = true })
 	<-l.ended
+	l.shaking.Wait()
 }
 
 // A phase brings the connections from one state to another, a bounded number at a time.

@@ -91,7 +91,6 @@ func (p Plan) Connections() int { return p.Rooms * p.RoomSize }
 
 func (p *Plan) roomOf(number int) int   { return number / p.RoomSize }
 func (p *Plan) memberOf(number int) int { return number % p.RoomSize }
-func (p *Plan) sends(number int) bool   { return p.memberOf(number) < p.Senders }
 func (p *Plan) echo() bool              { return p.Codec == V1 }
 
 func (p *Plan) roomName(room int) string { return fmt.Sprintf("%s-%d", p.Prefix, room) }

@@ -12,39 +12,52 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// A secureConn speaks TLS over a socket that the loop waits for. The handshake has a goroutine of its own, on the socket in
+// A secureConn speaks TLS over a socket that the loop waits for. Its handshake has a goroutine of its own, with the socket in
 // blocking mode; from then on nothing blocks.
 type secureConn struct {
 	tls *tls.Conn
 	raw *rawConn
+
+	shaking bool // hands: the socket is the goroutine's, which also closes it if the loop has given it up. Owned by the loop.
 }
 
-// dialSecure connects and shakes hands elsewhere, and goes on in the loop.
-func (l *loop) dialSecure(c *conn, a *address) {
+// secure shakes hands over a connected socket elsewhere, and goes on in the loop.
+func (l *loop) secure(c *conn, a *address) {
 	raw := &rawConn{fd: int(c.fd)}
-	s := &secureConn{raw: raw, tls: tls.Client(raw, &tls.Config{
+	s := &secureConn{raw: raw, shaking: true, tls: tls.Client(raw, &tls.Config{
 		ServerName: a.url.Hostname(), InsecureSkipVerify: a.insecure,
 	})}
-	go func() {
-		err := s.shakeHands(a)
-		l.post(func() {
-			if c.fd != int32(raw.fd) || c.state != connecting {
-				return
-			}
-			if err == nil {
-				c.secure = s
-				err = l.watch(c, unix.EPOLL_CTL_ADD, false)
-			}
-			if err != nil {
-				l.drop(c, fmt.Errorf("connect to %s: %w", a.host, err))
-				return
-			}
-			l.handshake(c, a)
-		})
-	}()
+	c.secure = s
+	if err := unix.EpollCtl(l.epoll, unix.EPOLL_CTL_DEL, raw.fd, nil); err != nil {
+		l.drop(c, fmt.Errorf("epoll: %w", err))
+	}
+	l.shaking.Go(func() {
+		err := s.shakeHands()
+		if !l.post(func() { l.secured(c, s, err) }) {
+			unix.Close(raw.fd)
+		}
+	})
 }
 
-func (s *secureConn) shakeHands(a *address) error {
+// secured goes on after the handshake.
+func (l *loop) secured(c *conn, s *secureConn, err error) {
+	s.shaking = false
+	if c.secure != s { // given up meanwhile
+		unix.Close(s.raw.fd)
+		return
+	}
+	if err == nil {
+		err = l.watch(c, unix.EPOLL_CTL_ADD, false)
+	}
+	a := l.targetOf(c)
+	if err != nil {
+		l.drop(c, fmt.Errorf("connect to %s: %w", a.host, err))
+		return
+	}
+	l.handshake(c, a)
+}
+
+func (s *secureConn) shakeHands() error {
 	fd := s.raw.fd
 	if err := unix.SetNonblock(fd, false); err != nil {
 		return err
@@ -52,13 +65,10 @@ func (s *secureConn) shakeHands(a *address) error {
 	limit := unix.NsecToTimeval(int64(10 * time.Second))
 	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit)
 	unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_SNDTIMEO, &limit)
-	if err := unix.Connect(fd, a.addr); err != nil {
-		return err
-	}
 	if err := s.tls.Handshake(); err != nil {
 		return err
 	}
-	s.raw.done = true
+	s.raw.shaken = true
 	return unix.SetNonblock(fd, true)
 }
 
@@ -88,7 +98,7 @@ func (s *secureConn) takeUnsent() []byte {
 // A rawConn is what TLS reads from and writes to.
 type rawConn struct {
 	fd     int
-	done   bool   // with the handshake: writes are collected
+	shaken bool   // hands: from then on writes are collected
 	unsent []byte // written since the last takeUnsent
 }
 
@@ -103,8 +113,13 @@ func (againError) Temporary() bool { return true }
 
 func (c *rawConn) Read(b []byte) (int, error) {
 	n, err := unix.Read(c.fd, b)
+	for err == unix.EINTR {
+		n, err = unix.Read(c.fd, b)
+	}
 	switch {
-	case err == unix.EAGAIN || err == unix.EINTR:
+	case err == unix.EAGAIN && !c.shaken:
+		return 0, os.ErrDeadlineExceeded
+	case err == unix.EAGAIN:
 		return 0, errAgain
 	case err != nil:
 		return 0, os.NewSyscallError("read", err)
@@ -115,12 +130,15 @@ func (c *rawConn) Read(b []byte) (int, error) {
 }
 
 func (c *rawConn) Write(b []byte) (int, error) {
-	if c.done {
+	if c.shaken {
 		c.unsent = append(c.unsent, b...)
 		return len(b), nil
 	}
 	for sent := 0; sent < len(b); {
 		n, err := unix.Write(c.fd, b[sent:])
+		if err == unix.EINTR {
+			continue
+		}
 		if err != nil {
 			return sent, os.NewSyscallError("write", err)
 		}

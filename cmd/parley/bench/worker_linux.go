@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"io"
 	"net/rpc"
+	"sync"
 	"time"
 )
 
 // A Worker serves a part of the connections, in this process or in another one. Its methods are called over net/rpc.
 type Worker struct {
-	loop *loop
+	mu   sync.Mutex
+	loop *loop // guarded by mu until Open has set it
+	gone bool  // guarded by mu: the coordinator is
 	load *load
 }
 
@@ -30,15 +33,43 @@ func serveWorker(conn io.ReadWriteCloser) error {
 	if err := server.Register(w); err != nil {
 		return err
 	}
-	server.ServeConn(conn)
-	if w.loop != nil {
-		w.loop.close()
-	}
+	server.ServeConn(&watchedConn{conn, w.leave}) // which waits for the calls under way, so they must be told
+	w.leave()
 	return nil
+}
+
+// A watchedConn calls over when the other side has closed it.
+type watchedConn struct {
+	io.ReadWriteCloser
+	over func()
+}
+
+func (c *watchedConn) Read(b []byte) (int, error) {
+	n, err := c.ReadWriteCloser.Read(b)
+	if err != nil {
+		c.over()
+	}
+	return n, err
+}
+
+// leave closes the connections and ends all calls.
+func (w *Worker) leave() {
+	w.mu.Lock()
+	l := w.loop
+	w.gone = true
+	w.mu.Unlock()
+	if l != nil {
+		l.close()
+	}
 }
 
 // Open takes the worker's share of a run. It connects nothing yet.
 func (w *Worker) Open(a Assignment, _ *None) (err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.gone {
+		return errStopped
+	}
 	w.loop, err = newLoop(&a.Plan, a.First, a.Count)
 	return err
 }
@@ -83,21 +114,17 @@ func (w *Worker) runPhase(name string, rate float64, start func(*conn) (bool, er
 	}
 }
 
-// stuck says what the connections of a phase are waiting for.
+// stuck says what the first connection of a phase that is not done is waiting for.
 func (l *loop) stuck(name string, p *phase) (err error) {
 	l.do(func() {
-		counts := map[state]int{}
 		for i := range l.conns {
-			if l.conns[i].inPhase {
-				counts[l.conns[i].state]++
+			if c := &l.conns[i]; c.inPhase {
+				err = fmt.Errorf("%s: %d done, then nothing for %v; a connection to %s is %s",
+					name, p.done, stuckAfter, l.targetOf(c).host, c.state)
+				return
 			}
 		}
-		err = fmt.Errorf("%s: %d of %d done, and nothing for %v:", name, p.done, len(l.conns), stuckAfter)
-		for s := down; s <= joined; s++ {
-			if counts[s] > 0 {
-				err = fmt.Errorf("%w %d %s", err, counts[s], s)
-			}
-		}
+		err = fmt.Errorf("%s: %d done, then nothing for %v", name, p.done, stuckAfter)
 	})
 	return err
 }
@@ -131,14 +158,18 @@ func (w *Worker) Load(s Step, sent *Sent) error {
 	return nil
 }
 
-// Settle waits until everything that all workers sent has been received and answered, or nothing has come for a while, and
-// judges the step.
-func (w *Worker) Settle(all Sent, o *Outcome) error {
+// Settle waits until everything that all workers sent has been received and answered, or nothing has come for a while. It
+// returns what is known then.
+func (w *Worker) Settle(all Sent, sent *Sent) error {
 	l := w.loop
-	l.do(func() { l.await(all) })
+	var last int64
+	l.do(func() {
+		l.await(all)
+		last = w.load.delivered
+	})
 	tick := time.NewTicker(l.plan.Settle)
 	defer tick.Stop()
-	for last := int64(-1); ; {
+	for {
 		select {
 		case <-w.load.settled:
 		case <-l.ended:
@@ -151,9 +182,17 @@ func (w *Worker) Settle(all Sent, o *Outcome) error {
 				continue
 			}
 		}
-		l.do(func() { *o = l.outcome(all) })
+		l.do(func() { *sent = l.sentReport() })
 		return nil
 	}
+}
+
+// Judge ends a step that has settled.
+func (w *Worker) Judge(all Sent, o *Outcome) error {
+	if !w.loop.do(func() { *o = w.loop.outcome(all) }) {
+		return errStopped
+	}
+	return nil
 }
 
 // Progress says how far the worker has come.
