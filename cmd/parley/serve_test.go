@@ -155,7 +155,10 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	select {
 	case <-n.ended:
 	case <-ctx.Done():
-		t.Error("the second signal changed nothing")
+		t.Fatal("the second signal changed nothing")
+	}
+	if status := n.cmd.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() {
+		t.Errorf("it ended by itself, %v, and not by the second signal", n.cmd.ProcessState)
 	}
 }
 
