@@ -18,6 +18,7 @@ import (
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/input"
 	"github.com/chromedp/cdproto/log"
+	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
@@ -262,9 +263,24 @@ func (p *tab) say(text string) {
 	p.press(kb.Enter)
 }
 
+// click waits until a pointer would reach an element, and clicks.
 func (p *tab) click(selector string) {
 	p.t.Helper()
-	p.do(chromedp.Click(chromedp.CSS(selector)))
+	p.until(`((node) => {
+		if (!node) return false;
+		const { x, y, width, height } = node.getBoundingClientRect();
+		return node.contains(document.elementFromPoint(x + width / 2, y + height / 2));
+	})(document.querySelector(%s))`, selector)
+	p.run(`document.querySelector(%s).click()`, selector)
+}
+
+// onEachPage runs a script before those of each page that is opened from now on.
+func (p *tab) onEachPage(script string) {
+	p.t.Helper()
+	p.command(func(ctx context.Context) error {
+		_, err := chromedp.Call(ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: script})
+		return err
+	})
 }
 
 // media makes the page believe that the user prefers something, such as ("prefers-color-scheme", "dark").

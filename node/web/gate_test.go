@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"fmt"
 	"io"
 	"net"
 	"net/http"
@@ -9,6 +10,10 @@ import (
 	"net/url"
 	"sync"
 	"testing"
+	"time"
+
+	"parley/bus"
+	"parley/node/wire"
 
 	"parley/node/nodetest"
 )
@@ -61,7 +66,7 @@ func (g *gate) to(n *nodetest.Node) {
 	g.target = n.Addr
 }
 
-// silence swallows nothing and ends nothing: bytes just don't arrive any more.
+// silence lets the node hear the client, but nothing the other way, and ends nothing.
 func (g *gate) silence() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -118,7 +123,10 @@ func (g *gate) serve(from net.Conn) {
 		defer g.mu.Unlock()
 		delete(g.conns, from)
 	}()
-	g.wg.Go(func() { g.pass(to, from, ended); end() })
+	g.wg.Go(func() {
+		defer end()
+		io.Copy(to, from)
+	})
 	g.pass(from, to, ended)
 }
 
@@ -175,4 +183,21 @@ func blockUpgrades(t *testing.T, n *nodetest.Node) string {
 		transport.CloseIdleConnections()
 	})
 	return s.URL
+}
+
+// flood says messages in a room, so many a second.
+func flood(b bus.Bus, room string, messages, perSecond int) {
+	const batch = 10
+	tick := time.NewTicker(time.Second * batch / time.Duration(perSecond))
+	defer tick.Stop()
+	var done sync.WaitGroup
+	defer done.Wait()
+	for i := range messages {
+		if i%batch == 0 {
+			<-tick.C
+		}
+		said := wire.Said{Room: room, From: person(fmt.Sprint("Bot ", i%7)), Text: fmt.Sprint("flood ", i), At: time.Now().UnixMilli()}
+		done.Add(1)
+		b.Publish(room, bus.Draft{Body: said.Body()}, func(bus.ID, error) { done.Done() })
+	}
 }

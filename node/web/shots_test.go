@@ -47,7 +47,9 @@ func tell(t *testing.T, b bus.Bus, room string, lines []line) {
 	}
 }
 
-func person(name string) wire.Member { return wire.Member{ID: fmt.Sprintf("guest-%x", name), Name: name} }
+func person(name string) wire.Member {
+	return wire.Member{ID: fmt.Sprintf("guest-%x", name), Name: name}
+}
 
 // enter makes people members of a room.
 func enter(t *testing.T, n *nodetest.Node, room string, names ...string) []*nodetest.Peer {
@@ -71,7 +73,7 @@ func TestLooks(t *testing.T) {
 	tell(t, n.Bus, "lobby", talk[:3])
 	peers := enter(t, n, "design", "Mira Okafor", "Jonas", "شيرين", "Tomás")
 
-	p := openPage(t, n, "design", "Ada")
+	p := openPage(t, n.HTTP(""), "design", "Ada")
 	p.run(`localStorage.setItem("parley-page:rooms", JSON.stringify(["lobby", "design", "on-call", "Café ☕"]))`)
 	p.run(`localStorage.setItem("parley-page:read:lobby", JSON.stringify("0-1"))`)
 	p.size(1280, 800)

@@ -89,7 +89,7 @@ function toggleDrawer(name) {
   if (getComputedStyle($(name)).position !== "fixed") return; // there is room for it beside the messages
   $("scrim").hidden = false;
   $("main").inert = true;
-  $(name).querySelector("a, button, li")?.focus();
+  ($(name).querySelector("a") ?? $(name)).focus();
 }
 
 function closeDrawer() {
@@ -127,5 +127,5 @@ addEventListener("keydown", (event) => {
   event.preventDefault();
 });
 
-for (const name of kept.get("rooms") ?? []) if (typeof name === "string" && name && !roomProblem(name)) join(name);
+for (const name of [kept.get("rooms") ?? []].flat()) if (name && typeof name === "string" && !roomProblem(name)) join(name);
 open(roomInAddress() ?? conversations.keys().next().value ?? "lobby", { push: false });

@@ -3,7 +3,10 @@ import { $, byteLength, el, kept } from "./dom.js";
 import { avatar, nameElement } from "./people.js";
 
 /** The name that was chosen in this browser, if one was. */
-export const chosenName = () => kept.get("name") ?? undefined;
+export function chosenName() {
+  const name = kept.get("name");
+  return typeof name === "string" ? name : undefined;
+}
 
 export class Profile {
   #chat;

@@ -1,0 +1,143 @@
+package web_test
+
+import (
+	"testing"
+)
+
+func TestClientWaitsAsLongAsItIsTold(t *testing.T) {
+	f := newFake(t, func(r request, _ int) []string {
+		if r.Op == "join" {
+			return []string{`{"op":"bye","code":1012,"reason":"the node restarts","retry_after":60000}`, "close"}
+		}
+		return nil
+	})
+	p := newTab(t)
+	p.open(blankPage(t))
+	p.connect(f.URL, f.URL)
+	p.run(`chat.on("state", (s) => { if (s.state === "waiting") window.wait = s.retryAt - Date.now() })`)
+	p.until(`window.wait`)
+	if wait := js[float64](p, `wait`); wait < 60_000 || wait > 62_000 {
+		t.Errorf("the client waits for %v ms, was told 60000", wait)
+	}
+}
+
+func TestClientWaitsLongerEachTime(t *testing.T) {
+	p := newTab(t)
+	p.open(blankPage(t))
+	n := newFake(t, func(request, int) []string { return nil })
+	p.run(`
+		const { Parley } = await import(%s);
+		window.waits = [];
+		const chat = new Parley("ws://127.0.0.1:1"); // where nobody answers
+		chat.on("state", (s) => {
+			if (s.state !== "waiting") return;
+			waits.push(s.retryAt - Date.now());
+			if (waits.length < 9) chat.reconnect();
+		});
+	`, n.URL+"/parley.js")
+	p.until(`waits.length === 9`)
+	for i, wait := range js[[]float64](p, `waits`) {
+		most := min(30_000, 500*float64(int(1)<<i))
+		if wait < most/2-20 || wait > most {
+			t.Errorf("attempt %d waits for %v ms, want between %v and %v", i, wait, most/2, most)
+		}
+	}
+}
+
+func TestClientRepeatsWhatCouldNotBeDoneInOrder(t *testing.T) {
+	f := newFake(t, func(r request, nth int) []string {
+		switch {
+		case r.Op != "send":
+			return nil
+		case nth == 0:
+			return []string{`{"op":"error","req":%REQ%,"code":"unavailable","message":"the bus is away","retry_after":20}`}
+		case nth == 1:
+			return []string{`{"op":"error","req":%REQ%,"code":"rate_limited","message":"slowly","retry_after":20}`}
+		case r.Text == "bad":
+			return []string{`{"op":"error","req":%REQ%,"code":"forbidden","message":"not here"}`}
+		}
+		return []string{`{"op":"ok","req":%REQ%,"id":"6-0"}`}
+	})
+	p := newTab(t)
+	p.open(blankPage(t))
+	p.connect(f.URL, f.URL)
+	p.run(`room.send("good"); room.send("bad"); room.send("better")`)
+	p.until(`log.includes("better: sent")`)
+	texts, keys := f.sends()
+	wantTexts(t, texts, "good", "good", "good", "bad", "better")
+	if keys[0] != keys[1] || keys[1] != keys[2] || keys[3] == keys[2] {
+		t.Errorf("the keys are %q, want one for each message", keys)
+	}
+	wantTexts(t, js[[]string](p, `log.filter((line) => typeof line === "string" && line.includes(": "))`),
+		"good: pending", "bad: pending", "better: pending", "good: unconfirmed", "good: sent", "bad: failed", "better: sent")
+	if got := js[string](p, `room.outgoing.map(({ text, error }) => text + " " + error.code).join()`); got != "bad forbidden" {
+		t.Errorf("what is left is %q", got)
+	}
+	p.run(`room.discard(room.outgoing[0].key)`)
+	p.until(`room.outgoing.length === 0`)
+}
+
+func TestClientDropsRepeats(t *testing.T) {
+	message := func(id, text, key string) string {
+		return `{"op":"message","room":"design","id":"` + id + `","from":{"id":"u"},"text":"` + text + `","key":"` + key + `","at":1}`
+	}
+	f := newFake(t, func(r request, nth int) []string {
+		if r.Op != "send" {
+			return nil
+		}
+		return []string{
+			message("9-1", "one", "k1"),
+			message("9-1", "one", "k1"),  // the same id
+			message("8-5", "zero", "k0"), // an older one
+			message("10-0", "one", "k1"), // the same key, of the same sender
+			message("10-1", "two", "k2"), // 10 comes after 9
+			`{"op":"gap","room":"design","after":"10-1"}`,
+			message("9-9", "three", "k3"), // after a gap the order starts anew
+			`{"op":"ok","req":%REQ%,"id":"11-0"}`,
+		}
+	})
+	p := newTab(t)
+	p.open(blankPage(t))
+	p.connect(f.URL, f.URL)
+	p.run(`await room.send("go")`)
+	wantTexts(t, js[[]string](p, `texts`), "one", "two", "three")
+	p.until(`log.includes("gap")`)
+}
+
+func TestWhatIsTooOldIsNotRepeatedUnasked(t *testing.T) {
+	f := newFake(t, func(r request, _ int) []string {
+		if r.Op == "send" {
+			return []string{`{"op":"ok","req":%REQ%,"id":"6-0"}`}
+		}
+		return nil
+	})
+	p := newTab(t)
+	p.open(blankPage(t))
+	p.run(`sessionStorage.setItem("parley:" + new URL(%s).host + ":out:design:k", JSON.stringify(
+		{ n: 1, key: "k", text: "old", at: 1, tried: Date.now() - 11 * 60000, state: "unconfirmed" }))`, f.URL)
+	p.connect(f.URL, f.URL)
+	p.until(`room.live && room.outgoing[0]?.error?.code === "expired"`)
+	p.run(`await room.send("new")`)
+	texts, _ := f.sends()
+	wantTexts(t, texts, "new")
+	p.run(`room.retry("k")`)
+	p.until(`log.includes("old: sent")`)
+	_, keys := f.sends()
+	if keys[1] != "k" {
+		t.Errorf("it was sent with the key %q, want its own", keys[1])
+	}
+}
+
+func TestWhatWouldEndTheConnectionIsNotSent(t *testing.T) {
+	f := newFake(t, func(request, int) []string { return nil })
+	p := newTab(t)
+	p.open(blankPage(t))
+	p.connect(f.URL, f.URL)
+	p.until(`room.live`)
+	if code := js[string](p, `room.send("☃".repeat(30000)).catch(({ code }) => code)`); code != "too_large" {
+		t.Errorf("a frame over the limit is refused with %q", code)
+	}
+	if texts, _ := f.sends(); len(texts) != 0 {
+		t.Errorf("%d messages were sent", len(texts))
+	}
+}
