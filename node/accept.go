@@ -155,11 +155,18 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 		return nil, nil, err
 	}
 	nc.SetDeadline(time.Time{})
-	u.conn = newConn(nc, u.srv.cfg.QueueBytes, u.srv.cfg.StallTimeout)
+	u.conn = u.srv.newConn(nc)
+	early, _ := brw.Reader.Peek(brw.Reader.Buffered())
 	var r io.Reader = u.conn
-	if n := brw.Reader.Buffered(); n > 0 {
-		early, _ := brw.Reader.Peek(n)
+	switch {
+	case u.conn.turns:
+		u.conn.begun = append(u.conn.begun, early...)
+	case len(early) > 0:
 		r = io.MultiReader(bytes.NewReader(bytes.Clone(early)), u.conn)
 	}
-	return u.conn, bufio.NewReadWriter(bufio.NewReaderSize(r, readBuffer), bufio.NewWriterSize(u.conn, writeBuffer)), nil
+	size := readBuffer
+	if u.conn.turns {
+		size = 16 // the message at hand is in memory: this only takes its headers
+	}
+	return u.conn, bufio.NewReadWriter(bufio.NewReaderSize(r, size), bufio.NewWriterSize(u.conn, writeBuffer)), nil
 }

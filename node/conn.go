@@ -2,6 +2,7 @@ package node
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -24,23 +25,31 @@ var errSilent = errors.New("the client does not answer")
 // and by the WebSocket library, passes through put, in whole frames, so there is one order and no half-written frame.
 //
 // Nobody who writes ever waits: what the socket does not take at once is queued, and a goroutine that lives until the
-// queue is empty writes it. All methods may be called concurrently except Read.
+// queue is empty writes it. All methods may be called concurrently except Read, and those of the reader in turn.go.
 type conn struct {
 	net.Conn               // static
-	fd       int           // static; the socket, or -1 where only Conn may write to it (TLS)
+	fd       int           // static; the socket, or -1 where only Conn may use it (TLS)
 	limit    int           // static; bytes that may wait
 	stall    time.Duration // static
 
 	lastRead atomic.Int64 // Unix nanoseconds of the last bytes that came
+
+	// Owned by the reader, where it reads by turns.
+	turns bool   // static
+	begun []byte // what has come of a message, and what is behind the one at hand
+	given []byte // the message at hand: what Read reads
 
 	mu        sync.Mutex
 	queue     []byte        // guarded by mu; what waits behind the drainer's
 	taken     int           // guarded by mu; bytes that the drainer holds
 	draining  bool          // guarded by mu; while true only drain writes to the socket
 	finishing bool          // guarded by mu; the last frame is queued, nothing may follow it
+	hangUp    bool          // guarded by mu; drain ends the connection when it is done
 	lingering bool          // guarded by mu; Close was called, drain closes when it is done
-	closed    bool          // guarded by mu
+	dead      bool          // guarded by mu; nothing is written any more
+	closed    bool          // guarded by mu; the descriptor may be somebody else's
 	cause     error         // guarded by mu; why the node ended it
+	expires   time.Time     // guarded by mu; when the sweep aborts it, zero for never
 	freed     chan struct{} // guarded by mu; made by who waits for space, closed when there may be some
 }
 
@@ -50,8 +59,15 @@ func newConn(nc net.Conn, limit int, stall time.Duration) *conn {
 	return c
 }
 
-// Read notes that the peer lives.
+// Read reads from the socket, and notes that the peer lives; where the reader reads by turns, from the message at hand.
 func (c *conn) Read(p []byte) (int, error) {
+	if c.turns {
+		n := copy(p, c.given)
+		if c.given = c.given[n:]; n == 0 {
+			return 0, io.ErrUnexpectedEOF // improper, and so the end
+		}
+		return n, nil
+	}
 	n, err := c.Conn.Read(p)
 	if n > 0 {
 		c.lastRead.Store(time.Now().UnixNano())
@@ -100,7 +116,7 @@ func (c *conn) putLocked(b []byte) {
 }
 
 // deadLocked reports that nothing can be said any more; what is put is dropped.
-func (c *conn) deadLocked() bool { return c.closed || c.finishing }
+func (c *conn) deadLocked() bool { return c.dead || c.finishing }
 
 func (c *conn) waitingLocked() int { return len(c.queue) + c.taken }
 
@@ -109,14 +125,15 @@ func (c *conn) drain() {
 	const chunk = 32 << 10 // a deadline's worth: progress within it counts
 	for {
 		c.mu.Lock()
-		if c.closed || len(c.queue) == 0 {
+		if c.dead || len(c.queue) == 0 {
 			c.draining = false
-			linger := c.lingering
 			c.freeLocked()
-			c.mu.Unlock()
-			if linger {
-				c.abort(nil)
+			if c.lingering {
+				c.closeLocked()
+			} else if c.hangUp {
+				c.abortLocked()
 			}
+			c.mu.Unlock()
 			return
 		}
 		out := c.queue
@@ -161,6 +178,22 @@ func (c *conn) freeLocked() {
 	}
 }
 
+// hasSpace reports whether waitForSpace would return at once.
+func (c *conn) hasSpace() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hasSpaceLocked()
+}
+
+func (c *conn) hasSpaceLocked() bool { return c.deadLocked() || c.waitingLocked() <= c.limit/2 }
+
+// isDead reports that nothing can be said any more.
+func (c *conn) isDead() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.deadLocked()
+}
+
 // waitForSpace returns once at most half of the queue's limit waits. It reports false if the connection has ended.
 func (c *conn) waitForSpace() bool {
 	for {
@@ -182,50 +215,94 @@ func (c *conn) waitForSpace() bool {
 	}
 }
 
-// finish puts the last frames, a close among them, and gives the peer closeWait to answer: reading fails after that.
-func (c *conn) finish(b []byte, cause error) {
+// finish puts the last frames, and gives the peer closeWait to answer the close among them. Where there is none to answer, it
+// hangs up once they have left.
+func (c *conn) finish(b []byte, cause error, hangUp bool) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	if c.deadLocked() {
-		c.mu.Unlock()
 		return
 	}
 	c.putLocked(b)
-	c.finishing = true
+	c.finishing, c.hangUp = true, hangUp
 	c.cause = cause
+	c.expires = time.Now().Add(closeWait)
 	c.freeLocked()
-	c.mu.Unlock()
-	c.Conn.SetReadDeadline(time.Now().Add(closeWait))
+	if hangUp && !c.draining {
+		c.abortLocked()
+	}
 }
 
-// Close ends the connection once what is queued has left.
+// Close ends the connection, once what is queued has left. The reader calls it, last of all.
 func (c *conn) Close() error {
 	c.mu.Lock()
-	if c.draining && !c.closed {
+	defer c.mu.Unlock()
+	if c.draining && !c.dead {
 		c.lingering = true
 		c.freeLocked()
-		c.mu.Unlock()
 		c.Conn.SetWriteDeadline(time.Now().Add(min(closeWait, c.stall)))
-		c.Conn.SetReadDeadline(time.Now())
 		return nil
 	}
-	c.mu.Unlock()
-	return c.abort(nil)
+	return c.closeLocked()
 }
 
-// abort ends the connection at once. Reading from it fails; the cause is kept if it is the first.
-func (c *conn) abort(cause error) error {
+func (c *conn) closeLocked() error {
+	c.dead, c.closed = true, true // under mu: nobody may use a descriptor that is somebody else's by now
+	c.queue = nil
+	c.freeLocked()
+	return c.Conn.Close()
+}
+
+// abort ends the connection at once: the reader finds that it has ended. The first cause is kept.
+func (c *conn) abort(cause error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed {
-		return nil
+	if c.dead {
+		return
 	}
-	c.closed = true
 	if c.cause == nil {
 		c.cause = cause
 	}
-	c.queue, c.taken = nil, 0
+	c.abortLocked()
+}
+
+func (c *conn) abortLocked() {
+	c.dead = true
+	c.queue = nil
 	c.freeLocked()
-	return c.Conn.Close() // under mu: nobody may write to a descriptor that is somebody else's by now
+	if !shutdownNow(c.fd) {
+		c.closeLocked()
+	}
+}
+
+// abortIfExpired ends a connection whose time is over: it does not answer a close, or not finish what it began to say.
+func (c *conn) abortIfExpired(now time.Time) {
+	c.mu.Lock()
+	expired := !c.expires.IsZero() && now.After(c.expires)
+	c.mu.Unlock()
+	if expired {
+		c.abort(errSilent)
+	}
+}
+
+// expireIn has the sweep abort the connection.
+func (c *conn) expireIn(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.expires = time.Now().Add(d)
+}
+
+// expect gives the client that long to finish what it began to say; zero takes that back.
+func (c *conn) expect(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.finishing:
+	case d == 0:
+		c.expires = time.Time{}
+	case c.expires.IsZero():
+		c.expires = time.Now().Add(d)
+	}
 }
 
 // why is the reason for which the node ended the connection, nil if it did not.

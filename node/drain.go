@@ -3,6 +3,7 @@ package node
 import (
 	"context"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"parley/node/wire"
@@ -31,35 +32,56 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		sess.conn.abort(&closing{code: wire.StatusRestart})
 	}
 	s.sessionsMu.Unlock()
+	<-s.none() // an ended session is gone soon
 	s.cancel()
 	s.wg.Wait()
 	s.closeRooms()
 	s.flushers.stop()
+	if s.lot != nil {
+		s.lot.close()
+	}
 	return err
+}
+
+// none gives a channel that is closed once there are no sessions. Only Shutdown uses it.
+func (s *Server) none() <-chan struct{} {
+	s.sessionsMu.Lock()
+	defer s.sessionsMu.Unlock()
+	if s.empty == nil {
+		s.empty = make(chan struct{})
+	}
+	if len(s.sessions) == 0 {
+		s.emptyLocked()
+	}
+	return s.empty
+}
+
+// emptyLocked notes that the last session has ended.
+func (s *Server) emptyLocked() {
+	if s.empty == nil {
+		return
+	}
+	select {
+	case <-s.empty:
+	default:
+		close(s.empty)
+	}
 }
 
 // sayGoodbyes ends all sessions, spread over Config.Drain, and waits for them to be gone.
 func (s *Server) sayGoodbyes(ctx context.Context) error {
+	empty := s.none()
 	s.sessionsMu.Lock()
-	left := append([]*session(nil), s.sessions...)
-	var empty chan struct{}
-	if len(left) > 0 {
-		empty = make(chan struct{})
-		s.empty = empty
-	}
+	left := slices.Clone(s.sessions)
 	s.sessionsMu.Unlock()
-	if empty == nil {
-		return nil
-	}
 	rand.Shuffle(len(left), func(i, j int) { left[i], left[j] = left[j], left[i] })
 
 	tick := time.NewTicker(drainTick)
 	defer tick.Stop()
-	began, total, said := time.Now(), len(left), 0
-	for said < total {
-		share := total
+	for began, said := time.Now(), 0; ; {
+		share := len(left)
 		if d := s.cfg.Drain; d > 0 {
-			share = min(total, 1+int(float64(total)*float64(time.Since(began))/float64(d)))
+			share = min(share, 1+int(float64(share)*float64(time.Since(began))/float64(d)))
 		}
 		for ; said < share; said++ {
 			left[said].goodbye()
@@ -71,12 +93,6 @@ func (s *Server) sayGoodbyes(ctx context.Context) error {
 			return ctx.Err()
 		case <-tick.C:
 		}
-	}
-	select {
-	case <-empty:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 }
 

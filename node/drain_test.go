@@ -83,46 +83,50 @@ func (b slowBus) Publish(room string, d bus.Draft, done func(bus.ID, error)) {
 }
 
 func TestADrainFinishesWhatWasSent(t *testing.T) {
-	hold := make(chan struct{})
-	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Bus = slowBus{cfg.Bus, hold} })
-	p := nodetest.Dial(t, c.Nodes[0].URL("/"))
-	watcher := nodetest.Dial(t, c.Nodes[0].URL("/"))
-	watcher.Join("lobby")
-	p.Join("elsewhere")
-	p.Join("lobby")
-	p.Say(`{"op":"signal","req":"s","room":"elsewhere","kind":"k"}`)
-	p.Say(`{"op":"send","req":"m","room":"lobby","text":"the last","key":"k"}`)
-	watcher.Until("message")
-	stopped := make(chan error, 1)
-	go func() { stopped <- c.Nodes[0].Stop(context.Background()) }()
-	watcher.WantClose(wire.StatusRestart)
-	close(hold)
-	answered := false
-	for {
-		f := p.Next()
-		if f.Op == "ok" && string(f.Req) == `"m"` {
-			answered = true
+	eachWay(t, func(t *testing.T, start starter) {
+		hold := make(chan struct{})
+		c := start(t, 1, func(cfg *node.Config) { cfg.Bus = slowBus{cfg.Bus, hold} })
+		p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		watcher := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		watcher.Join("lobby")
+		p.Join("elsewhere")
+		p.Join("lobby")
+		p.Say(`{"op":"signal","req":"s","room":"elsewhere","kind":"k"}`)
+		p.Say(`{"op":"send","req":"m","room":"lobby","text":"the last","key":"k"}`)
+		watcher.Until("message")
+		stopped := make(chan error, 1)
+		go func() { stopped <- c.Nodes[0].Stop(context.Background()) }()
+		watcher.WantClose(wire.StatusRestart)
+		close(hold)
+		answered := false
+		for {
+			f := p.Next()
+			if f.Op == "ok" && string(f.Req) == `"m"` {
+				answered = true
+			}
+			if f.Op == "bye" {
+				break
+			}
 		}
-		if f.Op == "bye" {
-			break
+		if !answered {
+			t.Error("the goodbye came before the answer to a send")
 		}
-	}
-	if !answered {
-		t.Error("the goodbye came before the answer to a send")
-	}
-	p.WantClose(wire.StatusRestart)
-	if err := <-stopped; err != nil {
-		t.Error(err)
-	}
+		p.WantClose(wire.StatusRestart)
+		if err := <-stopped; err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 func TestAShutdownThatTakesTooLongCutsOff(t *testing.T) {
-	c := nodetest.Start(t, 1)
-	p := nodetest.Dial(t, c.Nodes[0].URL("/"))
-	ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-	defer cancel()
-	if err := c.Nodes[0].Stop(ctx); err != context.DeadlineExceeded { // the peer answers no close
-		t.Errorf("got %v", err)
-	}
-	p.WantClose(wire.StatusRestart)
+	eachWay(t, func(t *testing.T, start starter) {
+		c := start(t, 1)
+		p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		defer cancel()
+		if err := c.Nodes[0].Stop(ctx); err != context.DeadlineExceeded { // the peer answers no close
+			t.Errorf("got %v", err)
+		}
+		p.WantClose(wire.StatusRestart)
+	})
 }

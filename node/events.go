@@ -2,7 +2,6 @@ package node
 
 import (
 	"bytes"
-	"io"
 	"net/http"
 
 	"parley/bus/id"
@@ -37,7 +36,7 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if err != nil {
 		return wire.Errorf(wire.Unsupported, "event streams need HTTP/1.1")
 	}
-	sess := s.newSession(sse, newConn(nc, s.cfg.QueueBytes, s.cfg.StallTimeout), "")
+	sess := s.newSession(sse, s.newConn(nc), "")
 	sess.user, sess.token = user, session
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
@@ -53,13 +52,4 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) *wire.Error {
 		return sess.join(&req)
 	})
 	return nil
-}
-
-// listen waits for the client of an event stream to go.
-func (s *session) listen() {
-	_, err := io.Copy(io.Discard, s.conn)
-	if err == nil {
-		err = io.EOF
-	}
-	s.over(err)
 }

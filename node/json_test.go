@@ -60,92 +60,98 @@ func TestWelcomeComesFirstAndHelloMakesTheSameGuestOnAnyNode(t *testing.T) {
 }
 
 func TestBadRequestsAreAnsweredAndTheConnectionGoesOn(t *testing.T) {
-	c := nodetest.Start(t, 1)
-	p := nodetest.Dial(t, c.Nodes[0].URL("/"))
-	p.Join("lobby")
-	for _, tc := range []struct {
-		say  string
-		code wire.Code
-	}{
-		{`hello`, wire.BadRequest},
-		{`[]`, wire.BadRequest},
-		{`{"op":"dance","req":7}`, wire.Unsupported},
-		{`{"op":7,"req":7}`, wire.BadRequest},
-		{`{"req":7}`, wire.BadRequest},
-		{`{"op":"join","req":7}`, wire.BadRequest},
-		{`{"op":"join","req":7,"room":""}`, wire.BadRequest},
-		{`{"op":"join","req":7,"room":"` + strings.Repeat("r", 129) + `"}`, wire.BadRequest},
-		{`{"op":"join","req":7,"room":"a\u0007"}`, wire.BadRequest},
-		{`{"op":"join","req":7,"room":"r","since":"yesterday"}`, wire.BadRequest},
-		{`{"op":"history","req":7,"room":"r","before":"1"}`, wire.BadRequest},
-		{`{"op":"send","req":7,"room":"lobby"}`, wire.BadRequest},
-		{`{"op":"send","req":7,"room":"lobby","text":7}`, wire.BadRequest},
-		{`{"op":"send","req":7,"room":"elsewhere","text":"x"}`, wire.NotJoined},
-		{`{"op":"signal","req":7,"room":"elsewhere","kind":"typing"}`, wire.NotJoined},
-		{`{"op":"send","req":7,"room":"lobby","text":"` + strings.Repeat("a", 4097) + `"}`, wire.TooLarge},
-		{`{"op":"send","req":7,"room":"lobby","text":"x","data":` + strings.Repeat("[", 40) + strings.Repeat("]", 40) + `}`, wire.BadRequest},
-	} {
-		p.Say("%s", tc.say)
-		for {
-			f := p.Next()
-			if f.Op == "presence" {
-				continue
+	eachWay(t, func(t *testing.T, start starter) {
+		c := start(t, 1)
+		p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		p.Join("lobby")
+		for _, tc := range []struct {
+			say  string
+			code wire.Code
+		}{
+			{`hello`, wire.BadRequest},
+			{`[]`, wire.BadRequest},
+			{`{"op":"dance","req":7}`, wire.Unsupported},
+			{`{"op":7,"req":7}`, wire.BadRequest},
+			{`{"req":7}`, wire.BadRequest},
+			{`{"op":"join","req":7}`, wire.BadRequest},
+			{`{"op":"join","req":7,"room":""}`, wire.BadRequest},
+			{`{"op":"join","req":7,"room":"` + strings.Repeat("r", 129) + `"}`, wire.BadRequest},
+			{`{"op":"join","req":7,"room":"a\u0007"}`, wire.BadRequest},
+			{`{"op":"join","req":7,"room":"r","since":"yesterday"}`, wire.BadRequest},
+			{`{"op":"history","req":7,"room":"r","before":"1"}`, wire.BadRequest},
+			{`{"op":"send","req":7,"room":"lobby"}`, wire.BadRequest},
+			{`{"op":"send","req":7,"room":"lobby","text":7}`, wire.BadRequest},
+			{`{"op":"send","req":7,"room":"elsewhere","text":"x"}`, wire.NotJoined},
+			{`{"op":"signal","req":7,"room":"elsewhere","kind":"typing"}`, wire.NotJoined},
+			{`{"op":"send","req":7,"room":"lobby","text":"` + strings.Repeat("a", 4097) + `"}`, wire.TooLarge},
+			{`{"op":"send","req":7,"room":"lobby","text":"x","data":` + strings.Repeat("[", 40) + strings.Repeat("]", 40) + `}`, wire.BadRequest},
+		} {
+			p.Say("%s", tc.say)
+			for {
+				f := p.Next()
+				if f.Op == "presence" {
+					continue
+				}
+				if f.Op != "error" || f.Code != tc.code {
+					t.Errorf("%.60s: got %s, want %s", tc.say, nodetest.Show(f), tc.code)
+				}
+				if strings.Contains(tc.say, `"req":7`) != (string(f.Req) == "7") {
+					t.Errorf("%.60s: the answer is not tied to the request: %s", tc.say, nodetest.Show(f))
+				}
+				if f.Message == "" {
+					t.Errorf("%.60s: the error does not say what is wrong", tc.say)
+				}
+				break
 			}
-			if f.Op != "error" || f.Code != tc.code {
-				t.Errorf("%.60s: got %s, want %s", tc.say, nodetest.Show(f), tc.code)
-			}
-			if strings.Contains(tc.say, `"req":7`) != (string(f.Req) == "7") {
-				t.Errorf("%.60s: the answer is not tied to the request: %s", tc.say, nodetest.Show(f))
-			}
-			if f.Message == "" {
-				t.Errorf("%.60s: the error does not say what is wrong", tc.say)
-			}
-			break
 		}
-	}
-	p.Say(`{"op":"ping","req":"still here","unknown":true}`)
-	if f := p.Until("ok"); string(f.Req) != `"still here"` {
-		t.Errorf("got %s", nodetest.Show(f))
-	}
+		p.Say(`{"op":"ping","req":"still here","unknown":true}`)
+		if f := p.Until("ok"); string(f.Req) != `"still here"` {
+			t.Errorf("got %s", nodetest.Show(f))
+		}
+	})
 }
 
 func TestFramesThatAreNoTextCloseJSONToo(t *testing.T) {
-	c := nodetest.Start(t, 1)
-	for _, tc := range []struct {
-		kind websocket.MessageType
-		body string
-		code int
-	}{
-		{websocket.MessageText, "{\"op\":\"\xff\"}", wire.StatusNotUTF8},
-		{websocket.MessageBinary, `{"op":"ping"}`, wire.StatusUnsupported},
-		{websocket.MessageText, strings.Repeat(" ", 64<<10+1), wire.StatusTooBig},
-	} {
-		p := nodetest.Dial(t, c.Nodes[0].URL("/"))
-		p.Write(tc.kind, []byte(tc.body))
-		p.WantClose(tc.code)
-	}
+	eachWay(t, func(t *testing.T, start starter) {
+		c := start(t, 1)
+		for _, tc := range []struct {
+			kind websocket.MessageType
+			body string
+			code int
+		}{
+			{websocket.MessageText, "{\"op\":\"\xff\"}", wire.StatusNotUTF8},
+			{websocket.MessageBinary, `{"op":"ping"}`, wire.StatusUnsupported},
+			{websocket.MessageText, strings.Repeat(" ", 64<<10+1), wire.StatusTooBig},
+		} {
+			p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+			p.Write(tc.kind, []byte(tc.body))
+			p.WantClose(tc.code)
+		}
+	})
 }
 
 func TestSendIsAnsweredBeforeTheMessageItCaused(t *testing.T) {
-	c := nodetest.Start(t, 2)
-	a := nodetest.Dial(t, c.Nodes[0].URL("/"))
-	b := nodetest.Dial(t, c.Nodes[1].URL("/"))
-	a.Join("lobby")
-	b.Join("lobby")
-	last := id.ID{}
-	for i := range 100 {
-		a.Say(`{"op":"send","req":%d,"room":"lobby","text":"t%d","data":{"n":[%d]},"key":"k%d"}`, i, i, i, i)
-		ok := a.Until("ok")
-		m := a.Until("message")
-		if string(ok.Req) != fmt.Sprint(i) || ok.ID != m.ID || m.Key != fmt.Sprintf("k%d", i) || !last.Less(m.ID) {
-			t.Fatalf("%d: %s then %s", i, nodetest.Show(ok), nodetest.Show(m))
+	eachWay(t, func(t *testing.T, start starter) {
+		c := start(t, 2)
+		a := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		b := nodetest.Dial(t, c.Nodes[1].URL("/"))
+		a.Join("lobby")
+		b.Join("lobby")
+		last := id.ID{}
+		for i := range 100 {
+			a.Say(`{"op":"send","req":%d,"room":"lobby","text":"t%d","data":{"n":[%d]},"key":"k%d"}`, i, i, i, i)
+			ok := a.Until("ok")
+			m := a.Until("message")
+			if string(ok.Req) != fmt.Sprint(i) || ok.ID != m.ID || m.Key != fmt.Sprintf("k%d", i) || !last.Less(m.ID) {
+				t.Fatalf("%d: %s then %s", i, nodetest.Show(ok), nodetest.Show(m))
+			}
+			last = m.ID
+			o := b.Until("message")
+			if o.ID != m.ID || o.From != m.From || string(o.Data) != fmt.Sprintf(`{"n":[%d]}`, i) {
+				t.Fatalf("the other got %s", nodetest.Show(o))
+			}
 		}
-		last = m.ID
-		o := b.Until("message")
-		if o.ID != m.ID || o.From != m.From || string(o.Data) != fmt.Sprintf(`{"n":[%d]}`, i) {
-			t.Fatalf("the other got %s", nodetest.Show(o))
-		}
-	}
+	})
 }
 
 func TestRepeatingASendOverAnotherNodeYieldsOneMessage(t *testing.T) {

@@ -32,20 +32,22 @@ func settled(t *testing.T, url, room string, others ...*nodetest.Peer) *nodetest
 }
 
 func TestPlainTextIsPassedOnToEveryoneElseOverAllNodes(t *testing.T) {
-	c := nodetest.Start(t, 2)
-	a := settled(t, c.Nodes[0].URL("/"), "lobby")
-	b := settled(t, c.Nodes[1].URL("/"), "lobby", a)
-	d := settled(t, c.Nodes[1].URL("/ws"), "lobby", a, b)
-	a.Say("hello")
-	for _, p := range []*nodetest.Peer{b, d} {
-		if got := p.Read(); got != "hello" {
-			t.Errorf("got %q, want hello", got)
+	eachWay(t, func(t *testing.T, start starter) {
+		c := start(t, 2)
+		a := settled(t, c.Nodes[0].URL("/"), "lobby")
+		b := settled(t, c.Nodes[1].URL("/"), "lobby", a)
+		d := settled(t, c.Nodes[1].URL("/ws"), "lobby", a, b)
+		a.Say("hello")
+		for _, p := range []*nodetest.Peer{b, d} {
+			if got := p.Read(); got != "hello" {
+				t.Errorf("got %q, want hello", got)
+			}
 		}
-	}
-	b.Say("hello yourself")
-	if got := a.Read(); got != "hello yourself" { // its own hello did not come back
-		t.Errorf("got %q, want hello yourself", got)
-	}
+		b.Say("hello yourself")
+		if got := a.Read(); got != "hello yourself" { // its own hello did not come back
+			t.Errorf("got %q, want hello yourself", got)
+		}
+	})
 }
 
 func TestPlainTextRoomsAreApart(t *testing.T) {
@@ -78,39 +80,41 @@ func TestPlainTextAndJSONMeet(t *testing.T) {
 }
 
 func TestWhatPlainTextCannotSayClosesItAndNobodyElse(t *testing.T) {
-	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Grace = 1 })
-	url := c.Nodes[0].URL("/")
-	other := settled(t, url, "lobby")
-	for _, tc := range []struct {
-		name string
-		kind websocket.MessageType
-		body string
-		code int
-	}{
-		{"text that is not UTF-8", websocket.MessageText, "a\xff", wire.StatusNotUTF8},
-		{"a binary message", websocket.MessageBinary, "a", wire.StatusUnsupported},
-		{"a text over the limit", websocket.MessageText, strings.Repeat("a", 4<<10+1), wire.StatusTooBig},
-		{"a frame over the limit", websocket.MessageText, strings.Repeat("a", 64<<10+1), wire.StatusTooBig},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			p := settled(t, url, "lobby", other)
-			p.Write(tc.kind, []byte(tc.body))
-			p.WantClose(tc.code)
-			for j := nodetest.Dial(t, url); ; { // the user's grace goes by
-				joined, _ := j.Join("lobby")
-				j.Say(`{"op":"leave","room":"lobby"}`)
-				j.Until("ok")
-				if joined.Count == 2 {
-					break
+	eachWay(t, func(t *testing.T, start starter) {
+		c := start(t, 1, func(cfg *node.Config) { cfg.Grace = 1 })
+		url := c.Nodes[0].URL("/")
+		other := settled(t, url, "lobby")
+		for _, tc := range []struct {
+			name string
+			kind websocket.MessageType
+			body string
+			code int
+		}{
+			{"text that is not UTF-8", websocket.MessageText, "a\xff", wire.StatusNotUTF8},
+			{"a binary message", websocket.MessageBinary, "a", wire.StatusUnsupported},
+			{"a text over the limit", websocket.MessageText, strings.Repeat("a", 4<<10+1), wire.StatusTooBig},
+			{"a frame over the limit", websocket.MessageText, strings.Repeat("a", 64<<10+1), wire.StatusTooBig},
+		} {
+			t.Run(tc.name, func(t *testing.T) {
+				p := settled(t, url, "lobby", other)
+				p.Write(tc.kind, []byte(tc.body))
+				p.WantClose(tc.code)
+				for j := nodetest.Dial(t, url); ; { // the user's grace goes by
+					joined, _ := j.Join("lobby")
+					j.Say(`{"op":"leave","room":"lobby"}`)
+					j.Until("ok")
+					if joined.Count == 2 {
+						break
+					}
 				}
-			}
-		})
-	}
-	last := settled(t, url, "lobby", other)
-	last.Say(strings.Repeat("a", 4<<10))
-	if got := other.Read(); len(got) != 4<<10 {
-		t.Errorf("got %d bytes, want what is just within the limit", len(got))
-	}
+			})
+		}
+		last := settled(t, url, "lobby", other)
+		last.Say(strings.Repeat("a", 4<<10))
+		if got := other.Read(); len(got) != 4<<10 {
+			t.Errorf("got %d bytes, want what is just within the limit", len(got))
+		}
+	})
 }
 
 // get answers a request with its status and body.

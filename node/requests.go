@@ -198,9 +198,6 @@ func (s *session) send(req *wire.Request) *wire.Error {
 	if s.leaving.Load() {
 		return busError(bus.ErrUnavailable)
 	}
-	if !s.sends.wait(maxOpenSends, s.ended) {
-		return nil
-	}
 	s.publish(req)
 	return nil
 }
@@ -209,9 +206,6 @@ func (s *session) signal(req *wire.Request) *wire.Error {
 	m, bad := s.joined(req.Room)
 	if bad != nil {
 		return bad
-	}
-	if !s.sends.wait(maxOpenSends, s.ended) {
-		return nil
 	}
 	seq := s.sends.begin(req.Req)
 	body := wire.Signalled{

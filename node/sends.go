@@ -11,7 +11,7 @@ import (
 	"parley/node/wire"
 )
 
-// maxOpenSends is how many sends of one connection may be without an answer; the next one is not read before one has it.
+// maxOpenSends is how many sends of one connection may be without an answer; the next is not read before one has it.
 const maxOpenSends = 64
 
 // sends are those of a connection's sends that have no answer yet. The answer comes from the bus, or with the message
@@ -61,6 +61,13 @@ func (o *sends) none() bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return len(o.open) == 0
+}
+
+// full reports whether there are as many as there may be.
+func (o *sends) full() bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return len(o.open) >= maxOpenSends
 }
 
 // wait returns once fewer than n sends are open; false if done is closed first.

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -23,6 +24,7 @@ type Server struct {
 	draining atomic.Bool
 
 	flushers flushers
+	lot      *lot           // static; nil where connections have a goroutine each
 	buffers  sync.Pool      // of *sayBuffers
 	wg       sync.WaitGroup // sessions, catch-ups and the sweep
 	nextConn atomic.Uint32
@@ -34,7 +36,7 @@ type Server struct {
 	sessionsMu sync.Mutex
 	sessions   []*session    // guarded by sessionsMu
 	closed     bool          // guarded by sessionsMu; no session is admitted any more
-	empty      chan struct{} // guarded by sessionsMu; set by Shutdown, closed when the last session has ended
+	empty      chan struct{} // guarded by sessionsMu; made by Shutdown, closed when the last session has ended
 }
 
 // New makes a Server. Shutdown ends it.
@@ -47,6 +49,10 @@ func New(cfg Config) *Server {
 	s.buffers.New = func() any { return new(sayBuffers) }
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.flushers.start()
+	var err error
+	if s.lot, err = newLot(); err != nil {
+		s.cfg.Log.Warn("each connection takes a goroutine", "err", err)
+	}
 	s.wg.Go(s.sweep)
 	return s
 }
@@ -90,6 +96,13 @@ func (s *Server) Ready() error {
 	return nil
 }
 
+// newConn takes a connection over from the HTTP server.
+func (s *Server) newConn(nc net.Conn) *conn {
+	c := newConn(nc, s.cfg.QueueBytes, s.cfg.StallTimeout)
+	c.turns = s.lot != nil && c.fd >= 0
+	return c
+}
+
 // newSession makes a session, a guest's until it says hello.
 func (s *Server) newSession(c codec, nc *conn, name string) *session {
 	token := newSessionToken()
@@ -115,7 +128,7 @@ func (s *Server) admit(sess *session) bool {
 	s.sessionsMu.Lock()
 	defer s.sessionsMu.Unlock()
 	s.cfg.Observer.Connected(sess.codec.String())
-	if s.closed {
+	if s.closed || s.draining.Load() {
 		sess.place = -1
 		return false
 	}
@@ -137,9 +150,8 @@ func (s *Server) forget(sess *session) {
 	s.sessions[sess.place].place = sess.place
 	s.sessions[last] = nil
 	s.sessions = s.sessions[:last]
-	if last == 0 && s.empty != nil {
-		close(s.empty)
-		s.empty = nil
+	if last == 0 {
+		s.emptyLocked()
 	}
 }
 

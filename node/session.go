@@ -2,6 +2,7 @@ package node
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -32,6 +33,11 @@ type session struct {
 	user  User
 	token string
 	rooms []*member
+	todo  *wire.Request // what has to wait, and comes next
+	deaf  bool          // nothing that comes can be made sense of any more
+
+	// Owned by the reader; set by the lot.
+	slot, generation int32
 
 	sends   sends
 	leaving atomic.Bool   // a goodbye is on its way: nothing more is taken on
@@ -50,14 +56,24 @@ type closing struct {
 
 func (c *closing) Error() string { return fmt.Sprintf("close %d: %s", c.code, c.reason) }
 
-// serve reads and handles what the client says until the connection ends.
+// serve reads and handles what the client says until the connection ends, or can be parked.
 func (s *session) serve() {
-	if s.codec == sse {
-		s.listen()
+	var err error
+	switch {
+	case s.conn.turns:
+		s.serveTurns()
 		return
+	case s.codec == sse:
+		_, err = io.Copy(io.Discard, s.conn)
+		err = cmp.Or(err, io.EOF)
+	default:
+		for err == nil {
+			s.conn.waitForSpace()
+			s.sends.wait(maxOpenSends, s.ended)
+			err = s.readOne(true)
+		}
 	}
-	for s.readOne() {
-	}
+	s.over(err)
 }
 
 func (s *session) welcome(req json.RawMessage) wire.Welcome {
@@ -78,38 +94,40 @@ var frameBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
 // maxPooled is the largest buffer worth keeping.
 const maxPooled = 16 << 10
 
-// readOne handles one message of the client's. It reports false when the connection has ended. What a client says while
-// its answers don't fit into its queue is left in the socket.
-func (s *session) readOne() bool {
-	taking := s.conn.waitForSpace()
+// readOne handles one message of the client's. It answers the error with which the connection has ended, or errWouldWait. What
+// a client says while the answers don't fit into its queue is not read, so there is space.
+func (s *session) readOne(mayWait bool) error {
 	kind, r, err := s.ws.Reader(context.Background())
 	if err != nil {
-		s.over(err)
-		return false
+		return err
 	}
-	if !taking || s.leaving.Load() && s.codec == plain {
-		io.Copy(io.Discard, r) // the close is on its way
-		return true
+	buf := frameBuffers.Get().(*bytes.Buffer)
+	defer func() {
+		if buf.Cap() <= maxPooled {
+			frameBuffers.Put(buf)
+		}
+	}()
+	buf.Reset()
+	if _, err := buf.ReadFrom(r); err != nil {
+		return err
+	}
+	if s.conn.isDead() || s.leaving.Load() && s.codec == plain {
+		return nil // the close is on its way
 	}
 	if kind != websocket.MessageText {
 		s.end(&closing{code: wire.StatusUnsupported, reason: "binary messages are not supported: send text"})
-		return true
-	}
-	buf := frameBuffers.Get().(*bytes.Buffer)
-	buf.Reset()
-	if _, err := buf.ReadFrom(r); err != nil {
-		s.over(err)
-		return false
+		return nil
 	}
 	s.srv.cfg.Observer.Received(s.codec.String(), buf.Len())
 	s.handle(buf.Bytes())
-	if buf.Cap() <= maxPooled {
-		frameBuffers.Put(buf)
+	if s.todo != nil && !mayWait {
+		return errWouldWait
 	}
-	return true
+	s.doTodo()
+	return nil
 }
 
-// handle does what a message asks for. It keeps nothing of frame.
+// handle does what a message asks for, or, if that may have to wait, notes it in todo. It keeps nothing of frame.
 func (s *session) handle(frame []byte) {
 	if !utf8.Valid(frame) { // RFC 6455 section 8.1; browsers drop the connection over which such text is relayed
 		s.end(&closing{code: wire.StatusNotUTF8, reason: "text has to be UTF-8"})
@@ -124,7 +142,19 @@ func (s *session) handle(frame []byte) {
 		s.refuse(req.Req, bad)
 		return
 	}
-	s.do(&req)
+	switch req.Op {
+	case "join", "history", "members", "hello": // these ask the bus, or the Authenticator
+		s.todo = &req
+	default:
+		s.do(&req)
+	}
+}
+
+func (s *session) doTodo() {
+	if req := s.todo; req != nil {
+		s.todo = nil
+		s.do(req)
+	}
 }
 
 // handlePlain says a plain message in the client's one room.
@@ -136,9 +166,6 @@ func (s *session) handlePlain(frame []byte) {
 	}
 	if text == "" {
 		return // there is nothing to say
-	}
-	if !s.sends.wait(maxOpenSends, s.ended) {
-		return
 	}
 	s.publish(&wire.Request{Room: s.rooms[0].r.name, Text: text})
 }
@@ -197,15 +224,15 @@ func (s *session) end(why *closing) {
 	if s.codec != sse {
 		b = appendClose(b, why.code, why.reason)
 	}
-	s.conn.finish(b, why)
-	if s.codec == sse {
-		s.conn.Close()
-	}
+	s.conn.finish(b, why, s.codec == sse)
 }
 
 // over ends the session, for the error with which reading ended.
 func (s *session) over(err error) {
 	close(s.ended)
+	if s.conn.turns {
+		s.srv.lot.remove(s)
+	}
 	if s.ws != nil {
 		s.ws.CloseNow() // which closes conn, once what is queued has left
 	} else {

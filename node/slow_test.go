@@ -68,11 +68,28 @@ func (w *watch) wait(t *testing.T, what string, n int) {
 	}
 }
 
+type starter = func(testing.TB, int, ...func(*node.Config)) *nodetest.Cluster
+
+// ways are those in which a node serves a connection: parked while it is idle, or by a goroutine, as with TLS.
+var ways = map[string]starter{
+	"parked":    nodetest.Start,
+	"goroutine": nodetest.StartTLS,
+}
+
+// eachWay runs a test for each of the ways.
+func eachWay(t *testing.T, test func(t *testing.T, start starter)) {
+	for name, start := range ways {
+		t.Run(name, func(t *testing.T) { test(t, start) })
+	}
+}
+
 func TestAFrozenMemberDoesNotStallTheRoomAndLosesNothing(t *testing.T) {
-	for _, kind := range []string{"json", "plain"} {
+	for kind, start := range map[string]starter{
+		"json": nodetest.Start, "plain": nodetest.StartTLS,
+	} {
 		t.Run(kind, func(t *testing.T) {
 			w := newWatch()
-			c := nodetest.Start(t, 2, func(cfg *node.Config) { cfg.Observer = w; cfg.QueueBytes = 32 << 10 })
+			c := start(t, 2, func(cfg *node.Config) { cfg.Observer = w; cfg.QueueBytes = 32 << 10 })
 			sender := nodetest.Dial(t, c.Nodes[0].URL("/"))
 			sender.Join("lobby")
 			var frozen *nodetest.Peer
@@ -171,84 +188,92 @@ func TestWhoFallsOutOfTheLogIsToldOfAGap(t *testing.T) {
 }
 
 func TestWhoTakesNothingIsDropped(t *testing.T) {
-	w := newWatch()
-	c := nodetest.Start(t, 1, func(cfg *node.Config) {
-		cfg.Observer = w
-		cfg.QueueBytes = 16 << 10
-		cfg.StallTimeout = 300 * time.Millisecond
+	eachWay(t, func(t *testing.T, start starter) {
+		w := newWatch()
+		c := start(t, 1, func(cfg *node.Config) {
+			cfg.Observer = w
+			cfg.QueueBytes = 16 << 10
+			cfg.StallTimeout = 300 * time.Millisecond
+		})
+		sender := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		sender.Join("lobby")
+		frozen := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		frozen.Narrow()
+		frozen.Join("lobby")
+		for n := 0; w.count("overflowed") == 0; n++ {
+			sender.SendText("lobby", strings.Repeat("x", 4000))
+		}
+		w.wait(t, fmt.Sprint("closed ", wire.StatusStalled), 1)
 	})
-	sender := nodetest.Dial(t, c.Nodes[0].URL("/"))
-	sender.Join("lobby")
-	frozen := nodetest.Dial(t, c.Nodes[0].URL("/"))
-	frozen.Narrow()
-	frozen.Join("lobby")
-	for n := 0; w.count("overflowed") == 0; n++ {
-		sender.SendText("lobby", strings.Repeat("x", 4000))
-	}
-	w.wait(t, fmt.Sprint("closed ", wire.StatusStalled), 1)
 }
 
 func TestWhatIsSaidIsNotReadWhileTheAnswersDontFit(t *testing.T) {
-	w := newWatch()
-	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Observer = w; cfg.QueueBytes = 16 << 10 })
-	other := nodetest.Dial(t, c.Nodes[0].URL("/"))
-	other.Join("lobby")
-	for range 50 {
-		other.SendText("lobby", strings.Repeat("x", 1000))
-	}
-	p := nodetest.Dial(t, c.Nodes[0].URL("/"))
-	p.Narrow()
-	const asks = 300 // their answers are 15 MB
-	ctx, cancel := context.WithCancel(context.Background())
-	defer cancel()
-	done := make(chan error, 1)
-	go func() {
+	eachWay(t, func(t *testing.T, start starter) {
+		w := newWatch()
+		c := start(t, 1, func(cfg *node.Config) { cfg.Observer = w; cfg.QueueBytes = 16 << 10 })
+		other := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		other.Join("lobby")
+		for range 50 {
+			other.SendText("lobby", strings.Repeat("x", 1000))
+		}
+		p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		p.Narrow()
+		const asks = 300 // their answers are 15 MB
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		done := make(chan error, 1)
+		go func() {
+			for range asks {
+				if err := p.WS.Write(ctx, 1, []byte(`{"op":"history","room":"lobby","limit":50}`)); err != nil {
+					done <- err
+					return
+				}
+			}
+			done <- nil
+		}()
+		w.wait(t, "received", 52)
 		for range asks {
-			if err := p.WS.Write(ctx, 1, []byte(`{"op":"history","room":"lobby","limit":50}`)); err != nil {
-				done <- err
-				return
+			if f := p.Until("ok"); len(f.Messages) != 50 {
+				t.Fatalf("got %d messages", len(f.Messages))
+			}
+			if got := w.count("received"); got < 52 {
+				t.Fatal(got)
 			}
 		}
-		done <- nil
-	}()
-	w.wait(t, "received", 52)
-	for range asks {
-		if f := p.Until("ok"); len(f.Messages) != 50 {
-			t.Fatalf("got %d messages", len(f.Messages))
+		if err := <-done; err != nil {
+			t.Error(err)
 		}
-		if got := w.count("received"); got < 52 {
-			t.Fatal(got)
-		}
-	}
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	})
 }
 
 func TestADeadPeerIsNoticed(t *testing.T) {
-	w := newWatch()
-	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Observer = w; cfg.PingInterval = 100 * time.Millisecond })
-	p := nodetest.Dial(t, c.Nodes[0].URL("/")) // answers no pings, since it does not read
-	w.wait(t, "closed 1006", 1)
-	_ = p
+	eachWay(t, func(t *testing.T, start starter) {
+		w := newWatch()
+		c := start(t, 1, func(cfg *node.Config) { cfg.Observer = w; cfg.PingInterval = 100 * time.Millisecond })
+		p := nodetest.Dial(t, c.Nodes[0].URL("/")) // answers no pings, since it does not read
+		w.wait(t, "closed 1006", 1)
+		_ = p
+	})
 }
 
 func TestALivingPeerStays(t *testing.T) {
-	w := newWatch()
-	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Observer = w; cfg.PingInterval = 50 * time.Millisecond })
-	idle := nodetest.Dial(t, c.Nodes[0].URL("/"))
-	idle.Join("lobby")
-	got := make(chan string, 1)
-	go func() { got <- idle.Until("message").Text }() // reading answers the pings
-	dead := nodetest.Dial(t, c.Nodes[0].URL("/"))
-	w.wait(t, "closed 1006", 1) // two rounds of pings have gone by
-	_ = dead
-	late := nodetest.Dial(t, c.Nodes[0].URL("/"))
-	late.Join("lobby")
-	late.SendText("lobby", "still here?")
-	if text := <-got; text != "still here?" {
-		t.Errorf("got %q", text)
-	}
+	eachWay(t, func(t *testing.T, start starter) {
+		w := newWatch()
+		c := start(t, 1, func(cfg *node.Config) { cfg.Observer = w; cfg.PingInterval = 50 * time.Millisecond })
+		idle := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		idle.Join("lobby")
+		got := make(chan string, 1)
+		go func() { got <- idle.Until("message").Text }() // reading answers the pings
+		dead := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		w.wait(t, "closed 1006", 1) // two rounds of pings have gone by
+		_ = dead
+		late := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		late.Join("lobby")
+		late.SendText("lobby", "still here?")
+		if text := <-got; text != "still here?" {
+			t.Errorf("got %q", text)
+		}
+	})
 }
 
 func TestRoomsWithoutMembersAreLeftAfterTheLinger(t *testing.T) {

@@ -1,8 +1,10 @@
 package node
 
 import (
+	"io"
 	"net"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -41,4 +43,38 @@ func writeNow(fd int, b []byte) (int, error) {
 			return 0, errno
 		}
 	}
+}
+
+// readNow reads what has come, without waiting: errAgain if nothing has, io.EOF at the end.
+func (c *conn) readNow(b []byte) (int, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return 0, net.ErrClosed
+	}
+	for {
+		n, _, errno := syscall.RawSyscall(syscall.SYS_READ, uintptr(c.fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)))
+		switch {
+		case errno == syscall.EINTR:
+		case errno == syscall.EAGAIN:
+			return 0, errAgain
+		case errno != 0:
+			return 0, errno
+		case n == 0:
+			return 0, io.EOF
+		default:
+			c.lastRead.Store(time.Now().UnixNano())
+			return int(n), nil
+		}
+	}
+}
+
+// shutdownNow ends both directions of a socket, and wakes who waits for it. The descriptor stays open. It reports false
+// where fd is -1.
+func shutdownNow(fd int) bool {
+	if fd < 0 {
+		return false
+	}
+	syscall.Shutdown(fd, syscall.SHUT_RDWR)
+	return true
 }

@@ -18,7 +18,7 @@ func (s *Server) sweep() {
 		case <-s.ctx.Done():
 			return
 		case now := <-tick.C:
-			due = s.due(due[:0], now.UnixNano())
+			due = s.due(due[:0], now)
 			for _, sess := range due {
 				sess.ping(now)
 			}
@@ -27,13 +27,14 @@ func (s *Server) sweep() {
 	}
 }
 
-// due gathers the sessions whose ping is due.
-func (s *Server) due(out []*session, now int64) []*session {
+// due gathers the sessions whose ping is due, and ends those whose time is over.
+func (s *Server) due(out []*session, now time.Time) []*session {
 	s.sessionsMu.Lock()
 	defer s.sessionsMu.Unlock()
 	for _, sess := range s.sessions {
-		if sess.nextPing <= now {
-			sess.nextPing = now + int64(s.jitter(s.cfg.PingInterval))
+		sess.conn.abortIfExpired(now)
+		if sess.nextPing <= now.UnixNano() {
+			sess.nextPing = now.Add(s.jitter(s.cfg.PingInterval)).UnixNano()
 			out = append(out, sess)
 		}
 	}

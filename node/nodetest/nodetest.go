@@ -3,9 +3,11 @@ package nodetest
 
 import (
 	"context"
+	"crypto/tls"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -23,8 +25,9 @@ type Node struct {
 	Bus  bus.Bus
 	Addr string // 127.0.0.1:port
 
-	http *http.Server
-	dead bool // by Kill or Stop
+	scheme string
+	http   *http.Server
+	dead   bool // by Kill or Stop
 }
 
 // Start runs n nodes on one bus in memory. They end with the test. each may change what a node is made of.
@@ -33,8 +36,21 @@ func Start(t testing.TB, n int, each ...func(*node.Config)) *Cluster {
 	return StartOn(t, n, bus.NewMemory(bus.Retention{}).Open, each...)
 }
 
+// StartTLS is Start with nodes that serve TLS, with a certificate that nobody signed.
+func StartTLS(t testing.TB, n int, each ...func(*node.Config)) *Cluster {
+	t.Helper()
+	s := httptest.NewTLSServer(nil)
+	defer s.Close()
+	return start(t, n, s.TLS, bus.NewMemory(bus.Retention{}).Open, each...)
+}
+
 // StartOn runs n nodes, each on a handle that open gives.
 func StartOn(t testing.TB, n int, open func(bus.Observer) bus.Bus, each ...func(*node.Config)) *Cluster {
+	t.Helper()
+	return start(t, n, nil, open, each...)
+}
+
+func start(t testing.TB, n int, secure *tls.Config, open func(bus.Observer) bus.Bus, each ...func(*node.Config)) *Cluster {
 	t.Helper()
 	c := &Cluster{}
 	for range n {
@@ -47,7 +63,11 @@ func StartOn(t testing.TB, n int, open func(bus.Observer) bus.Bus, each ...func(
 		if err != nil {
 			t.Fatal(err)
 		}
-		nd := &Node{Server: node.New(cfg), Bus: b, Addr: l.Addr().String()}
+		nd := &Node{Server: node.New(cfg), Bus: b, Addr: l.Addr().String(), scheme: "ws://"}
+		if secure != nil {
+			l = tls.NewListener(l, secure)
+			nd.scheme = "wss://"
+		}
 		nd.http = &http.Server{Handler: nd.Handler(), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
 		go nd.http.Serve(l)
 		t.Cleanup(nd.Kill)
@@ -57,7 +77,7 @@ func StartOn(t testing.TB, n int, open func(bus.Observer) bus.Bus, each ...func(
 }
 
 // URL is where a client connects; path begins with "/".
-func (n *Node) URL(path string) string { return "ws://" + n.Addr + path }
+func (n *Node) URL(path string) string { return n.scheme + n.Addr + path }
 
 // HTTP is the same for requests that are no upgrade.
 func (n *Node) HTTP(path string) string { return strings.Replace(n.URL(path), "ws", "http", 1) }
