@@ -78,6 +78,7 @@ func TestIsAccessible(t *testing.T) {
 	for _, scheme := range []string{"light", "dark"} {
 		for name, width := range map[string]int64{"wide": 1280, "narrow": 390} {
 			t.Run(scheme+" and "+name, func(t *testing.T) {
+				t.Parallel()
 				g := newGate(t, n)
 				p := openPage(t, g.URL, "lobby", "Ada")
 				p.media("prefers-color-scheme", scheme)

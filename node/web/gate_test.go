@@ -157,9 +157,11 @@ func (g *gate) pass(to io.Writer, from io.Reader, ended <-chan struct{}) {
 }
 
 // blockUpgrades serves what a node does, but no WebSockets, as some proxies do.
-func blockUpgrades(t *testing.T, n *nodetest.Node) string {
+func blockUpgrades(t *testing.T, n *nodetest.Node) string { return blockUpgradesAt(t, n.HTTP("")) }
+
+func blockUpgradesAt(t *testing.T, at string) string {
 	t.Helper()
-	target, err := url.Parse(n.HTTP(""))
+	target, err := url.Parse(at)
 	if err != nil {
 		t.Fatal(err)
 	}

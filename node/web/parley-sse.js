@@ -19,7 +19,8 @@ export class StreamLink {
 
   async send({ op, req, ...fields }) {
     try {
-      this.#on.frame({ ...(await this.#do(op, fields)), op: "ok", req });
+      if (op === "join") await (this.#turn = this.#turn.catch(() => {}).then(() => this.#join(req, fields)));
+      else this.#on.frame({ ...(await this.#do(op, fields)), op: "ok", req });
     } catch (error) {
       if (error.code) this.#on.frame({ ...error, op: "error", req });
       else this.#on.lost({ reason: String(error) });
@@ -31,17 +32,17 @@ export class StreamLink {
     for (const stream of this.#streams.values()) stream.abort();
   }
 
-  #do(op, { room, key, text, data, before, limit, since, ...who }) {
+  #do(op, { room, key, text, data, before, limit, ...who }) {
     const path = encodeURIComponent(room);
     if (op === "hello") return this.#hello(who);
     if (op === "ping") return this.#reach();
-    if (op === "join") return (this.#turn = this.#turn.catch(() => {}).then(() => this.#join(room, path, { since, limit })));
     if (op === "leave") return this.#leave(room);
     if (op === "history") return this.#json(`${path}/messages`, { before, limit });
     if (op === "members") return this.#json(`${path}/members`);
     if (op !== "send") throw { code: "unsupported", message: `${op} needs a WebSocket` };
     const headers = { "Content-Type": "application/json", "Idempotency-Key": key };
-    return this.#json(`${path}/messages`, {}, { method: "POST", headers, body: JSON.stringify({ text, data }) });
+    const body = JSON.stringify({ text, data });
+    return this.#json(`${path}/messages`, { name: this.#name }, { method: "POST", headers, body });
   }
 
   async #hello({ token, session, name }) {
@@ -52,24 +53,26 @@ export class StreamLink {
     return { ping: 25 }; // each stream begins with the true welcome
   }
 
-  // Whether the node is there. A page of another origin may not read its answer, and need not.
+  // Whether the node is there. What it answers, a page of another origin may not read.
   async #reach() {
-    await fetch(new URL("/healthz", this.#base), { mode: "no-cors", cache: "no-store" });
+    const { ok, type } = await fetch(new URL("/healthz", this.#base), { mode: "no-cors", cache: "no-store" });
+    if (!ok && type !== "opaque") throw new Error("the node is away");
   }
 
-  async #join(room, path, query) {
-    if (this.#streams.has(room)) return {};
+  // A stream begins with a welcome and the answer to the join.
+  async #join(req, { room, since, limit }) {
     if (this.#streams.size === ROOMS) throw { code: "unsupported", message: `without WebSockets only ${ROOMS} rooms at once` };
     const stream = new AbortController();
     this.#streams.set(room, stream);
     try {
-      const { body } = await this.#fetch(`${path}/events`, { ...query, name: this.#name }, { signal: stream.signal });
+      const query = { since, limit, name: this.#name };
+      const { body } = await this.#fetch(`${encodeURIComponent(room)}/events`, query, { signal: stream.signal });
       const frames = this.#frames(body);
-      const { value: welcome } = await frames.next();
+      const [{ value: welcome }, { value: joined }] = [await frames.next(), await frames.next()];
       if (welcome.session) this.#headers["Parley-Session"] = welcome.session;
       this.#on.frame(welcome);
+      this.#on.frame({ ...joined, req });
       this.#follow(frames, stream.signal);
-      return await this.#json(`${path}/members`);
     } catch (error) {
       this.#leave(room);
       throw error;
@@ -90,7 +93,7 @@ export class StreamLink {
     }
   }
 
-  // An event's data is one line; comments, and all but the id, don't matter here.
+  // An event's data is one line, and a frame of its own; its name and id, and comments, don't matter here.
   async *#frames(body) {
     const reader = body.pipeThrough(new TextDecoderStream()).getReader();
     for (let rest = ""; ; ) {
@@ -100,8 +103,8 @@ export class StreamLink {
       const events = (rest + value).split("\n\n");
       rest = events.pop();
       for (const event of events) {
-        const field = (name) => event.match(new RegExp(`^${name}: ?(.*)`, "m"))?.[1];
-        if (field("data")) yield { last: field("id"), ...JSON.parse(field("data")) };
+        const data = event.match(/^data: ?(.*)/m)?.[1];
+        if (data) yield JSON.parse(data);
       }
     }
   }
@@ -115,7 +118,8 @@ export class StreamLink {
     for (const [name, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(name, value);
     const response = await fetch(url, { ...init, headers: { ...this.#headers, ...headers }, cache: "no-store" });
     if (response.ok) return response;
-    const { code = "unavailable", detail, title } = await response.json().catch(() => ({}));
+    const { code, detail, title } = await response.json().catch(() => ({}));
+    if (!code) throw new Error(`HTTP ${response.status}`); // not from a node
     const seconds = Number(response.headers.get("Retry-After"));
     throw { code, message: detail ?? title ?? response.statusText, retry_after: seconds ? seconds * 1000 : undefined };
   }

@@ -332,7 +332,7 @@ class Room extends Emitter {
     }
     if (op === "live") {
       this.live = true;
-      this.last ??= this.#back.last ?? frame.last ?? null; // nothing came, but the room is at some id
+      this.last ??= this.#back.last ?? null; // nothing came, but the room is at some id
       this.emit(op, { ...this.#back });
       this.#flush();
     }

@@ -78,6 +78,11 @@ export class Composer {
 
   #fillEmoji() {
     const picker = $("emoji");
+    picker.addEventListener("beforetoggle", () => {
+      const { top, right } = $("composer").getBoundingClientRect();
+      picker.style.right = `${innerWidth - right}px`;
+      picker.style.bottom = `${innerHeight - top + 8}px`;
+    });
     for (const entry of EMOJI.split("|")) {
       const [emoji, ...name] = entry.split(" ");
       const button = el("button", { type: "button", textContent: emoji, title: name.join(" "), "aria-label": name.join(" ") });

@@ -6,7 +6,7 @@ const INVISIBLE = /[\p{C}\p{Z}\p{M}\u115f\u1160\u3164\uffa0\u2800]/gu;
 
 /** A name that can be seen. A user who has none, or an invisible one, is called by the id. */
 export function nameOf(user) {
-  const name = (user?.name ?? "").replace(/\s+/g, " ").trim();
+  const name = (user?.name ?? "").replace(/\p{Bidi_Control}/gu, "").replace(/\s+/g, " ").trim();
   return name.replace(INVISIBLE, "") ? name : `Guest ${(user?.id ?? "").slice(-4)}`;
 }
 

@@ -1,0 +1,62 @@
+package web_test
+
+import (
+	"testing"
+
+	"github.com/chromedp/chromedp"
+
+	"parley/node/nodetest"
+)
+
+func TestClientFallsBackWhereWebSocketsAreBlocked(t *testing.T) {
+	n := nodetest.Start(t, 1).Nodes[0]
+	url := blockUpgrades(t, n)
+	p := newClient(t, n.HTTP(""), url)
+	p.until(`room.live`)
+	user := js[string](p, `chat.user.id`)
+	if sent := js[string](p, `room.send("hello", { data: [1] }).then(({ id }) => id)`); sent == "" {
+		t.Error("the message has no id")
+	}
+	say(t, n.Bus, "design", "Bo", "hi", "what's new?")
+	p.until(`texts.length === 3`)
+	wantTexts(t, js[[]string](p, `texts`), "hello", "hi", "what's new?")
+	p.until(`room.members.has(chat.user.id) && room.count === 1`)
+	bo := enter(t, n, "design", "Bo")[0]
+	p.until(`room.count === 2`)
+	bo.Say(`{"op":"signal","room":"design","kind":"typing"}`)
+	p.run(`await new Promise((done) => room.on("signal", done))`)
+	wantTexts(t, js[[]string](p, `room.history().then(({ messages }) => messages.map(({ text }) => text))`), "hello", "hi", "what's new?")
+
+	// All rooms are the same guest's, and no more than the connections that a browser has.
+	p.run(`for (const name of ["a", "b", "c", "d"]) chat.join(name).on("error", ({ code }) => log.push(name + " " + code))`)
+	p.until(`["a", "b", "c"].every((name) => chat.rooms.get(name).live)`)
+	p.until(`log.includes("d unsupported")`)
+	p.run(`await chat.rooms.get("a").send("in a")`)
+	if again := js[string](p, `chat.user.id`); again != user {
+		t.Errorf("the guest became %s, and was %s", again, user)
+	}
+	if left := js[string](p, `room.send("☃".repeat(2000)).catch(({ code }) => code)`); left != "too_large" {
+		t.Errorf("a text over the limit is refused with %q", left)
+	}
+}
+
+func TestPageWithoutWebSocketsResumes(t *testing.T) {
+	c := nodetest.Start(t, 2)
+	g := newGate(t, c.Nodes[0])
+	url := blockUpgradesAt(t, g.URL)
+	p := openPage(t, url, "design", "Ada")
+	p.say("one")
+	p.sees("one")
+	g.cut()
+	p.until(`!document.querySelector("#banner").hidden`)
+	p.say("three")
+	say(t, c.Nodes[1].Bus, "design", "Bo", "two")
+	g.to(c.Nodes[1])
+	p.sees("three")
+	wantTexts(t, p.texts(), "one", "two", "three")
+	if names := js[string](p, `[...document.querySelectorAll(".head .name")].map((node) => node.textContent).join()`); names != "Ada,Bo,Ada" {
+		t.Errorf("said by %s", names)
+	}
+	p.do(chromedp.Reload())
+	p.sees("three")
+}
