@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -75,6 +76,11 @@ func TestMemoryRemembersKeysForTenMinutes(t *testing.T) {
 	if again := publish(t, b, "room", key(39)); again == ids[39] {
 		t.Error("a key is still remembered after 20 minutes")
 	}
+	last := publish(t, b, "room", key(60))
+	c.advance(25 * time.Minute) // in which nobody came by
+	if again := publish(t, b, "room", key(60)); again == last {
+		t.Error("a key is still remembered after 25 quiet minutes")
+	}
 }
 
 func TestMemoryForgetsRoomsThatNobodyUses(t *testing.T) {
@@ -129,7 +135,7 @@ func TestMemoryForgetsRoomsThatNobodyUses(t *testing.T) {
 	}
 }
 
-// TestMemoryFreesWhatExpires: a log that has expired holds no memory, though its room does.
+// TestMemoryFreesWhatExpires: messages that have expired hold no memory, though their room does.
 func TestMemoryFreesWhatExpires(t *testing.T) {
 	m, c := newMemory(bus.Retention{})
 	b := open(t, m)
@@ -138,7 +144,7 @@ func TestMemoryFreesWhatExpires(t *testing.T) {
 	}
 	before := heap()
 	c.advance(25 * time.Hour)
-	m.Sweep()
+	publish(t, b, "room", bus.Draft{})
 	if freed := before - heap(); freed < 10<<20 {
 		t.Errorf("%d bytes were freed, of more than 12 MB", freed)
 	}
@@ -175,6 +181,17 @@ func TestMemoryUnderContention(t *testing.T) {
 					return
 				}
 				s.Enter(bus.Member{ID: fmt.Sprint("u", n%3)})
+				empty := fmt.Sprint("empty", i%3) // which is made and forgotten all the time
+				e, err := b.Subscribe(context.Background(), empty, &counter{})
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				e.Enter(bus.Member{ID: fmt.Sprint("u", n)})
+				if r, _ := b.Roster(context.Background(), empty); !slices.Contains(r.Members, bus.Member{ID: fmt.Sprint("u", n)}) {
+					t.Errorf("u%d entered, but the roster is %v", n, r.Members)
+				}
+				e.Close()
 				b.Publish(room, bus.Draft{Key: bus.KeyOf("u", fmt.Sprint(n, i))}, func(_ bus.ID, err error) {
 					if err != nil {
 						t.Error(err)

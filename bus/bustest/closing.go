@@ -3,12 +3,16 @@ package bustest
 import (
 	"errors"
 	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
 
 	"parley/bus"
 )
 
 var closePromises = []promise{
 	{name: "nothing comes after a subscription's end", test: nothingAfterSubscriptionClose},
+	{name: "a subscription's end waits for its sink", test: closeWaitsForSink},
 	{name: "nothing comes after Close", test: nothingAfterClose},
 	{name: "calls after Close say so", test: callsAfterClose},
 	{name: "Close settles what is being published", test: closeSettles},
@@ -29,6 +33,63 @@ func nothingAfterSubscriptionClose(c *cluster) {
 	seen := len(witness.Seen().Messages)
 	s := witness.Wait(c.t, "traffic to go on", func(s Seen) bool { return len(s.Messages) > seen+50 })
 	check(c.t, "changes by who entered after the end", len(s.Changes), 0)
+}
+
+// busy is a sink that takes its time: for the first message until it is freed, then a little for each.
+type busy struct {
+	*Recorder
+	began, free chan struct{}
+	first       sync.Once
+	inside      atomic.Bool
+}
+
+func newBusy(c *cluster) *busy {
+	return &busy{Recorder: NewRecorder(c.t), began: make(chan struct{}), free: make(chan struct{})}
+}
+
+func (b *busy) Deliver(m bus.Message) {
+	b.first.Do(func() {
+		b.inside.Store(true)
+		close(b.began)
+		<-b.free
+		b.inside.Store(false)
+	})
+	time.Sleep(20 * time.Microsecond)
+	b.Recorder.Deliver(m)
+}
+
+func closeWaitsForSink(c *cluster) {
+	a, b := c.open(), c.open()
+	_, witness := b.subscribe(room)
+	sink := newBusy(c)
+	ctx, cancel := patient()
+	defer cancel()
+	sub, err := a.Subscribe(ctx, room, sink)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	go b.start(room, bus.Draft{Body: []byte("one")}) // may be the one who calls the sink
+	c.await(sink.began, "the first message")
+	for _, body := range numbered("m", 100) {
+		b.publish(room, body) // and these wait
+	}
+	closed := make(chan struct{})
+	go func() {
+		defer close(closed)
+		sub.Close()
+		sink.End()
+		if sink.inside.Load() {
+			c.t.Error("the subscription was closed while its sink was being called")
+		}
+	}()
+	select {
+	case <-closed:
+	case <-time.After(50 * time.Millisecond): // the longer, the more surely a Close that does not wait is caught
+	}
+	close(sink.free)
+	c.await(closed, "the subscription's end")
+	b.publish(room, "end")
+	witness.WaitBody(c.t, "end")
 }
 
 func nothingAfterClose(c *cluster) {

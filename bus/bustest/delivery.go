@@ -16,6 +16,7 @@ var deliveryPromises = []promise{
 	{name: "one order for all, and each sender's own", test: oneOrder},
 	{name: "drafts published one after the other keep that order", test: publishKeepsOrder},
 	{name: "subscribing under traffic misses nothing", test: subscribeUnderTraffic},
+	{name: "subscribing while a sink is busy begins after what waits", test: subscribeWhileBusy},
 	{name: "a sink may publish", test: sinkMayPublish},
 	{name: "signals reach all and are not kept", test: signals},
 	{name: "rooms do not mix, whatever their names", test: roomsDoNotMix},
@@ -152,6 +153,25 @@ func subscribeUnderTraffic(c *cluster) {
 		want := bodies(a.after(room, subs[i].Last(), len(got)).Messages)
 		check(c.t, fmt.Sprint("delivered to subscription ", i), got, want)
 	}
+}
+
+func subscribeWhileBusy(c *cluster) {
+	a, b := c.open(), c.open()
+	sink := newBusy(c)
+	ctx, cancel := patient()
+	defer cancel()
+	if _, err := a.Subscribe(ctx, room, sink); err != nil {
+		c.t.Fatal(err)
+	}
+	go b.start(room, bus.Draft{Body: []byte("one")}) // may be the one who calls the sink
+	c.await(sink.began, "the first message")
+	waits := b.publish(room, "two")
+	sub, r := b.subscribe(room)
+	check(c.t, "last", sub.Last(), waits)
+	close(sink.free)
+	b.publish(room, "three")
+	check(c.t, "delivered", r.WaitBody(c.t, "three").Bodies(), []string{"three"})
+	check(c.t, "delivered to the busy one", sink.WaitBody(c.t, "three").Bodies(), []string{"one", "two", "three"})
 }
 
 // echo is a sink that publishes whatever it hears in one room in another.
