@@ -1,0 +1,441 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"parley/node/client"
+)
+
+// The cluster of docker-compose.yml, on a real engine, does what the README says. Each step finds three nodes and leaves three.
+func TestCompose(t *testing.T) {
+	c := compose(t)
+	began := time.Now()
+	c.run(3*time.Minute, "docker", slices.Concat([]string{"compose", "up", "--detach", "--wait"}, c.services())...)
+	if t.Failed() {
+		return
+	}
+	t.Logf("all healthy after %s", time.Since(began).Round(100*time.Millisecond))
+
+	for _, step := range []struct {
+		name string
+		run  func(*composed)
+	}{
+		{"the image is small and may do nothing", (*composed).testImage},
+		{"clients of different nodes talk", (*composed).testTalk},
+		{"the public sees nothing but the service", (*composed).testPublic},
+		{"scaling up and down", (*composed).testScaling},
+		{"a rolling restart", (*composed).testRollingRestart},
+		{"an upgrade", (*composed).testUpgrade},
+		{"a node dies", (*composed).testNodeDies},
+		{"Redis dies", (*composed).testRedisDies},
+		{"a backup", (*composed).testBackup},
+		{"the dashboard answers", (*composed).testDashboard},
+		{"alerts", (*composed).testAlerts},
+		{"a certificate makes it TLS", (*composed).testTLS},
+		{"mistakes end with one line", (*composed).testMistakes},
+	} {
+		t.Run(step.name, func(t *testing.T) {
+			defer func(outer *testing.T) { c.t = outer }(c.t)
+			c.t = t
+			step.run(c)
+		})
+	}
+}
+
+func (c *composed) testImage() {
+	image := c.name + "-node"
+	history := c.run(time.Minute, "docker", "history", "--human=false", "--no-trunc", "--format", "{{.Size}} {{.CreatedBy}}", image)
+	layer := regexp.MustCompile(`(?m)^(\d+) .*COPY.* /parley`).FindStringSubmatch(history)
+	if layer == nil {
+		c.t.Fatalf("no layer of the program in\n%s", history)
+	}
+	size, _ := strconv.Atoi(layer[1])
+	c.t.Logf("the program's layer has %.1f MB", float64(size)/1e6)
+	if size > 25e6 {
+		c.t.Error("that is too much")
+	}
+	node := c.nodes()[0]
+	const may = "{{.Config.User}} {{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}}"
+	if got := c.run(time.Minute, "docker", "inspect", "--format", may, node); got != "65532:65532 true [ALL] [no-new-privileges:true]" {
+		c.t.Errorf("user, read-only root, capabilities, options: %s", got)
+	}
+	if got := c.run(time.Minute, "docker", "exec", node, "/parley", "version"); !strings.HasPrefix(got, "parley v0-composed") {
+		c.t.Errorf("the version is %s", got)
+	}
+}
+
+func (c *composed) testTalk() {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	crowd := gather(c.t, 6, "ws://"+c.lb)
+	crowd.awaitNodes(3)
+	plain, _, err := websocket.Dial(ctx, "ws://"+c.lb+"?room=crowd", nil)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer plain.CloseNow()
+	crowd.awaitTalk()
+	for range crowd.members {
+		hear(c.t, ctx, plain, " at ")
+	}
+	say(c.t, ctx, plain, "a text")
+	crowd.await("a text", func() bool {
+		return !slices.ContainsFunc(crowd.members, func(m *talker) bool {
+			return !slices.ContainsFunc(m.heard, func(h heard) bool { return h.text == "a text" })
+		})
+	})
+	crowd.settle()
+
+	c.awaitNodes(3)
+	c.awaitValue(`sum(parley_messages_published_total{outcome="ok"})`, func(v float64) bool { return v >= 7 })
+	c.awaitValue(`redis_up`, func(v float64) bool { return v == 1 })
+}
+
+func (c *composed) testPublic() {
+	for _, path := range []string{"/metrics", "//metrics", "/%6Detrics", "/metrics/", "/x/../metrics", "/debug/pprof/", "/debug/pprof/heap"} {
+		if status, body, err := get("http://" + c.lb + path); err != nil || status != http.StatusNotFound {
+			c.t.Errorf("%s answers %d, %v: %.100s", path, status, err, body)
+		}
+	}
+	published := c.run(time.Minute, "docker", "compose", "ps", "--format", "{{range .Publishers}}{{if .PublishedPort}}{{$.Service}} {{.URL}}\n{{end}}{{end}}")
+	for line := range strings.Lines(published) {
+		service, ip, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if service != "" && (!slices.Contains([]string{"lb", "prometheus", "grafana"}, service) || ip != "127.0.0.1") {
+			c.t.Errorf("%s listens on %s", service, ip)
+		}
+	}
+}
+
+func (c *composed) testScaling() {
+	crowd := gather(c.t, 12, "ws://"+c.lb)
+	crowd.talk(200 * time.Millisecond)
+	c.documented("Scaling")
+	c.awaitNodes(5)
+	more := gather(c.t, 8, "ws://"+c.lb)
+	nodes := crowd.nodes()
+	maps.Copy(nodes, more.nodes())
+	if len(nodes) != 5 {
+		c.t.Errorf("clients are on %v, not on 5 nodes", nodes)
+	}
+	more.disperse()
+
+	began := time.Now()
+	c.run(time.Minute, "docker", "compose", "scale", "node=2")
+	c.awaitNodes(2)
+	crowd.awaitNodes(2)
+	crowd.awaitTalk()
+	crowd.settle()
+	c.t.Logf("from 5 nodes to 2: %s", crowd.returns(began))
+	c.run(time.Minute, "docker", "compose", "scale", "node=3")
+	c.awaitNodes(3)
+}
+
+func (c *composed) testRollingRestart() {
+	crowd := gather(c.t, 30, "ws://"+c.lb)
+	crowd.awaitNodes(3)
+	crowd.talk(time.Second)
+	before, began := c.nodes(), time.Now()
+	c.documented("Rolling restart")
+	crowd.awaitTalk()
+	crowd.settle()
+	c.t.Logf("%s; restarting took %s", crowd.returns(began), time.Since(began).Round(time.Second))
+	if after := c.nodes(); !slices.Equal(before, after) {
+		c.t.Errorf("the containers were %v and are %v", before, after)
+	}
+	if crowd.absences() < len(crowd.members) {
+		c.t.Error("not every node was restarted")
+	}
+	c.awaitNodes(3)
+}
+
+func (c *composed) testUpgrade() {
+	crowd := gather(c.t, 12, "ws://"+c.lb)
+	crowd.talk(200 * time.Millisecond)
+	before, began := c.nodes(), time.Now()
+	c.documented("Upgrading")
+	crowd.awaitTalk()
+	crowd.settle()
+	c.t.Logf("%s", crowd.returns(began))
+	after := c.nodes()
+	if len(after) != 3 || slices.ContainsFunc(after, func(id string) bool { return slices.Contains(before, id) }) {
+		c.t.Errorf("the containers were %v and are %v", before, after)
+	}
+	c.awaitNodes(3)
+}
+
+func (c *composed) testNodeDies() {
+	crowd := gather(c.t, 12, "ws://"+c.lb)
+	crowd.awaitNodes(3)
+	crowd.talk(200 * time.Millisecond)
+	began := time.Now()
+	c.run(time.Minute, "docker", "kill", c.nodes()[0])
+	crowd.awaitNodes(2)
+	c.awaitNodes(2)
+	crowd.awaitTalk()
+	crowd.settle()
+	c.t.Logf("%s", crowd.returns(began))
+	c.documented("A node that died")
+	c.awaitNodes(3)
+}
+
+func (c *composed) testRedisDies() {
+	crowd := gather(c.t, 12, "ws://"+c.lb)
+	crowd.awaitNodes(3)
+	crowd.talk(200 * time.Millisecond)
+	crowd.awaitTalk()
+	c.run(time.Minute, "docker", "compose", "kill", "redis")
+
+	// Nobody new is let in, and nobody is sent away.
+	c.awaitEntry(http.StatusServiceUnavailable)
+	c.run(time.Minute, "docker", "compose", "start", "redis")
+	c.awaitEntry(http.StatusSwitchingProtocols)
+	crowd.awaitTalk()
+	crowd.settle()
+	if n := crowd.absences(); n > 0 {
+		c.t.Errorf("%d connections were lost", n)
+	}
+	c.awaitNodes(3)
+}
+
+// What was said before a backup is there after going back to it; what was said after it is not, and who heard it is told.
+func (c *composed) testBackup() {
+	crowd := gather(c.t, 3, "ws://"+c.lb)
+	crowd.awaitTalk()
+	c.documented("Backup")
+	crowd.awaitTalk()
+	crowd.settle()
+	heard := slices.Clone(crowd.members[0].heard)
+	c.documented("Restoring")
+	c.awaitEntry(http.StatusSwitchingProtocols)
+	late := gather(c.t, 1, "ws://"+c.lb)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	kept, _, err := late.members[0].room.History(ctx, nil, len(heard))
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	texts := make(map[string]bool)
+	for _, m := range kept {
+		texts[m.Text] = true
+	}
+	for i, h := range heard {
+		if before := i < len(crowd.members); texts[h.text] != before {
+			c.t.Errorf("message %d is kept: %v", i, texts[h.text])
+		}
+	}
+	crowd.await("gaps", func() bool {
+		return !slices.ContainsFunc(crowd.members, func(m *talker) bool { return len(m.gaps) == 0 })
+	})
+}
+
+func (c *composed) testDashboard() {
+	text, err := os.ReadFile(root + "/metrics/dashboard.json")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	var dashboard struct {
+		Panels []struct {
+			Type, Title string
+			Datasource  struct{ UID string }
+			Targets     []struct{ Expr string }
+		}
+	}
+	if err := json.Unmarshal(text, &dashboard); err != nil {
+		c.t.Fatal(err)
+	}
+	var provisioned struct {
+		Datasources []struct{ UID, Type, URL string }
+		Providers   []struct{ Options struct{ Path string } }
+	}
+	configs := c.configs()
+	c.parseYAML(configs["grafana-datasource"], &provisioned)
+	c.parseYAML(configs["grafana-dashboards"], &provisioned)
+	if len(provisioned.Datasources) != 1 || len(provisioned.Providers) != 1 ||
+		!strings.Contains(c.run(time.Minute, "docker", "compose", "config"), "target: "+provisioned.Providers[0].Options.Path+"/") {
+		c.t.Fatalf("Grafana is given %+v", provisioned)
+	}
+
+	crowd := gather(c.t, 3, "ws://"+c.lb)
+	crowd.talk(100 * time.Millisecond)
+	queries := 0
+	for _, p := range dashboard.Panels {
+		if p.Type == "row" {
+			continue
+		}
+		if p.Datasource.UID != provisioned.Datasources[0].UID || len(p.Targets) == 0 {
+			c.t.Errorf("the panel %q asks nothing of Prometheus", p.Title)
+		}
+		for _, target := range p.Targets {
+			queries++
+			expr := strings.ReplaceAll(target.Expr, "$__rate_interval", "20s")
+			c.await(p.Title+": "+expr, func() error {
+				values, err := c.query(expr)
+				if err == nil && len(values) == 0 {
+					err = fmt.Errorf("without an answer")
+				}
+				return err
+			})
+		}
+	}
+	crowd.settle()
+	c.t.Logf("%d queries answered", queries)
+	if queries < 20 {
+		c.t.Error("those are few")
+	}
+}
+
+func (c *composed) testAlerts() {
+	_, body, err := get(c.watch + "/api/v1/rules?type=alert")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	var answer struct {
+		Data struct {
+			Groups []struct {
+				Rules []struct{ Name, Health, LastError string }
+			}
+		}
+	}
+	if err := json.Unmarshal(body, &answer); err != nil || len(answer.Data.Groups) == 0 {
+		c.t.Fatalf("Prometheus has no rules: %s", body)
+	}
+	for _, rule := range answer.Data.Groups[0].Rules {
+		if rule.Health != "ok" {
+			c.t.Errorf("%s: %s %s", rule.Name, rule.Health, rule.LastError)
+		}
+	}
+	metrics, err := filepath.Abs(root + "/metrics")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	promtool := []string{"compose", "run", "--rm", "--no-deps", "-T", "--volume", metrics + ":/metrics:ro", "--entrypoint", "promtool", "prometheus"}
+	for _, args := range [][]string{
+		{"check", "config", "/etc/prometheus/prometheus.yml"},
+		{"check", "rules", "/metrics/rules.yml"},
+		{"test", "rules", "/metrics/rules_test.yml"},
+	} {
+		c.run(time.Minute, "docker", slices.Concat(promtool, args)...)
+	}
+}
+
+func (c *composed) testTLS() {
+	certificates := c.t.TempDir()
+	trusted := writeCertificate(c.t, filepath.Join(certificates, "site.pem"))
+	cmd := c.command("docker", "compose", "up", "--detach", "--wait", "--no-deps", "lb")
+	cmd.Env = append(slices.Clone(c.env), "PARLEY_CERTS="+certificates)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		c.t.Fatalf("%v: %s", err, out)
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	safe := onOwnConnections(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted}})
+	to := "wss://" + c.lb
+	one, err := client.Dial(ctx, to, client.Options{HTTPClient: safe})
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer one.Close()
+	room, err := one.Join(ctx, "crowd", client.JoinOptions{})
+	if err == nil {
+		_, err = room.Send(ctx, "in confidence")
+	}
+	if err != nil {
+		c.t.Error(err)
+	}
+	if _, _, err := websocket.Dial(ctx, "ws://"+c.lb, nil); err == nil {
+		c.t.Error("it still speaks without TLS")
+	}
+	old := onOwnConnections(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted, MaxVersion: tls.VersionTLS11}})
+	if _, err := old.Get("https://" + c.lb + "/readyz"); err == nil {
+		c.t.Error("it speaks TLS 1.1")
+	}
+}
+
+func (c *composed) testMistakes() {
+	for service, want := range map[string]string{
+		wrongPassword:         `redis at redis:6379: .*WRONGPASS`,
+		unreadableCertificate: `--tls-cert: open /cert.pem: permission denied`,
+		mistypedFlag:          `unknown flag --lisen`,
+	} {
+		c.run(time.Minute, "docker", "compose", "--profile", "mistakes", "up", "--detach", "--no-deps", service)
+		c.await(service, func() error {
+			shown := c.run(time.Minute, "docker", "compose", "--profile", "mistakes", "ps", "--all", "--format", "{{.State}} {{.ExitCode}}", service)
+			if !regexp.MustCompile(`^exited [1-9]`).MatchString(shown) {
+				return fmt.Errorf("%q", shown)
+			}
+			return nil
+		})
+		log := c.run(time.Minute, "docker", "compose", "--profile", "mistakes", "logs", "--no-log-prefix", service)
+		if !regexp.MustCompile(`^parley: .*`+want+`.*$`).MatchString(log) || strings.Contains(log, "pa55word") {
+			c.t.Errorf("%s said, instead of %q:\n%s", service, want, log)
+		}
+	}
+}
+
+// configs are the files that docker-compose.yml holds, by name.
+func (c *composed) configs() map[string]string {
+	c.t.Helper()
+	var file struct {
+		Configs map[string]struct{ Content string }
+	}
+	if err := json.Unmarshal([]byte(c.run(time.Minute, "docker", "compose", "config", "--format", "json")), &file); err != nil {
+		c.t.Fatal(err)
+	}
+	contents := make(map[string]string)
+	for name, config := range file.Configs {
+		contents[name] = config.Content
+	}
+	return contents
+}
+
+// parseYAML has Compose read it, as an extension of a compose file.
+func (c *composed) parseYAML(text string, into any) {
+	c.t.Helper()
+	file := filepath.Join(c.t.TempDir(), "compose.yml")
+	wrapped := "services: {}\nx-parsed:\n  " + strings.ReplaceAll(text, "\n", "\n  ") + "\n"
+	if err := os.WriteFile(file, []byte(wrapped), 0o600); err != nil {
+		c.t.Fatal(err)
+	}
+	out := c.run(time.Minute, "docker", "compose", "--file", file, "config", "--format", "json")
+	if err := json.Unmarshal([]byte(out), &struct {
+		Parsed any `json:"x-parsed"`
+	}{into}); err != nil {
+		c.t.Fatalf("%v in %s", err, out)
+	}
+}
+
+// writeCertificate makes one for 127.0.0.1, with its key, in the one file that HAProxy wants.
+func writeCertificate(t *testing.T, file string) (trusted *x509.CertPool) {
+	t.Helper()
+	p := newPair(t)
+	trusted = x509.NewCertPool()
+	trusted.AddCert(p.write(t, 1))
+	var both []byte
+	for _, part := range []string{p.cert, p.key} {
+		text, err := os.ReadFile(part)
+		if err != nil {
+			t.Fatal(err)
+		}
+		both = append(both, text...)
+	}
+	if err := os.WriteFile(file, both, 0o644); err != nil { // HAProxy is another user
+		t.Fatal(err)
+	}
+	return trusted
+}
