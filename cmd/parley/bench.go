@@ -22,6 +22,7 @@ import (
 // BenchCmd measures servers under load.
 type BenchCmd struct {
 	Load   BenchLoadCmd   `cmd:"" default:"withargs" help:"Load servers and measure them. This is what bench does without a command."`
+	Suite  BenchSuiteCmd  `cmd:"" help:"Measure two local nodes in a few scenarios, beside the bare write(2) and a plain hub."`
 	Hub    BenchHubCmd    `cmd:"" hidden:"" help:"Run the plain chat server that nodes are compared with."`
 	Worker BenchWorkerCmd `cmd:"" hidden:"" help:"Serve as a process of the generator."`
 }
@@ -66,7 +67,7 @@ func (c *BenchLoadCmd) Run(env *Env) error {
 		if err != nil {
 			return err
 		}
-		return c.print(env.Out, report)
+		return printReport(env.Out, report, c.JSON)
 	}
 	processes, err := parseProcesses(c.PID)
 	if err != nil {
@@ -89,7 +90,7 @@ func (c *BenchLoadCmd) Run(env *Env) error {
 	if report == nil {
 		return err
 	}
-	return errors.Join(err, c.print(env.Out, report))
+	return errors.Join(err, printReport(env.Out, report, c.JSON))
 }
 
 func (c *BenchLoadCmd) plan() (bench.Plan, error) {
@@ -112,8 +113,8 @@ func (c *BenchLoadCmd) plan() (bench.Plan, error) {
 	}, nil
 }
 
-func (c *BenchLoadCmd) print(w io.Writer, report interface{ Print(io.Writer) error }) error {
-	if !c.JSON {
+func printReport(w io.Writer, report interface{ Print(io.Writer) error }, asJSON bool) error {
+	if !asJSON {
 		return report.Print(w)
 	}
 	e := json.NewEncoder(w)
@@ -175,6 +176,31 @@ func (p *progress) end() {
 		fmt.Fprintf(p.w, "\r%*s\r", p.width, "")
 		p.width = 0
 	}
+}
+
+// BenchSuiteCmd measures local nodes beside the floor and the plain hub.
+type BenchSuiteCmd struct {
+	Quick  bool   `help:"Short times and fewer connections: about half a minute in all."`
+	Repeat int    `help:"How often each measurement is made, of which the median is reported (default 3, with --quick 1)."`
+	Server string `name:"redis-server" default:"redis-server" help:"The Redis that the nodes share is started from this program."`
+	JSON   bool   `name:"json" help:"Report as JSON."`
+}
+
+// Run measures and reports.
+func (c *BenchSuiteCmd) Run(env *Env) error {
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	suite := bench.Suite{
+		Quick: c.Quick, Repeat: c.Repeat, Program: self, Redis: c.Server,
+		Progress: func(what string) { fmt.Fprintln(env.Err, what) },
+	}
+	report, err := suite.Run(env.Ctx)
+	if report == nil {
+		return err
+	}
+	return errors.Join(err, printReport(env.Out, report, c.JSON))
 }
 
 // BenchWorkerCmd is a process of the generator.

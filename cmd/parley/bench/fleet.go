@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"sync"
+	"time"
 )
 
 // A fleet is the workers of a run: one in this process if it may open enough sockets, otherwise several processes.
@@ -68,6 +69,13 @@ func startWorker(ctx context.Context, command []string) (*rpc.Client, *exec.Cmd,
 	return rpc.NewClient(pipes{out, in}), cmd, nil
 }
 
+// end waits for a worker whose pipe was closed, but not for ever.
+func end(worker *exec.Cmd) {
+	late := time.AfterFunc(5*time.Second, func() { worker.Process.Kill() })
+	defer late.Stop()
+	worker.Wait() // how it ended does not matter any more
+}
+
 // pipes are a connection to another process. Closing it ends what that reads.
 type pipes struct {
 	io.Reader
@@ -95,7 +103,7 @@ func (f *fleet) dismiss() {
 	for _, w := range f.workers {
 		w.Close()
 		if w.process != nil {
-			w.process.Wait()
+			end(w.process)
 		}
 	}
 	f.done.Wait()

@@ -47,11 +47,14 @@ func drainedSockets(ctx context.Context, count int, command []string) (sockets [
 			unix.Close(fd)
 		}
 		drain.Close()
-		process.Wait()
+		end(process)
 	}
 	drained := drain.Go("Worker.Drain", DrainOrder{Port: port, Sockets: count}, new(None), make(chan *rpc.Call, 1))
 	for len(sockets) < count {
 		fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
+		if err == unix.EINTR {
+			continue
+		}
 		if err != nil {
 			select {
 			case <-drained.Done:

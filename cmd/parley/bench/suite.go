@@ -1,0 +1,224 @@
+package bench
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"slices"
+	"time"
+)
+
+// A Suite measures two local nodes that share a Redis in a few scenarios, each beside the floor and a plain hub in the same
+// run. Every server is a process of its own, and new for each measurement.
+type Suite struct {
+	Quick  bool // short times and few connections: about half a minute in all
+	Repeat int  // how often each measurement is made; the one with the median cost is reported. Default 1 if quick, 3 otherwise
+
+	Program  string       // the executable that serves, is the hub, and generates
+	Redis    string       // the executable; default redis-server
+	Progress func(string) // is told what is being measured; default not at all
+}
+
+// A SuiteReport is a suite's result.
+type SuiteReport struct {
+	Machine string     `json:"machine"`
+	Rows    []SuiteRow `json:"rows"`
+}
+
+// A SuiteRow is one server in one scenario. What was not measured there is nil.
+type SuiteRow struct {
+	Scenario string       `json:"scenario"`
+	Server   string       `json:"server"`
+	Command  string       `json:"command"` // that measures the same on servers of one's own
+	Floor    *FloorReport `json:"floor,omitempty"`
+	Report   *Report      `json:"report,omitempty"`
+}
+
+// A scenario is a load and what it is to show.
+type scenario struct {
+	name string
+	kind kind
+	plan Plan
+}
+
+type kind byte
+
+const (
+	steady kind = iota // cost and latency at a rate
+	ramp               // the highest rate
+	idle               // memory
+)
+
+func (s Suite) scenarios() []scenario {
+	times := Plan{Warmup: 3 * time.Second, Duration: 12 * time.Second}
+	idlers := 10_000
+	if s.Quick {
+		times, idlers = Plan{Warmup: 500 * time.Millisecond, Duration: 1500 * time.Millisecond}, 2000
+	}
+	with := func(rooms, size int, rate float64) Plan {
+		p := times
+		p.Rooms, p.RoomSize, p.Rate = rooms, size, rate
+		return p
+	}
+	large := with(1, 10_000, 2.5)
+	large.Duration = max(large.Duration, 2*time.Second) // at least five messages
+	idling := with(idlers/10, 10, 0)
+	idling.Duration = 3 * times.Warmup
+	return []scenario{
+		{"room of 1,000, 25 messages/s", steady, with(1, 1000, 25)},
+		{"room of 10,000, 2.5 messages/s", steady, large},
+		{"500 rooms of 10, 2,500 messages/s", steady, with(500, 10, 2500)},
+		{"highest rate, room of 1,000", ramp, with(1, 1000, 0)},
+		{"idle, " + grouped(idlers) + " in rooms of 10", idle, idling},
+	}
+}
+
+// Run measures everything. A server that fails the check fails the suite, but the rest is measured all the same.
+func (s Suite) Run(ctx context.Context) (*SuiteReport, error) {
+	if s.Repeat == 0 {
+		s.Repeat = 3
+		if s.Quick {
+			s.Repeat = 1
+		}
+	}
+	report := &SuiteReport{Machine: fmt.Sprintf("%d cores, %s/%s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)}
+	var failed []error
+	for _, sc := range s.scenarios() {
+		rows, err := s.measure(ctx, sc)
+		if err != nil && !errors.Is(err, ErrFailed) {
+			return nil, fmt.Errorf("%s: %w", sc.name, err)
+		}
+		if err != nil {
+			failed = append(failed, fmt.Errorf("%s: %w", sc.name, err))
+		}
+		report.Rows = append(report.Rows, rows...)
+	}
+	return report, errors.Join(failed...)
+}
+
+// measure makes the measurements of a scenario, the servers taking turns, and picks each server's median.
+func (s Suite) measure(ctx context.Context, sc scenario) (rows []SuiteRow, err error) {
+	contenders := []func(context.Context, scenario) (SuiteRow, error){s.measureFloor, s.measureHub, s.measureNodes}
+	if sc.kind != steady {
+		contenders = contenders[1:] // the floor is the same at any rate
+	}
+	all := make([][]SuiteRow, len(contenders))
+	for range s.Repeat {
+		for i, measure := range contenders {
+			row, err1 := measure(ctx, sc)
+			if err1 != nil && !errors.Is(err1, ErrFailed) {
+				return nil, err1
+			}
+			err = cmp.Or(err, err1)
+			all[i] = append(all[i], row)
+		}
+	}
+	for _, same := range all {
+		slices.SortFunc(same, func(a, b SuiteRow) int { return cmp.Compare(a.figure(), b.figure()) })
+		rows = append(rows, same[len(same)/2])
+	}
+	return rows, err
+}
+
+// figure is what the repetitions of a measurement are ordered by.
+func (r SuiteRow) figure() float64 {
+	switch {
+	case r.Floor != nil:
+		return r.Floor.Cost.PerMillion()
+	case r.Report.Idle != nil:
+		return r.memory()
+	case len(r.Report.Steps) > 0:
+		return r.Report.Load.DeliveriesPerSecond
+	}
+	return r.Report.Load.Servers[0].PerMillion()
+}
+
+func (s Suite) measureFloor(ctx context.Context, sc scenario) (SuiteRow, error) {
+	s.tell(sc, "floor")
+	f, err := Floor(ctx, sc.plan, 1, s.worker())
+	return SuiteRow{Scenario: sc.name, Server: "floor", Floor: &f, Command: "parley bench --floor" + sc.flags()}, err
+}
+
+func (s Suite) measureHub(ctx context.Context, sc scenario) (SuiteRow, error) {
+	s.tell(sc, "plain hub")
+	sc.plan.Codec = Text
+	servers, err := s.startHub(ctx)
+	if err != nil {
+		return SuiteRow{}, err
+	}
+	defer servers.stop()
+	return s.run(ctx, sc, "plain hub", servers, 50)
+}
+
+func (s Suite) measureNodes(ctx context.Context, sc scenario) (SuiteRow, error) {
+	s.tell(sc, "two nodes")
+	servers, err := s.startNodes(ctx, 2)
+	if err != nil {
+		return SuiteRow{}, err
+	}
+	defer servers.stop()
+	return s.run(ctx, sc, "two nodes", servers, 500)
+}
+
+// run measures servers in a scenario; a ramp begins at first messages a second.
+func (s Suite) run(ctx context.Context, sc scenario, name string, servers *servers, first float64) (SuiteRow, error) {
+	row := SuiteRow{Scenario: sc.name, Server: name, Command: "parley bench"}
+	for i := range servers.urls {
+		row.Command += fmt.Sprintf(" $URL%d --pid $PID%d", i+1, i+1)
+	}
+	row.Command += sc.flags()
+	plan := sc.plan
+	plan.URLs = servers.urls
+	b := Bench{Plan: plan, Servers: servers.processes, Command: s.worker()}
+	var err error
+	switch sc.kind {
+	case ramp:
+		b.Plan.Rate = first
+		search := Search{Step: plan.Duration / 2}
+		if s.Quick {
+			search.Close = 1.5
+		}
+		row.Report, err = b.Ramp(ctx, search)
+	case idle:
+		row.Report, err = b.Idle(ctx, 0)
+	default:
+		row.Report, err = b.Load(ctx)
+	}
+	if row.Report != nil {
+		row.Report.Server = name
+	} else if err == nil || errors.Is(err, ErrFailed) {
+		err = errors.New("no report")
+	}
+	return row, err
+}
+
+// flags are what a scenario is on the command line.
+func (sc scenario) flags() string {
+	p := sc.plan
+	flags := fmt.Sprintf(" --rooms %d --room-size %d", p.Rooms, p.RoomSize)
+	if p.Rate > 0 {
+		flags += fmt.Sprintf(" --rate %g", p.Rate)
+	}
+	if p.Codec != "" {
+		flags += " --codec " + p.Codec
+	}
+	switch sc.kind {
+	case ramp:
+		flags += fmt.Sprintf(" --ramp --duration %v", p.Duration/2)
+	case idle:
+		flags += fmt.Sprintf(" --idle --duration %v", p.Duration)
+	default:
+		flags += fmt.Sprintf(" --warmup %v --duration %v", p.Warmup, p.Duration)
+	}
+	return flags
+}
+
+func (s Suite) worker() []string { return []string{s.Program, "bench", "worker"} }
+
+func (s Suite) tell(sc scenario, server string) {
+	if s.Progress != nil {
+		s.Progress(sc.name + ": " + server)
+	}
+}

@@ -1,0 +1,139 @@
+package bench
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// servers are the processes of one contender.
+type servers struct {
+	urls      []string
+	processes []Process
+	commands  []*exec.Cmd
+	output    bytes.Buffer // of all; read only after an end
+}
+
+// Names of the processes of the nodes' cluster.
+const (
+	nodeProcess  = "nodes"
+	redisProcess = "redis"
+)
+
+func (s Suite) startHub(ctx context.Context) (*servers, error) {
+	sv := new(servers)
+	addr, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	sv.urls = []string{"ws://" + addr}
+	return sv.ready(sv.start(ctx, Together, addr, s.Program, "bench", "hub", "--listen", addr))
+}
+
+// startNodes starts count nodes that share a Redis, which keeps nothing on disk.
+func (s Suite) startNodes(ctx context.Context, count int) (*servers, error) {
+	redis := s.Redis
+	if redis == "" {
+		redis = "redis-server"
+	}
+	if _, err := exec.LookPath(redis); err != nil {
+		return nil, fmt.Errorf("the nodes need a Redis to share: %w (apt install redis-server)", err)
+	}
+	sv := new(servers)
+	at, err := freeAddress()
+	if err != nil {
+		return nil, err
+	}
+	_, port, _ := net.SplitHostPort(at)
+	err = sv.start(ctx, redisProcess, at, redis, "--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no")
+	for range count {
+		if err != nil {
+			break
+		}
+		var addr string
+		if addr, err = freeAddress(); err != nil {
+			break
+		}
+		sv.urls = append(sv.urls, "ws://"+addr)
+		err = sv.start(ctx, nodeProcess, addr,
+			s.Program, "serve", "--listen", addr, "--redis", "redis://"+at+"/0", "--drain", "100ms", "--log-level", "warn")
+	}
+	return sv.ready(err)
+}
+
+// ready returns the servers, or stops them if one could not be started.
+func (sv *servers) ready(err error) (*servers, error) {
+	if err == nil {
+		return sv, nil
+	}
+	sv.stop()
+	if output := strings.TrimSpace(sv.output.String()); output != "" {
+		err = fmt.Errorf("%w: %s", err, output)
+	}
+	return nil, err
+}
+
+// start starts a process and waits until it takes connections at addr.
+func (sv *servers) start(ctx context.Context, name, addr, program string, args ...string) error {
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Env = withoutSettings(os.Environ())
+	cmd.Stdout, cmd.Stderr = &sv.output, &sv.output
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = 10 * time.Second
+	if err := cmd.Start(); err != nil {
+		return err
+	}
+	sv.commands = append(sv.commands, cmd)
+	sv.processes = append(sv.processes, Process{name, cmd.Process.Pid})
+	for deadline := time.Now().Add(20 * time.Second); ; {
+		c, err := net.DialTimeout("tcp", addr, time.Second)
+		if err == nil {
+			return c.Close()
+		}
+		if time.Now().After(deadline) || ctx.Err() != nil {
+			return fmt.Errorf("%s does not listen on %s", program, addr)
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// withoutSettings leaves out what would configure the servers otherwise.
+func withoutSettings(environ []string) (kept []string) {
+	for _, v := range environ {
+		if !strings.HasPrefix(v, "PARLEY_") {
+			kept = append(kept, v)
+		}
+	}
+	return kept
+}
+
+// stop ends the processes, the last started first, and waits for them.
+func (sv *servers) stop() {
+	for len(sv.commands) > 0 {
+		cmd := sv.commands[len(sv.commands)-1]
+		sv.commands = sv.commands[:len(sv.commands)-1]
+		if err := cmd.Process.Signal(syscall.SIGTERM); err != nil && !errors.Is(err, os.ErrProcessDone) {
+			cmd.Process.Kill()
+		}
+		late := time.AfterFunc(10*time.Second, func() { cmd.Process.Kill() })
+		cmd.Wait()
+		late.Stop()
+	}
+}
+
+// freeAddress is an address of this machine that nobody listens on.
+func freeAddress() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	defer l.Close()
+	return l.Addr().String(), nil
+}
