@@ -123,8 +123,12 @@ func (m *member) serveLog(buf, scratch []byte) bool {
 			return false
 		}
 	}
-	m.s.conn.put(buf)
-	m.moveTo(cursor)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !m.gone {
+		m.s.conn.put(buf)
+		m.cursor = cursor
+	}
 	return true
 }
 
@@ -143,7 +147,9 @@ func (m *member) skip(ctx context.Context, page bus.Page) bool {
 	if lost != m.cursor && start.Less(lost) {
 		start = lost // which was seen
 	}
-	m.moveTo(start)
+	m.r.mu.Lock()
+	defer m.r.mu.Unlock()
+	m.cursor = start
 	return true
 }
 
@@ -155,12 +161,6 @@ func (m *member) tellGap(after bus.ID) bool {
 	}
 	m.s.say("gap", wire.Gap{Room: m.r.name, After: after})
 	return true
-}
-
-func (m *member) moveTo(cursor bus.ID) {
-	m.r.mu.Lock()
-	defer m.r.mu.Unlock()
-	m.cursor = cursor
 }
 
 // start gives the id after which the room's newest n messages up to the head follow, or fewer if it has fewer.

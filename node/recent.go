@@ -2,6 +2,7 @@ package node
 
 import (
 	"slices"
+	"time"
 
 	"parley/bus"
 )
@@ -9,8 +10,8 @@ import (
 // Bounds of what a room keeps in memory of its newest messages, so that who comes back, a herd of them after a restart, is
 // served without asking the bus.
 const (
-	recentMessages = 256
-	recentBytes    = 64 << 10
+	recentMessages = 128
+	recentBytes    = 32 << 10
 )
 
 // recent is the end of a room's log, up to the room's head: an unbroken chain. Its owner's lock guards it.
@@ -19,6 +20,7 @@ type recent struct {
 	bytes int
 	from  bus.ID // what follows this id, up to the head, is all here
 	whole bool   // and before it the log has nothing
+	used  time.Time
 }
 
 // add takes the message after the head.
@@ -26,6 +28,7 @@ func (c *recent) add(m bus.Message) {
 	if len(c.msgs) == 0 {
 		c.from = m.Prev
 	}
+	c.used = time.Now()
 	c.msgs = append(c.msgs, m)
 	c.bytes += len(m.Body)
 	drop := 0

@@ -143,7 +143,7 @@ func (s *session) handle(frame []byte) {
 		return
 	}
 	switch req.Op {
-	case "join", "history", "members", "hello": // these ask the bus, or the Authenticator
+	case "join", "leave", "history", "members", "hello": // these ask the bus or the Authenticator, or wait for a flush
 		s.todo = &req
 	default:
 		s.do(&req)

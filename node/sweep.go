@@ -1,6 +1,8 @@
 package node
 
 import (
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -13,6 +15,7 @@ func (s *Server) sweep() {
 	tick := time.NewTicker(min(sweepEvery, s.cfg.PingInterval/4))
 	defer tick.Stop()
 	var due []*session
+	forgot := time.Now()
 	for {
 		select {
 		case <-s.ctx.Done():
@@ -23,7 +26,29 @@ func (s *Server) sweep() {
 				sess.ping(now)
 			}
 			clear(due)
+			if now.Sub(forgot) > recentLife/2 {
+				forgot = now
+				s.forgetRecent(now)
+			}
 		}
+	}
+}
+
+// recentLife is how long a room that nothing is said in keeps its newest messages in memory.
+const recentLife = 30 * time.Second
+
+func (s *Server) forgetRecent(now time.Time) {
+	s.roomsMu.Lock()
+	rooms := slices.Collect(maps.Values(s.rooms))
+	s.roomsMu.Unlock()
+	for _, r := range rooms {
+		if !r.mu.TryLock() {
+			continue // it is being flushed
+		}
+		if len(r.recent.msgs) > 0 && now.Sub(r.recent.used) > recentLife {
+			r.recent.reset(r.head)
+		}
+		r.mu.Unlock()
 	}
 }
 

@@ -28,9 +28,9 @@ func (s *session) turn(buf []byte) {
 	case errors.Is(err, errWouldWait):
 		s.srv.wg.Go(s.serveTurns)
 	case err != nil:
-		s.over(err)
+		s.srv.wg.Go(func() { s.over(err) }) // leaving a room waits for its flush
 	case !s.srv.lot.park(s):
-		s.over(io.ErrClosedPipe)
+		s.srv.wg.Go(func() { s.over(io.ErrClosedPipe) })
 	}
 }
 
