@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 	"parley/bus/bustest"
 	"parley/node"
 	"parley/node/nodetest"
+	"parley/node/wire"
 )
 
 // onRedis runs n nodes on a Redis of their own.
@@ -45,5 +47,65 @@ func TestNodesOnRedisShareRooms(t *testing.T) {
 	}
 	if j, backlog := nodetest.Dial(t, c.Nodes[1].URL("/")).Join("lobby"); j.Count != 4 || len(backlog) != 3 {
 		t.Errorf("%d messages, %s", len(backlog), nodetest.Show(j))
+	}
+}
+
+func TestALostLogIsToldAsAGapToThoseWhoAreThereAndThoseWhoComeBack(t *testing.T) {
+	c, redis := onRedis(t, 2)
+	a := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	a.Join("lobby")
+	plain := settled(t, c.Nodes[1].URL("/"), "lobby", a)
+	early := a.SendText("lobby", "early")
+	late := a.SendText("lobby", "late")
+	plain.Read()
+	plain.Read()
+	if err := redis.Client().FlushAll(context.Background()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	gap := a.Until("gap") // the node notices by itself
+	if late.Less(gap.After) {
+		t.Errorf("got %s", nodetest.Show(gap))
+	}
+	plain.WantClose(wire.StatusOverload)
+	next := a.SendText("lobby", "next")
+	if !late.Less(next) {
+		t.Errorf("after the loss the ids go on from %v, before it from %v", next, late)
+	}
+	for _, since := range []bus.ID{early, late} {
+		for _, nd := range c.Nodes {
+			back := nodetest.Dial(t, nd.URL("/"))
+			j, backlog := back.Join("lobby", fmt.Sprintf(`"since":%q`, since))
+			if got := texts(backlog); j.Recovered == nil || *j.Recovered || len(got) == 0 || got[0] != "gap" || got[len(got)-1] != "next" {
+				t.Errorf("back since %v: recovered %v, %v", since, j.Recovered, got)
+			}
+		}
+	}
+}
+
+func TestWithoutRedisSendsAreUnavailableAndNobodyIsDropped(t *testing.T) {
+	c, redis := onRedis(t, 2)
+	a := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	b := nodetest.Dial(t, c.Nodes[1].URL("/"))
+	a.Join("lobby")
+	b.Join("lobby")
+	redis.Pause()
+	a.Say(`{"op":"send","req":1,"room":"lobby","text":"x","key":"k"}`)
+	if f := a.UntilError(); f.Code != wire.Unavailable || f.RetryAfter == 0 {
+		t.Errorf("got %s", nodetest.Show(f))
+	}
+	late := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	late.Say(`{"op":"join","req":1,"room":"elsewhere"}`)
+	late.WantError(wire.Unavailable)
+	redis.Resume()
+	for {
+		a.Say(`{"op":"send","req":2,"room":"lobby","text":"x","key":"k"}`)
+		if f := a.Next(); f.Op == "ok" && string(f.Req) == "2" {
+			break
+		}
+	}
+	b.Until("message")
+	a.SendText("lobby", "y")
+	if m := b.Until("message"); m.Text != "y" {
+		t.Errorf("the repeats came through too: %s", nodetest.Show(m))
 	}
 }

@@ -156,6 +156,16 @@ func (p *Peer) WantError(code wire.Code) *wire.Error {
 	return f.Err()
 }
 
+// UntilError gives the next error, passing over all else.
+func (p *Peer) UntilError() wire.Frame {
+	p.t.Helper()
+	for {
+		if f := p.Next(); f.Op == "error" {
+			return f
+		}
+	}
+}
+
 // WantClose reads on until the connection closes, which has to be with that code.
 func (p *Peer) WantClose(code int) {
 	p.t.Helper()
