@@ -33,5 +33,6 @@ fuzz: ## run every fuzz target for FUZZTIME
 		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null || exit 1; \
 	done
 
-bench: ## run the Go benchmarks for BENCHTIME each
+bench: ## run the Go benchmarks for BENCHTIME each, and load two nodes beside the floor and a plain hub
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 60m ./...
+	go run ./cmd/parley bench suite

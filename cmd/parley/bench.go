@@ -181,6 +181,7 @@ func (p *progress) end() {
 // BenchSuiteCmd measures local nodes beside the floor and the plain hub.
 type BenchSuiteCmd struct {
 	Quick  bool   `help:"Short times and fewer connections: about half a minute in all."`
+	Only   string `help:"Measure only scenarios with this in their name, such as idle."`
 	Repeat int    `help:"How often each measurement is made, of which the median is reported (default 3, with --quick 1)."`
 	Server string `name:"redis-server" default:"redis-server" help:"The Redis that the nodes share is started from this program."`
 	JSON   bool   `name:"json" help:"Report as JSON."`
@@ -193,7 +194,7 @@ func (c *BenchSuiteCmd) Run(env *Env) error {
 		return err
 	}
 	suite := bench.Suite{
-		Quick: c.Quick, Repeat: c.Repeat, Program: self, Redis: c.Server,
+		Quick: c.Quick, Only: c.Only, Repeat: c.Repeat, Program: self, Redis: c.Server,
 		Progress: func(what string) { fmt.Fprintln(env.Err, what) },
 	}
 	report, err := suite.Run(env.Ctx)

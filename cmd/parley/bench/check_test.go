@@ -236,7 +236,8 @@ func TestDigestsTellOrdersApart(t *testing.T) {
 		}
 		return c.room.digest()
 	}
-	if digest(false) != digest(false) || digest(false) == digest(true) {
+	straight, again, swapped := digest(false), digest(false), digest(true)
+	if straight != again || straight == swapped {
 		t.Error("digests do not tell orders apart")
 	}
 }

@@ -7,14 +7,16 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 )
 
 // A Suite measures two local nodes that share a Redis in a few scenarios, each beside the floor and a plain hub in the same
 // run. Every server is a process of its own, and new for each measurement.
 type Suite struct {
-	Quick  bool // short times and few connections: about half a minute in all
-	Repeat int  // how often each measurement is made; the one with the median cost is reported. Default 1 if quick, 3 otherwise
+	Quick  bool   // short times and few connections: about half a minute in all
+	Only   string // part of the names of the scenarios to measure; default all
+	Repeat int    // how often each measurement is made; the one with the median cost is reported. Default 1 if quick, 3 otherwise
 
 	Program  string       // the executable that serves, is the hub, and generates
 	Redis    string       // the executable; default redis-server
@@ -66,6 +68,9 @@ func (s Suite) scenarios() []scenario {
 	large.Duration = max(large.Duration, 2*time.Second) // at least five messages
 	idling := with(idlers/10, 10, 0)
 	idling.Duration = 3 * times.Warmup
+	if s.Quick {
+		idling.Settle = time.Second
+	}
 	return []scenario{
 		{"room of 1,000, 25 messages/s", steady, with(1, 1000, 25)},
 		{"room of 10,000, 2.5 messages/s", steady, large},
@@ -86,6 +91,9 @@ func (s Suite) Run(ctx context.Context) (*SuiteReport, error) {
 	report := &SuiteReport{Machine: fmt.Sprintf("%d cores, %s/%s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)}
 	var failed []error
 	for _, sc := range s.scenarios() {
+		if !strings.Contains(sc.name, s.Only) {
+			continue
+		}
 		rows, err := s.measure(ctx, sc)
 		if err != nil && !errors.Is(err, ErrFailed) {
 			return nil, fmt.Errorf("%s: %w", sc.name, err)
@@ -95,6 +103,9 @@ func (s Suite) Run(ctx context.Context) (*SuiteReport, error) {
 		}
 		report.Rows = append(report.Rows, rows...)
 	}
+	if len(report.Rows) == 0 {
+		return nil, fmt.Errorf("no scenario's name has %q in it", s.Only)
+	}
 	return report, errors.Join(failed...)
 }
 
@@ -102,7 +113,7 @@ func (s Suite) Run(ctx context.Context) (*SuiteReport, error) {
 func (s Suite) measure(ctx context.Context, sc scenario) (rows []SuiteRow, err error) {
 	contenders := []func(context.Context, scenario) (SuiteRow, error){s.measureFloor, s.measureHub, s.measureNodes}
 	if sc.kind != steady {
-		contenders = contenders[1:] // the floor is the same at any rate
+		contenders = contenders[1:] // the floor is a cost at a rate
 	}
 	all := make([][]SuiteRow, len(contenders))
 	for range s.Repeat {

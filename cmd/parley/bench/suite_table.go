@@ -20,7 +20,7 @@ func (r *SuiteReport) Print(w io.Writer) error {
 			cost := row.cost()
 			return fmt.Sprintf("%s | %s | %s | %s | %s | %s | %s | %s | %s",
 				short(cost.PerMillion()), short(cost.UserPerMillion), short(cost.SystemPerMillion), row.redis(),
-				short(l.DeliveriesPerSecond), short(l.Latency.P50), short(l.Latency.P99), l.Check, short(l.Self.PerMillion()))
+				short(l.DeliveriesPerSecond), short(l.Latency.P50), short(l.Latency.P99), outcome(l.Check), short(l.Self.PerMillion()))
 		})
 	r.table(&b, ramp, "scenario | server | messages/s | deliveries/s | p99 ms | CPU | Redis | generator CPU | generator cores",
 		func(row SuiteRow) string {
@@ -97,4 +97,11 @@ func (r SuiteRow) memory() float64 {
 		}
 	}
 	return r.Report.Memory[0].PerConnection
+}
+
+func outcome(c Check) string {
+	if c.Count() == 0 {
+		return "nothing lost"
+	}
+	return c.String()
 }
