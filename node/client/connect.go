@@ -9,6 +9,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -108,6 +109,9 @@ func (c *Client) connect() failure {
 
 // dialFailure makes sense of a handshake that failed.
 func (c *Client) dialFailure(resp *http.Response, err error) failure {
+	if outer, ok := errors.AsType[*url.Error](err); ok {
+		err = outer.Err // without the names of the layers between
+	}
 	if resp == nil {
 		distrust := errors.As(err, new(*tls.CertificateVerificationError))
 		return failure{err: fmt.Errorf("connect to %s: %w", c.url, err), final: distrust}

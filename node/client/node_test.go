@@ -6,7 +6,6 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -14,8 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"parley/bus"
-	"parley/node"
+	"parley/node/nodetest"
 	"parley/node/wire"
 )
 
@@ -25,21 +23,8 @@ const patience = time.Minute
 // startNodes runs nodes on one bus and gives their addresses.
 func startNodes(t *testing.T, n int) (addrs []string) {
 	t.Helper()
-	memory := bus.NewMemory(bus.Retention{})
-	for range n {
-		b := memory.Open(bus.NoObserver{})
-		s := node.New(node.Config{Bus: b, Drain: time.Millisecond})
-		srv := httptest.NewServer(s.Handler())
-		addrs = append(addrs, srv.Listener.Addr().String())
-		t.Cleanup(func() {
-			ctx, cancel := context.WithTimeout(context.Background(), patience)
-			defer cancel()
-			if err := s.Shutdown(ctx); err != nil {
-				t.Error(err)
-			}
-			srv.Close()
-			b.Close()
-		})
+	for _, nd := range nodetest.Start(t, n).Nodes {
+		addrs = append(addrs, nd.Addr)
 	}
 	return addrs
 }

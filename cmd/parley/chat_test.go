@@ -1,0 +1,373 @@
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"parley/bus"
+	"parley/node"
+	"parley/node/client"
+	"parley/node/nodetest"
+)
+
+// A chatNode is a node in the process, behind a proxy that can cut connections.
+type chatNode struct {
+	addr string // of the proxy
+
+	mu    sync.Mutex
+	conns []net.Conn // guarded by mu
+}
+
+func startChatNode(t *testing.T, each ...func(*node.Config)) *chatNode {
+	t.Helper()
+	behind := nodetest.Start(t, 1, each...).Nodes[0].Addr
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := &chatNode{addr: l.Addr().String()}
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		for {
+			client, err := l.Accept()
+			if err != nil {
+				return
+			}
+			server, err := net.Dial("tcp", behind)
+			if err != nil {
+				client.Close()
+				continue
+			}
+			n.mu.Lock()
+			n.conns = append(n.conns, client, server)
+			n.mu.Unlock()
+			pass := func(to, from net.Conn) {
+				io.Copy(to, from)
+				to.Close()
+				from.Close()
+			}
+			wg.Go(func() { pass(client, server) })
+			wg.Go(func() { pass(server, client) })
+		}
+	})
+	t.Cleanup(func() {
+		l.Close()
+		n.cut()
+		wg.Wait()
+	})
+	return n
+}
+
+// cut breaks all connections. New ones pass.
+func (n *chatNode) cut() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, conn := range n.conns {
+		conn.Close()
+	}
+	n.conns = nil
+}
+
+// joinChat joins the lobby as somebody else, and gives what is said there.
+func joinChat(t *testing.T, n *chatNode, name string) (*client.Room, chan client.Message) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	c, err := client.Dial(ctx, "ws://"+n.addr, client.Options{Name: name})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { c.Close() })
+	heard := make(chan client.Message, 1000)
+	r, err := c.Join(ctx, "lobby", client.JoinOptions{Handle: func(e client.Event) {
+		if m, ok := e.(client.Message); ok {
+			heard <- m
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return r, heard
+}
+
+func sayIn(t *testing.T, r *client.Room, d client.Draft) client.ID {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	i, err := r.Say(ctx, d)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return i
+}
+
+func hearOf(t *testing.T, heard chan client.Message) client.Message {
+	t.Helper()
+	select {
+	case m := <-heard:
+		return m
+	case <-time.After(patience):
+		t.Fatal("nothing was said")
+		return client.Message{}
+	}
+}
+
+// A transcript is an output that a test can wait on.
+type transcript struct {
+	mu  sync.Mutex
+	buf bytes.Buffer  // guarded by mu
+	new chan struct{} // closed and made anew under mu, when something was written
+}
+
+func newTranscript() *transcript { return &transcript{new: make(chan struct{})} }
+
+func (w *transcript) Write(p []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	close(w.new)
+	w.new = make(chan struct{})
+	return w.buf.Write(p)
+}
+
+// wait waits until the output has a text, and gives all of it.
+func (w *transcript) wait(t *testing.T, text string) string {
+	t.Helper()
+	late := time.After(patience)
+	for {
+		w.mu.Lock()
+		all, more := w.buf.String(), w.new
+		w.mu.Unlock()
+		if strings.Contains(all, text) {
+			return all
+		}
+		select {
+		case <-more:
+		case <-late:
+			t.Fatalf("%q was not written, but %q", text, all)
+		}
+	}
+}
+
+// A running chat is one that reads from a pipe.
+type runningChat struct {
+	in        *io.PipeWriter
+	out, errw *transcript
+	ended     chan error
+}
+
+func startChat(t *testing.T, c ChatCmd) *runningChat {
+	in, w := io.Pipe()
+	r := &runningChat{in: w, out: newTranscript(), errw: newTranscript(), ended: make(chan error, 1)}
+	go func() { r.ended <- c.run(t.Context(), in, r.out, r.errw) }()
+	r.errw.wait(t, "in lobby as ")
+	return r
+}
+
+func (r *runningChat) end(t *testing.T) error {
+	t.Helper()
+	r.in.Close()
+	select {
+	case err := <-r.ended:
+		return err
+	case <-time.After(patience):
+		t.Fatal("the chat did not end with its input")
+		return nil
+	}
+}
+
+func TestChatSaysTheLinesOfAPipeAndEndsWhenAllAreAcknowledged(t *testing.T) {
+	n := startChatNode(t)
+	_, heard := joinChat(t, n, "Bob")
+	var in strings.Builder
+	const lines = 3 * maxUnanswered
+	for i := range lines {
+		fmt.Fprintf(&in, "line %d\r\n\n", i)
+	}
+	out, errw := newTranscript(), newTranscript()
+	c := ChatCmd{URL: n.addr, Name: "Ada", Timeout: patience}
+	if err := c.run(t.Context(), strings.NewReader(in.String()), out, errw); err != nil {
+		t.Fatal(err)
+	}
+	for i := range lines {
+		if m := hearOf(t, heard); m.Text != fmt.Sprint("line ", i) || m.From.Name != "Ada" {
+			t.Fatalf("message %d was %+v", i, m)
+		}
+	}
+	if out.buf.Len() > 0 {
+		t.Errorf("its own lines came back: %q", out.buf.String())
+	}
+}
+
+func TestChatPrintsWhatOthersSayAndNothingThatATerminalActsOn(t *testing.T) {
+	n := startChatNode(t)
+	bob, heard := joinChat(t, n, "Bob")
+	sayIn(t, bob, client.Draft{Text: "before"})
+	last := 1
+	ch := startChat(t, ChatCmd{URL: "ws://" + n.addr + "/?name=Ada&room=lobby", History: &last, Timeout: patience})
+	sayIn(t, bob, client.Draft{Text: "a\tb\x1b[31m\x07\x7f\u009b2J\nc\u202ed é 👩‍🚀"})
+	sayIn(t, bob, client.Draft{Data: json.RawMessage(`{"a":"\u001b"}`)})
+	got := ch.out.wait(t, "{")
+	want := "Bob: before\nBob: a b␛[31m␇␡\uFFFD2J␊c\uFFFDd é 👩‍🚀\nBob: {\"a\":\"\\u001b\"}\n"
+	if got != want {
+		t.Errorf("printed %q, want %q", got, want)
+	}
+	for range 3 {
+		hearOf(t, heard)
+	}
+	joinChat(t, n, "Cleo")
+	ch.errw.wait(t, "parley: Cleo came\n")
+	fmt.Fprintln(ch.in, "thanks")
+	if m := hearOf(t, heard); m.Text != "thanks" || m.From.Name != "Ada" {
+		t.Errorf("heard %+v", m)
+	}
+	if err := ch.end(t); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestChatPrintsJSONLines(t *testing.T) {
+	n := startChatNode(t)
+	bob, _ := joinChat(t, n, "Bob")
+	ch := startChat(t, ChatCmd{URL: n.addr, JSON: true, Timeout: patience})
+	i := sayIn(t, bob, client.Draft{Text: "a\n\u009b\u202e\u2028", Data: json.RawMessage(`["\u007f"]`), Key: "k"})
+	got := ch.out.wait(t, "\n")
+	prefix := fmt.Sprintf(`{"op":"message","id":"%v","room":"lobby","from":{"id":"guest-`, i)
+	if !strings.HasPrefix(got, prefix) || !strings.Contains(got, `"text":"a\n\u009b\u202e\u2028","data":["\u007f"],"key":"k","at":`) {
+		t.Errorf("printed %s", got)
+	}
+	var m struct{ Text string }
+	if err := json.Unmarshal([]byte(got), &m); err != nil || m.Text != "a\n\u009b\u202e\u2028" {
+		t.Errorf("%v, %q", err, m.Text)
+	}
+	if err := ch.end(t); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestChatSaysWhichLinesWereRefused(t *testing.T) {
+	n := startChatNode(t)
+	_, heard := joinChat(t, n, "Bob")
+	ch := startChat(t, ChatCmd{URL: n.addr, Timeout: patience})
+	fmt.Fprintf(ch.in, "fine\n%s\n\xff\nfine too\n", strings.Repeat("x", 5000))
+	err := ch.end(t)
+	if err == nil || err.Error() != "2 of 4 lines were not sent" {
+		t.Errorf("ended with %v", err)
+	}
+	ch.errw.wait(t, "line 2 was not sent: text is 5000 bytes: at most 4096 are allowed\n")
+	ch.errw.wait(t, "line 3 was not sent: text is not valid UTF-8\n")
+	if a, b := hearOf(t, heard), hearOf(t, heard); a.Text != "fine" || b.Text != "fine too" {
+		t.Errorf("heard %q and %q", a.Text, b.Text)
+	}
+}
+
+// A muteBus never says what became of a publish.
+type muteBus struct{ bus.Bus }
+
+func (muteBus) Publish(string, bus.Draft, func(bus.ID, error)) {}
+
+func TestChatFailsIfItIsNotAcknowledgedInTime(t *testing.T) {
+	n := startChatNode(t, func(c *node.Config) { c.Bus = muteBus{c.Bus} })
+	ch := startChat(t, ChatCmd{URL: n.addr, Timeout: 2 * time.Second})
+	fmt.Fprintln(ch.in, "anyone?")
+	err := ch.end(t)
+	if err == nil || err.Error() != "1 of 1 lines were not acknowledged within 2s: they may have been said, or not" {
+		t.Errorf("ended with %v", err)
+	}
+}
+
+func TestChatComesBackAfterACut(t *testing.T) {
+	n := startChatNode(t)
+	ch := startChat(t, ChatCmd{URL: n.addr, Name: "Ada", Timeout: patience})
+	n.cut()
+	fmt.Fprintln(ch.in, "still here")
+	ch.errw.wait(t, "trying again…\n")
+	ch.errw.wait(t, "parley: connected\n")
+	bob, heard := joinChat(t, n, "Bob")
+	if m := hearOf(t, heard); m.Text != "still here" {
+		t.Errorf("heard %+v", m)
+	}
+	sayIn(t, bob, client.Draft{Text: "good"})
+	ch.out.wait(t, "Bob: good\n")
+	if err := ch.end(t); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestChatSaysWhyItCannotConnect(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.Close()
+	n := startChatNode(t)
+	for _, c := range []struct {
+		cmd  ChatCmd
+		want string
+	}{
+		{ChatCmd{URL: l.Addr().String(), Timeout: time.Second}, "connection refused"},
+		{ChatCmd{URL: n.addr + "/nowhere"}, "404"},
+		{ChatCmd{URL: n.addr, Token: "x"}, "unauthorized"},
+		{ChatCmd{URL: n.addr, Room: "a\x07b"}, "control character"},
+		{ChatCmd{URL: "ftp://" + n.addr}, "such as ws://host:8765"},
+		{ChatCmd{URL: "http://[::1"}, "no address"},
+	} {
+		c.cmd.Timeout = cmp.Or(c.cmd.Timeout, patience)
+		err := c.cmd.run(t.Context(), strings.NewReader("hello\n"), io.Discard, io.Discard)
+		if err == nil || !strings.Contains(err.Error(), c.want) || strings.Contains(err.Error(), "\n") {
+			t.Errorf("%+v: %v, want …%s…", c.cmd, err, c.want)
+		}
+	}
+}
+
+func TestChatFindsTheNodeAndTheRoomInAnURL(t *testing.T) {
+	for in, want := range map[string]string{
+		"chat":                   "ws://chat:8765/ lobby",
+		"chat:99":                "ws://chat:99/ lobby",
+		":99":                    "ws://localhost:99/ lobby",
+		"[::1]:99":               "ws://[::1]:99/ lobby",
+		"[::1]":                  "ws://[::1]:8765/ lobby",
+		"chat/ws":                "ws://chat:8765/ws lobby",
+		"wss://chat.example.com": "wss://chat.example.com lobby",
+		"https://chat.example/?room=a%20b&name=Al": "https://chat.example/ a b Al",
+		"http://chat/ws?room=x#y":                  "http://chat/ws x",
+	} {
+		addr, room, name, err := target(in)
+		if got := strings.TrimSpace(addr + " " + room + " " + name); err != nil || got != want {
+			t.Errorf("%s: %q, %v, want %q", in, got, err, want)
+		}
+	}
+}
+
+// A closedWriter is an output that nobody reads any more.
+type closedWriter struct{}
+
+func (closedWriter) Write([]byte) (int, error) { return 0, io.ErrClosedPipe }
+
+func TestChatEndsWhenNobodyReadsItsOutput(t *testing.T) {
+	n := startChatNode(t)
+	bob, _ := joinChat(t, n, "Bob")
+	in, w := io.Pipe()
+	defer w.Close()
+	errw, ended := newTranscript(), make(chan error, 1)
+	c := ChatCmd{URL: n.addr, Timeout: patience}
+	go func() { ended <- c.run(t.Context(), in, closedWriter{}, errw) }()
+	errw.wait(t, "in lobby as ")
+	sayIn(t, bob, client.Draft{Text: "hello?"})
+	select {
+	case err := <-ended:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Error("it goes on")
+	}
+}
