@@ -13,6 +13,8 @@ import (
 // connectionFaults are what the connections between nodes and a redis-server may go through.
 var connectionFaults = []promise{
 	{name: "an answer that is lost is found by the repeat", test: answerLost},
+	{name: "a send without a key is not repeated behind its sender's back", test: noHiddenRepeat},
+	{name: "connections that fell silent are replaced", test: silentConnections},
 	{name: "killed subscription connections lose nothing", test: pubsubKilled},
 	{name: "broken connections lose nothing", test: connectionsCut},
 	{name: "an overflowed output buffer loses nothing", test: bufferOverflow},
@@ -45,6 +47,38 @@ func answerLost(c *cluster) {
 	for _, r := range []*Recorder{atA, atB} {
 		check(c.t, "delivered", r.WaitBody(c.t, "end").Bodies(), []string{"before", "meanwhile", "end"})
 	}
+}
+
+func noHiddenRepeat(c *cluster) {
+	a, b := c.openProxied(), c.open()
+	_, atB := b.subscribe(room)
+	a.publish(room, "before")
+	a.wire.silence()
+	if o := a.await(a.start(room, bus.Draft{Body: []byte("without a key")})); !errors.Is(o.err, bus.ErrUnavailable) {
+		c.t.Errorf("publish without an answer: %v, %v", o.id, o.err)
+	}
+	a.publishSafely(room, "end")
+	check(c.t, "delivered", atB.WaitBody(c.t, "end").Bodies(), []string{"before", "without a key", "end"})
+}
+
+// silentConnections: nothing arrives on them, and nothing says so.
+func silentConnections(c *cluster) {
+	a, b := c.openProxied(), c.open()
+	_, atA := a.subscribe(room)
+	b.publish(room, "before")
+	atA.WaitBody(c.t, "before")
+	a.wire.silence()
+	silent := time.Now()
+	b.publish(room, "meanwhile")
+	check(c.t, "delivered", atA.WaitBody(c.t, "meanwhile").Bodies(), []string{"before", "meanwhile"})
+	until(c.t, "a signal to arrive again", func() bool { // which is in no log to be read from
+		b.Signal(room, []byte("s"), func(error) {})
+		return len(atA.Seen().Signals) > 0
+	})
+	c.within(10*time.Second, silent, "replacing connections")
+	until(c.t, "the node to be ready", func() bool { return a.Ready() == nil })
+	a.publishSafely(room, "end")
+	atA.WaitBody(c.t, "end")
 }
 
 func pubsubKilled(c *cluster) {

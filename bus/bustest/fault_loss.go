@@ -16,6 +16,7 @@ var lossFaults = []promise{
 	{name: "a server that restarts empty", test: restartEmpty},
 	{name: "a lost tail, with the members present", test: lostTail},
 	{name: "a lost tail, noticed by the next message", test: lostTailThenMessage},
+	{name: "ids rise over a loss, though the clock lags", test: lossWithLaggingClock},
 	{name: "a lost tail, and the connections with it", test: lostTailReconnect},
 	{name: "a lost tail, noticed by who published it", test: lostTailOfPublisher},
 }
@@ -232,6 +233,26 @@ func lostTailThenMessage(c *cluster) {
 	for _, since := range []bus.ID{kept, lost, last} {
 		c.told(b, since)
 	}
+}
+
+func lossWithLaggingClock(c *cluster) {
+	a, b := c.open(), c.open()
+	a.publish(room, "long ago")
+	s := c.snapshot()
+	c.backend.ClockBack(room)
+	_, atA := a.subscribe(room)
+	_, atB := b.subscribe(room)
+	a.publish(room, "lost")
+	last := a.publish(room, "lost too")
+	atB.WaitBody(c.t, "lost too")
+	c.rewind(s)
+	id := b.publishSafely(room, "from who has seen them") // but did not publish them
+	if !last.Less(id) {
+		c.t.Errorf("id %v came after %v", id, last)
+	}
+	c.waitBreak(atA, last)
+	c.waitBreak(atB, last)
+	c.goesOn(a, atA, atB)
 }
 
 func lostTailReconnect(c *cluster) {

@@ -15,6 +15,7 @@ var presenceFaults = []promise{
 	{name: "who is there over another node stays", test: deadNodeOfTwo},
 	{name: "the members of a paused node leave once, and return once", test: pausedNode},
 	{name: "who enters and leaves while the server is away", test: enterWhileAway},
+	{name: "a change that arrives late undoes nothing", test: lateChange},
 	{name: "a lost presence event is made up for", test: presenceDropped},
 	{name: "members survive a flush", test: presenceFlushed},
 	{name: "members survive reconnects", test: presenceReconnects},
@@ -144,6 +145,34 @@ func enterWhileAway(c *cluster) {
 	s := atB.Wait(c.t, "leaves to leave", changed(bus.Left, "leaves", 1))
 	until(c.t, "the roster to be right", func() bool { return slices.Equal(users(b.roster(room)), []string{"enters"}) })
 	check(c.t, "leaves", changes(s, bus.Left, "leaves"), 1)
+}
+
+func lateChange(c *cluster) {
+	a, b := c.openProxied(), c.open()
+	subA, atA := a.subscribe(room)
+	_, atB := b.subscribe(room)
+	enterAll(c, subA, atB, "user-ann")
+	held, release := a.wire.holdRequest("user-late")
+	subA.Enter(bus.Member{ID: "user-late"})
+	c.await(held, "the change to be sent")
+	subA.Leave("user-late")
+	enterAll(c, subA, atB, "user-next") // the change was given up, and made up for
+	release()
+	ctx, cancel := patient()
+	defer cancel()
+	for range 3 { // so that the server takes it in
+		if err := c.server.Client().Ping(ctx).Err(); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	enterAll(c, subA, atB, "user-end")
+	want := []string{"user-ann", "user-end", "user-next"}
+	check(c.t, "roster", users(b.roster(room)), want)
+	for _, r := range []*Recorder{atA, atB} {
+		s := r.Wait(c.t, "the end", changed(bus.Joined, "user-end", 1))
+		check(c.t, "who is there by the changes", follow(c.t, s.Changes), want)
+		check(c.t, "joins of who came too late", changes(s, bus.Joined, "user-late"), 0)
+	}
 }
 
 func presenceDropped(c *cluster) {

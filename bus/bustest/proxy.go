@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -21,18 +22,26 @@ type proxy struct {
 
 	mu     sync.Mutex // guards what follows
 	server *RedisServer
-	pass   *sync.Cond // frozen, deaf or closed has changed
+	pass   *sync.Cond // what is held has changed
 	frozen bool       // nothing passes
 	deaf   bool       // nothing passes towards the handle
 	closed bool
-	conns  map[net.Conn]bool
-	drops  []*drop
+	links  map[*link]bool
+	drops  []*catch // pub/sub messages that shall not arrive
+	holds  []*catch // requests that shall wait
 }
 
-// A drop is a pub/sub message that shall not arrive.
-type drop struct {
-	match []byte
-	done  chan struct{} // closed when it was dropped
+// A link is one connection of the handle, and the one to the server that carries it on.
+type link struct {
+	down, up net.Conn
+	silent   bool // guarded by proxy.mu; nothing passes towards the handle, ever
+}
+
+// A catch is something that was said, by a part of it.
+type catch struct {
+	match    []byte
+	caught   chan struct{} // closed when it came by
+	released bool          // guarded by proxy.mu
 }
 
 func newProxy(t testing.TB, server *RedisServer) *proxy {
@@ -45,7 +54,7 @@ func newProxy(t testing.TB, server *RedisServer) *proxy {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &proxy{dir: dir, server: server, listener: l, conns: map[net.Conn]bool{}}
+	p := &proxy{dir: dir, server: server, listener: l, links: map[*link]bool{}}
 	p.pass = sync.NewCond(&p.mu)
 	p.wg.Go(p.accept)
 	t.Cleanup(p.close)
@@ -68,13 +77,28 @@ func (p *proxy) set(change func()) {
 	p.pass.Broadcast()
 }
 
+// silence makes the connections that there are now half-open: the server hears the handle, but the handle nothing any more,
+// not even that they break. New connections pass.
+func (p *proxy) silence() {
+	p.set(func() {
+		for l := range p.links {
+			l.silent = true
+		}
+	})
+}
+
 // cut breaks all connections. New ones pass.
 func (p *proxy) cut() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for c := range p.conns {
-		c.Close()
+	for l := range p.links {
+		l.close()
 	}
+}
+
+func (l *link) close() {
+	l.down.Close()
+	l.up.Close()
 }
 
 // redirect makes new connections go to another server, and breaks the old ones.
@@ -85,9 +109,17 @@ func (p *proxy) redirect(server *RedisServer) {
 
 // dropMessage swallows the next pub/sub message that contains match. The channel is closed once that has happened.
 func (p *proxy) dropMessage(match string) <-chan struct{} {
-	d := &drop{[]byte(match), make(chan struct{})}
-	p.set(func() { p.drops = append(p.drops, d) })
-	return d.done
+	c := &catch{match: []byte(match), caught: make(chan struct{})}
+	p.set(func() { p.drops = append(p.drops, c) })
+	return c.caught
+}
+
+// holdRequest keeps the next request that contains match, and what follows it on its connection, from the server until it is
+// released. Other connections pass. The channel is closed once there is such a request.
+func (p *proxy) holdRequest(match string) (held <-chan struct{}, release func()) {
+	c := &catch{match: []byte(match), caught: make(chan struct{})}
+	p.set(func() { p.holds = append(p.holds, c) })
+	return c.caught, func() { p.set(func() { c.released = true }) }
 }
 
 // close ends it for good: the handle can't reach the server any more, as if its machine had died.
@@ -113,28 +145,27 @@ func (p *proxy) accept() {
 			down.Close()
 			continue
 		}
+		l := &link{down: down, up: up}
 		p.mu.Lock()
-		p.conns[up], p.conns[down] = true, true
+		p.links[l] = true
 		if p.closed {
-			up.Close()
-			down.Close()
+			l.close()
 		}
 		p.mu.Unlock()
-		p.wg.Go(func() { p.carry(down, up, readChunk, func() bool { return p.frozen }) })
-		p.wg.Go(func() { p.carry(up, down, readReply, func() bool { return p.frozen || p.deaf }) })
+		var both sync.WaitGroup
+		both.Go(func() { l.carry(down, up, readChunk, p.passUp) })
+		both.Go(func() { l.carry(up, down, readReply, func(b []byte) bool { return p.passDown(l, b) }) })
+		p.wg.Go(func() {
+			both.Wait()
+			l.close()
+			p.set(func() { delete(p.links, l) })
+		})
 	}
 }
 
-// carry passes on what read takes from one connection, until either is closed. held is called with the lock.
-func (p *proxy) carry(from, to net.Conn, read func(*bufio.Reader, []byte) ([]byte, error), held func() bool) {
-	defer func() {
-		from.Close()
-		to.Close()
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		delete(p.conns, from)
-		delete(p.conns, to)
-	}()
+// carry passes on what read takes from one side, until that is closed, or neither. pass may wait, and say no.
+func (l *link) carry(from, to net.Conn, read func(*bufio.Reader, []byte) ([]byte, error), pass func([]byte) bool) {
+	defer l.close()
 	r := bufio.NewReaderSize(from, 64<<10)
 	var buf []byte
 	for {
@@ -142,7 +173,7 @@ func (p *proxy) carry(from, to net.Conn, read func(*bufio.Reader, []byte) ([]byt
 		if buf, err = read(r, buf[:0]); err != nil {
 			return
 		}
-		if !p.mayPass(buf, held) {
+		if !pass(buf) {
 			continue
 		}
 		if _, err := to.Write(buf); err != nil {
@@ -151,24 +182,37 @@ func (p *proxy) carry(from, to net.Conn, read func(*bufio.Reader, []byte) ([]byt
 	}
 }
 
-// mayPass waits while all is held, and reports whether what was read is not to be dropped.
-func (p *proxy) mayPass(b []byte, held func() bool) bool {
+// passUp waits while what the handle says is held.
+func (p *proxy) passUp(b []byte) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for held() && !p.closed {
+	held := take(&p.holds, b)
+	for !p.closed && (p.frozen || held != nil && !held.released) {
 		p.pass.Wait()
 	}
-	if len(p.drops) == 0 || !isPubSubMessage(b) {
-		return true
+	return true
+}
+
+// passDown waits while what the server says is held, and reports whether it is not to be dropped.
+func (p *proxy) passDown(l *link, b []byte) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for !p.closed && (p.frozen || p.deaf || l.silent) {
+		p.pass.Wait()
 	}
-	for i, d := range p.drops {
-		if bytes.Contains(b, d.match) {
-			close(d.done)
-			p.drops = append(p.drops[:i:i], p.drops[i+1:]...)
-			return false
+	return !isPubSubMessage(b) || take(&p.drops, b) == nil
+}
+
+// take gives the first catch that matches, which is one no more.
+func take(catches *[]*catch, b []byte) *catch {
+	for i, c := range *catches {
+		if bytes.Contains(b, c.match) {
+			*catches = slices.Delete(*catches, i, i+1)
+			close(c.caught)
+			return c
 		}
 	}
-	return true
+	return nil
 }
 
 // readChunk reads whatever there is.
