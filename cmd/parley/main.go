@@ -25,6 +25,7 @@ type Env struct {
 // cli is the command line. Flags and environment variables are read here and nowhere else.
 type cli struct {
 	Serve   ServeCmd   `cmd:"" default:"withargs" help:"Run a node. This is what parley does without a command."`
+	Chat    ChatCmd    `cmd:"" help:"Talk in a room, at a terminal or in a pipe."`
 	Bench   BenchCmd   `cmd:"" help:"Measure nodes, or other chat servers, under load."`
 	Health  HealthCmd  `cmd:"" help:"Ask a node how it is."`
 	Version VersionCmd `cmd:"" help:"Print the version."`
