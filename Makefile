@@ -13,7 +13,7 @@ run: ## start a node on :8765
 	go run ./cmd/parley
 
 test: deps ## install what the tests need, where that is allowed, and run them all
-	go test -race -timeout 15m $(GOTESTFLAGS) ./...
+	go test -race -timeout 10m $(GOTESTFLAGS) ./...
 
 deps: ## install what the tests need, where that is allowed
 	@.ci/deps
