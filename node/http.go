@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"parley/bus"
 	"parley/bus/id"
@@ -196,6 +197,9 @@ func (s *Server) readSend(w http.ResponseWriter, r *http.Request) (*wire.Request
 	var said struct{ Text, Data json.RawMessage }
 	switch kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind {
 	case "text/plain":
+		if !utf8.Valid(body) {
+			return nil, wire.Errorf(wire.BadRequest, "text has to be UTF-8")
+		}
 		said.Text = wire.AppendString(nil, bytes.TrimSuffix(body, []byte("\n")))
 	case "", "application/json", "application/x-www-form-urlencoded": // the last is what curl -d says by itself
 		if err := json.Unmarshal(body, &said); err != nil {

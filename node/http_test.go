@@ -197,6 +197,7 @@ func TestHTTPErrorsAreProblemDetails(t *testing.T) {
 		{"POST", "/v1/rooms/lobby/messages", `{"text":7}`, nil, 400, "bad_request", "text"},
 		{"POST", "/v1/rooms/lobby/messages", `{"text":"` + strings.Repeat("a", 5000) + `"}`, nil, 413, "too_large", "4096"},
 		{"POST", "/v1/rooms/lobby/messages", `{"text":"` + strings.Repeat("a", 70000) + `"}`, nil, 413, "too_large", "65536"},
+		{"POST", "/v1/rooms/lobby/messages", "a\xff", []string{"Content-Type", "text/plain"}, 400, "bad_request", "UTF-8"},
 		{"POST", "/v1/rooms/lobby/messages", `<x/>`, []string{"Content-Type", "text/xml"}, 415, "unsupported", "text/xml"},
 		{"POST", "/v1/rooms/lobby/messages", `{"text":"x"}`, []string{"Parley-Session", "guessable"}, 400, "bad_request", "session"},
 		{"POST", "/v1/rooms/lobby/messages", `{"text":"x"}`, []string{"Idempotency-Key", strings.Repeat("k", 65)}, 400, "bad_request", "64"},
