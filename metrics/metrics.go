@@ -71,8 +71,8 @@ func New(reg prometheus.Registerer, failures map[string]error) *Metrics {
 
 	connections := f.gauges("connections", "Clients connected now.", "codec")
 	opened := f.counters("connections_opened_total", "Clients that connected.", "codec")
-	received := f.counters("messages_received_total", "Messages that came from clients.", "codec")
-	receivedBytes := f.counters("received_bytes_total", "Bytes of the messages that came from clients.", "codec")
+	received := f.counters("messages_received_total", "Requests and plain texts that came from clients.", "codec")
+	receivedBytes := f.counters("received_bytes_total", "Bytes of what came from clients.", "codec")
 	delivered := f.counters("messages_delivered_total", "Messages delivered, counted once per client.", "codec")
 	deliveredBytes := f.counters("delivered_bytes_total", "Bytes of the messages delivered.", "codec")
 	closed := f.counters("connections_closed_total", "Connections that ended, by WebSocket close code; 1006 is none.", "code")
