@@ -290,15 +290,15 @@ func TestMemorySubscribesOnceAtATime(t *testing.T) {
 	}
 }
 
-// BenchmarkPublish is one publisher and a room; 120 bytes, as clients' messages have on the wire.
-func BenchmarkPublish(b *testing.B) {
+// BenchmarkMemoryPublish is one publisher and a room; 120 bytes, as clients' messages have on the wire.
+func BenchmarkMemoryPublish(b *testing.B) {
 	for _, handles := range []int{0, 1, 4} {
-		b.Run(fmt.Sprintf("subscribers=%d", handles), func(b *testing.B) { benchmarkPublish(b, handles, false) })
+		b.Run(fmt.Sprintf("subscribers=%d", handles), func(b *testing.B) { benchmarkMemoryPublish(b, handles, false) })
 	}
-	b.Run("subscribers=1/keyed", func(b *testing.B) { benchmarkPublish(b, 1, true) })
+	b.Run("subscribers=1/keyed", func(b *testing.B) { benchmarkMemoryPublish(b, 1, true) })
 }
 
-func benchmarkPublish(b *testing.B, handles int, keyed bool) {
+func benchmarkMemoryPublish(b *testing.B, handles int, keyed bool) {
 	m := bus.NewMemory(bus.Retention{})
 	var sinks []*counter
 	for range handles {
@@ -326,8 +326,8 @@ func benchmarkPublish(b *testing.B, handles int, keyed bool) {
 	b.ReportMetric(float64(delivered)/b.Elapsed().Seconds(), "deliveries/s")
 }
 
-// BenchmarkPublishParallel is a room per processor, and then one for all.
-func BenchmarkPublishParallel(b *testing.B) {
+// BenchmarkMemoryPublishParallel is a room per processor, and then one for all.
+func BenchmarkMemoryPublishParallel(b *testing.B) {
 	for _, shared := range []bool{false, true} {
 		b.Run(fmt.Sprintf("shared=%v", shared), func(b *testing.B) {
 			m := bus.NewMemory(bus.Retention{})
