@@ -157,16 +157,14 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	nc.SetDeadline(time.Time{})
 	u.conn = u.srv.newConn(nc)
 	early, _ := brw.Reader.Peek(brw.Reader.Buffered())
-	var r io.Reader = u.conn
-	switch {
-	case u.conn.turns:
+	if u.conn.turns {
 		u.conn.begun = append(u.conn.begun, early...)
-	case len(early) > 0:
-		r = io.MultiReader(bytes.NewReader(bytes.Clone(early)), u.conn)
+	} else {
+		u.conn.given = bytes.Clone(early)
 	}
 	size := readBuffer
 	if u.conn.turns {
 		size = 16 // the message at hand is in memory: this only takes its headers
 	}
-	return u.conn, bufio.NewReadWriter(bufio.NewReaderSize(r, size), bufio.NewWriterSize(u.conn, writeBuffer)), nil
+	return u.conn, bufio.NewReadWriter(bufio.NewReaderSize(u.conn, size), bufio.NewWriterSize(u.conn, writeBuffer)), nil
 }

@@ -34,10 +34,10 @@ type conn struct {
 
 	lastRead atomic.Int64 // Unix nanoseconds of the last bytes that came
 
-	// Owned by the reader, where it reads by turns.
-	turns bool   // static
-	begun []byte // what has come of a message, and what is behind the one at hand
-	given []byte // the message at hand: what Read reads
+	// Owned by the reader.
+	turns bool   // static; it reads by turns
+	begun []byte // then: what has come of a message, and what is behind the one at hand
+	given []byte // what Read reads first: the message at hand
 
 	mu        sync.Mutex
 	queue     []byte        // guarded by mu; what waits behind the drainer's
@@ -59,14 +59,16 @@ func newConn(nc net.Conn, limit int, stall time.Duration) *conn {
 	return c
 }
 
-// Read reads from the socket, and notes that the peer lives; where the reader reads by turns, from the message at hand.
+// Read reads from the message at hand, or what came with the handshake, and then, unless the reader reads by turns, from the
+// socket, noting that the peer lives.
 func (c *conn) Read(p []byte) (int, error) {
-	if c.turns {
+	if len(c.given) > 0 {
 		n := copy(p, c.given)
-		if c.given = c.given[n:]; n == 0 {
-			return 0, io.ErrUnexpectedEOF // improper, and so the end
-		}
+		c.given = c.given[n:]
 		return n, nil
+	}
+	if c.turns {
+		return 0, io.ErrUnexpectedEOF // the message is improper, and so the end
 	}
 	n, err := c.Conn.Read(p)
 	if n > 0 {

@@ -1,7 +1,10 @@
 package node_test
 
 import (
+	"crypto/tls"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -182,4 +185,28 @@ func TestAnyOriginMayConnectUnlessNarrowed(t *testing.T) {
 			t.Errorf("origin %s: got %d %q", origin, status, body)
 		}
 	}
+}
+
+func TestWhatIsSaidWithTheHandshakeIsHeard(t *testing.T) {
+	eachWay(t, func(t *testing.T, start starter) {
+		c := start(t, 1)
+		other := settled(t, c.Nodes[0].URL("/"), "lobby")
+		var nc net.Conn
+		nc, err := net.Dial("tcp", c.Nodes[0].Addr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.HasPrefix(c.Nodes[0].URL("/"), "wss") {
+			nc = tls.Client(nc, &tls.Config{InsecureSkipVerify: true})
+		}
+		defer nc.Close()
+		// A text frame with a mask of zeros, in one write with the request.
+		fmt.Fprintf(nc, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
+			"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\x81\x85\x00\x00\x00\x00early\x81\x84\x00\x00\x00\x00next")
+		for _, want := range []string{"early", "next"} {
+			if got := other.Read(); got != want {
+				t.Errorf("got %q, want %q", got, want)
+			}
+		}
+	})
 }

@@ -17,10 +17,9 @@ import (
 // watch is an Observer that notes what the tests wait for.
 type watch struct {
 	node.NoObserver
-	mu       sync.Mutex
-	counts   map[string]int
-	changed  chan struct{}
-	received int
+	mu      sync.Mutex
+	counts  map[string]int
+	changed chan struct{}
 }
 
 func newWatch() *watch {
