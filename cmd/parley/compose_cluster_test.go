@@ -234,10 +234,31 @@ func (c *composed) awaitValue(expr string, will func(float64) bool) {
 // awaitNodes waits until Prometheus finds so many nodes, all well, and the load balancer finds as many ready.
 func (c *composed) awaitNodes(n int) {
 	c.t.Helper()
-	is := func(v float64) bool { return v == float64(n) }
-	c.awaitValue(`sum(up{job="node"})`, is)
-	c.awaitValue(`count(up{job="node"})`, is)
-	c.awaitValue(`haproxy_backend_active_servers{proxy="nodes"}`, is)
+	c.await(fmt.Sprintf("%d nodes", n), func() error {
+		_, body, err := get(c.watch + "/api/v1/targets?state=active")
+		if err != nil {
+			return err
+		}
+		found := make(map[string]int) // by health
+		var answer struct {
+			Data struct {
+				ActiveTargets []struct{ ScrapePool, Health string }
+			}
+		}
+		if err := json.Unmarshal(body, &answer); err != nil {
+			return err
+		}
+		for _, target := range answer.Data.ActiveTargets {
+			if target.ScrapePool == "node" {
+				found[target.Health]++
+			}
+		}
+		if len(found) != 1 || found["up"] != n {
+			return fmt.Errorf("Prometheus finds %v", found)
+		}
+		return nil
+	})
+	c.awaitValue(`haproxy_backend_active_servers{proxy="nodes"}`, func(v float64) bool { return v == float64(n) })
 }
 
 // awaitEntry waits until new clients are answered so by the load balancer.

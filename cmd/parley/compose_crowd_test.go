@@ -27,6 +27,7 @@ type crowd struct {
 	said    map[string]client.ID // acknowledged, by text
 	unsaid  []error              // what was refused for good
 	pending int                  // sends that have no answer yet
+	refused int                  // attempts to come back that failed
 }
 
 // A talker is a member of a crowd. Its crowd's mu guards it.
@@ -92,6 +93,8 @@ func (c *crowd) note(m *talker, s client.Status) {
 		m.paused = time.Time{}
 	case !s.Up && m.paused.IsZero():
 		m.paused = time.Now()
+	case !s.Up:
+		c.refused++
 	}
 	c.changed.Broadcast()
 }
@@ -276,8 +279,8 @@ func (c *crowd) returns(since time.Time) string {
 		return "nobody had to come back"
 	}
 	slices.Sort(took)
-	return fmt.Sprintf("%d came back, spread over %s; away for %s in the middle, %s at most", len(took),
-		last.Sub(first).Round(100*time.Millisecond), took[len(took)/2].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond))
+	return fmt.Sprintf("%d came back, after %d attempts that failed, spread over %s; away for %s in the middle, %s at most",
+		len(took), c.refused, last.Sub(first).Round(100*time.Millisecond), took[len(took)/2].Round(time.Millisecond), took[len(took)-1].Round(time.Millisecond))
 }
 
 // absences counts how often members lost their connections.

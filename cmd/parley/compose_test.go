@@ -161,6 +161,9 @@ func (c *composed) testRollingRestart() {
 	if crowd.absences() < len(crowd.members) {
 		c.t.Error("not every node was restarted")
 	}
+	if crowd.refused > 3 {
+		c.t.Error("the load balancer sends clients back to the node that they come from")
+	}
 	c.awaitNodes(3)
 }
 
@@ -336,7 +339,8 @@ func (c *composed) testAlerts() {
 
 func (c *composed) testTLS() {
 	certificates := c.t.TempDir()
-	trusted := writeCertificate(c.t, filepath.Join(certificates, "site.pem"))
+	file := filepath.Join(certificates, "site.pem")
+	trusted := writeCertificate(c.t, file)
 	cmd := c.command("docker", "compose", "up", "--detach", "--wait", "--no-deps", "lb")
 	cmd.Env = append(slices.Clone(c.env), "PARLEY_CERTS="+certificates)
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -345,18 +349,18 @@ func (c *composed) testTLS() {
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	safe := onOwnConnections(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted}})
-	to := "wss://" + c.lb
-	one, err := client.Dial(ctx, to, client.Options{HTTPClient: safe})
+	losses := 0
+	one, err := client.Dial(ctx, "wss://"+c.lb, client.Options{HTTPClient: safe, Status: func(s client.Status) {
+		if !s.Up {
+			losses++
+		}
+	}})
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	defer one.Close()
 	room, err := one.Join(ctx, "crowd", client.JoinOptions{})
-	if err == nil {
-		_, err = room.Send(ctx, "in confidence")
-	}
 	if err != nil {
-		c.t.Error(err)
+		c.t.Fatal(err)
 	}
 	if _, _, err := websocket.Dial(ctx, "ws://"+c.lb, nil); err == nil {
 		c.t.Error("it still speaks without TLS")
@@ -364,6 +368,23 @@ func (c *composed) testTLS() {
 	old := onOwnConnections(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted, MaxVersion: tls.VersionTLS11}})
 	if _, err := old.Get("https://" + c.lb + "/readyz"); err == nil {
 		c.t.Error("it speaks TLS 1.1")
+	}
+
+	trusted = writeCertificate(c.t, file)
+	renewed := onOwnConnections(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted}})
+	c.documented("TLS")
+	c.await("the new certificate", func() error {
+		res, err := renewed.Get("https://" + c.lb + "/readyz")
+		if err == nil {
+			res.Body.Close()
+		}
+		return err
+	})
+	if _, err := room.Send(ctx, "in confidence"); err != nil {
+		c.t.Error(err)
+	}
+	if one.Close(); losses > 0 {
+		c.t.Error("who was connected was sent away")
 	}
 }
 
