@@ -69,33 +69,29 @@ func (p *tab) isAccessible(source string) {
 }
 
 func TestIsAccessible(t *testing.T) {
+	t.Parallel()
 	source := axe(t)
 	c := nodetest.Start(t, 1)
 	n := c.Nodes[0]
 	tell(t, n.Bus, "design", talk)
 	tell(t, n.Bus, "lobby", talk[:3])
-	peer := enter(t, n, "design", "Bo")[0]
 	for _, scheme := range []string{"light", "dark"} {
 		for name, width := range map[string]int64{"wide": 1280, "narrow": 390} {
 			t.Run(scheme+" and "+name, func(t *testing.T) {
 				t.Parallel()
 				g := newGate(t, n)
-				p := openPage(t, g.URL, "lobby", "Ada")
-				p.media("prefers-color-scheme", scheme)
-				p.size(width, 800)
-				p.run(`
-					localStorage.setItem("parley-page:read:lobby", JSON.stringify("0-1"));
-					localStorage.setItem("parley-page:rooms", JSON.stringify(["lobby", "design"]));
-					localStorage.setItem("parley-page:read:design", JSON.stringify("0-1"));
-					const prefix = "parley:" + location.host + ":out:design:";
-					const out = (n, key, more) => sessionStorage.setItem(prefix + key, JSON.stringify({ n, key, text: key, at: Date.now(), ...more }));
+				p := openPage(t, g.URL, "design", "Ada", `
+					kept("rooms", ["lobby", "design"]);
+					kept("read:lobby", "0-1");
+					kept("read:design", "0-1");
 					out(1, "unconfirmed", { state: "unconfirmed", tried: 1 });
 					out(2, "failed", { state: "pending", user: "somebody" });
 				`)
-				p.open(g.URL + "/?room=design")
+				p.media("prefers-color-scheme", scheme)
+				p.size(width, 800)
 				p.sees(talk[len(talk)-1].text)
 				p.until(`document.querySelector("li.unread") && document.querySelector(".badge") && document.querySelector(".failed")`)
-				peer.Say(`{"op":"signal","room":"design","kind":"typing"}`)
+				enter(t, n, "design", "Bo")[0].Say(`{"op":"signal","room":"design","kind":"typing"}`)
 				p.until(`document.querySelector("#typing").textContent`)
 				p.isAccessible(source)
 

@@ -99,6 +99,8 @@ type tab struct {
 
 	mu       sync.Mutex
 	problems []string // guarded by mu; what no page of ours may cause
+
+	interrupted bool // guarded by mu; something could not be loaded because of networkChanged
 }
 
 // newTab opens a window. A test that needs one is skipped where there is no browser, but fails in CI.
@@ -145,8 +147,12 @@ func (p *tab) listen(event any) {
 		err := chromedp.ExceptionError{ExceptionDetails: e.ExceptionDetails}
 		p.problems = append(p.problems, err.Error())
 	case *log.EventEntryAdded:
-		if text := e.Entry.Text; strings.Contains(text, "Content Security Policy") || strings.Contains(text, "Trusted") {
+		text := e.Entry.Text
+		if strings.Contains(text, "Content Security Policy") || strings.Contains(text, "Trusted") {
 			p.problems = append(p.problems, text)
+		}
+		if strings.Contains(text, networkChanged) {
+			p.interrupted = true
 		}
 	}
 }
@@ -183,9 +189,40 @@ func (p *tab) size(width, height int64, options ...chromedp.EmulateViewportOptio
 	p.do(chromedp.EmulateViewport(width, height, options...))
 }
 
+// networkChanged is why Chromium gives up all that it loads when an interface comes or goes on the machine, as it does when
+// a container starts. It is no fault of a test's.
+const networkChanged = "ERR_NETWORK_CHANGED"
+
 func (p *tab) open(url string) {
 	p.t.Helper()
-	p.do(chromedp.Navigate(url))
+	p.load(chromedp.Navigate(url))
+}
+
+func (p *tab) reload() {
+	p.t.Helper()
+	p.load(chromedp.Reload())
+}
+
+// load loads a page, again if the network changes meanwhile.
+func (p *tab) load(step chromedp.Action[chromedp.Void]) {
+	p.t.Helper()
+	p.command(func(ctx context.Context) error {
+		for {
+			p.setInterrupted(false)
+			err := chromedp.Do(ctx, step)
+			if again := p.setInterrupted(false); again || err != nil && strings.Contains(err.Error(), networkChanged) {
+				continue
+			}
+			return err
+		}
+	})
+}
+
+func (p *tab) setInterrupted(to bool) (was bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	was, p.interrupted = p.interrupted, to
+	return was
 }
 
 // js gives an expression's value, or what it promises. Each %s stands for an argument, as JSON.

@@ -5,6 +5,7 @@ import (
 )
 
 func TestClientWaitsAsLongAsItIsTold(t *testing.T) {
+	t.Parallel()
 	f := newFake(t, func(r request, _ int) []string {
 		if r.Op == "join" {
 			return []string{`{"op":"bye","code":1012,"reason":"the node restarts","retry_after":60000}`, "close"}
@@ -22,11 +23,13 @@ func TestClientWaitsAsLongAsItIsTold(t *testing.T) {
 }
 
 func TestClientWaitsLongerEachTime(t *testing.T) {
+	t.Parallel()
 	p := newTab(t)
 	p.open(blankPage(t))
 	n := newFake(t, func(request, int) []string { return nil })
 	p.run(`
-		const { Parley } = await import(%s);
+		const load = () => import(%s).catch(load);
+		const { Parley } = await load();
 		window.waits = [];
 		const chat = new Parley("ws://127.0.0.1:1"); // where nobody answers
 		chat.on("state", (s) => {
@@ -45,6 +48,7 @@ func TestClientWaitsLongerEachTime(t *testing.T) {
 }
 
 func TestClientRepeatsWhatCouldNotBeDoneInOrder(t *testing.T) {
+	t.Parallel()
 	f := newFake(t, func(r request, nth int) []string {
 		switch {
 		case r.Op != "send":
@@ -78,6 +82,7 @@ func TestClientRepeatsWhatCouldNotBeDoneInOrder(t *testing.T) {
 }
 
 func TestClientDropsRepeats(t *testing.T) {
+	t.Parallel()
 	message := func(id, text, key string) string {
 		return `{"op":"message","room":"design","id":"` + id + `","from":{"id":"u"},"text":"` + text + `","key":"` + key + `","at":1}`
 	}
@@ -105,6 +110,7 @@ func TestClientDropsRepeats(t *testing.T) {
 }
 
 func TestWhatIsTooOldIsNotRepeatedUnasked(t *testing.T) {
+	t.Parallel()
 	f := newFake(t, func(r request, _ int) []string {
 		if r.Op == "send" {
 			return []string{`{"op":"ok","req":%REQ%,"id":"6-0"}`}
@@ -129,6 +135,7 @@ func TestWhatIsTooOldIsNotRepeatedUnasked(t *testing.T) {
 }
 
 func TestWhatWouldEndTheConnectionIsNotSent(t *testing.T) {
+	t.Parallel()
 	f := newFake(t, func(request, int) []string { return nil })
 	p := newTab(t)
 	p.open(blankPage(t))

@@ -33,6 +33,7 @@ func (p *tab) fits() {
 }
 
 func TestMarkupAndHostileLinksDoNothing(t *testing.T) {
+	t.Parallel()
 	n := nodetest.Start(t, 1).Nodes[0]
 	p := openPage(t, n.HTTP(""), "design", "Ada")
 	harmless := []string{
@@ -88,6 +89,7 @@ func TestMarkupAndHostileLinksDoNothing(t *testing.T) {
 }
 
 func TestHostileNames(t *testing.T) {
+	t.Parallel()
 	n := nodetest.Start(t, 1).Nodes[0]
 	names := []string{
 		"<b>Mallory</b><script>window.pwned=1</script>",
@@ -126,6 +128,7 @@ func TestHostileNames(t *testing.T) {
 }
 
 func TestHostileText(t *testing.T) {
+	t.Parallel()
 	n := nodetest.Start(t, 1).Nodes[0]
 	p := openPage(t, n.HTTP(""), "design", "Ada")
 	texts := []string{
@@ -161,6 +164,7 @@ func TestHostileText(t *testing.T) {
 }
 
 func TestHostileRooms(t *testing.T) {
+	t.Parallel()
 	n := nodetest.Start(t, 1).Nodes[0]
 	p := newTab(t)
 	for room, want := range map[string]string{
@@ -191,6 +195,7 @@ func TestHostileRooms(t *testing.T) {
 }
 
 func TestAFloodLeavesThePageUsable(t *testing.T) {
+	t.Parallel()
 	n := nodetest.Start(t, 1).Nodes[0]
 	p := openPage(t, n.HTTP(""), "design", "Ada")
 	p.run(`

@@ -16,12 +16,17 @@ import (
 	"parley/node/nodetest"
 )
 
-// openPage opens the page at a room, under a name.
-func openPage(t *testing.T, base, room, name string) *tab {
+// openPage opens the page at a room, under a name, after what a script made of an earlier visit.
+func openPage(t *testing.T, base, room, name string, earlier ...string) *tab {
 	t.Helper()
 	p := newTab(t)
-	p.open(base + "/style.css") // a place to set the name from, as an earlier visit did
-	p.run(`localStorage.setItem("parley-page:name", JSON.stringify(%s))`, name)
+	p.open(base + "/style.css") // of the same origin, but without the page's own scripts
+	p.run(`
+		const kept = (name, value) => localStorage.setItem("parley-page:" + name, JSON.stringify(value));
+		const prefix = "parley:" + location.host + ":out:design:";
+		const out = (n, key, more) => sessionStorage.setItem(prefix + key, JSON.stringify({ n, key, text: key, at: Date.now(), ...more }));
+		kept("name", %s);
+	`+strings.Join(earlier, "\n"), name)
 	p.open(base + "/?room=" + room)
 	p.until(`document.querySelector("#title")?.textContent === "#" + %s && !document.querySelector("#top").hidden`, room)
 	return p
@@ -55,6 +60,7 @@ func numbered(prefix string, from, to int) (out []string) {
 }
 
 func TestTwoPagesTalkOverTwoNodes(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 2)
 	ada, bo := openPage(t, c.Nodes[0].HTTP(""), "design", "Ada"), openPage(t, c.Nodes[1].HTTP(""), "design", "Bo")
 	ada.say("hello, is anyone here?")
@@ -73,6 +79,7 @@ func TestTwoPagesTalkOverTwoNodes(t *testing.T) {
 }
 
 func TestANodeIsKilled(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 2)
 	g := newGate(t, c.Nodes[0])
 	p := openPage(t, g.URL, "design", "Ada")
@@ -95,6 +102,7 @@ func TestANodeIsKilled(t *testing.T) {
 }
 
 func TestOfflineAndOnline(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 1)
 	g := newGate(t, c.Nodes[0])
 	p := openPage(t, g.URL, "design", "Ada")
@@ -117,6 +125,7 @@ func TestOfflineAndOnline(t *testing.T) {
 }
 
 func TestReloadWithAPendingMessage(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 2)
 	g := newGate(t, c.Nodes[0])
 	p := openPage(t, g.URL, "design", "Ada")
@@ -129,13 +138,14 @@ func TestReloadWithAPendingMessage(t *testing.T) {
 	g.cut()
 	g.speak()
 	g.to(c.Nodes[1])
-	p.do(chromedp.Reload())
+	p.reload()
 	p.sees("not said")
 	wantTexts(t, p.texts(), "kept", "half said", "not said")
 	p.until(`document.querySelectorAll(".message:not(.sent)").length === 0`)
 }
 
 func TestHistoryLoadsAndKeepsThePlace(t *testing.T) {
+	t.Parallel()
 	n := nodetest.Start(t, 1).Nodes[0]
 	say(t, n.Bus, "design", "Bo", numbered("message ", 0, 600)...)
 	p := openPage(t, n.HTTP(""), "design", "Ada")
@@ -179,6 +189,7 @@ func TestHistoryLoadsAndKeepsThePlace(t *testing.T) {
 }
 
 func TestFollowsOnlyAtTheEnd(t *testing.T) {
+	t.Parallel()
 	n := nodetest.Start(t, 1).Nodes[0]
 	say(t, n.Bus, "design", "Bo", numbered("message ", 0, 60)...)
 	p := openPage(t, n.HTTP(""), "design", "Ada")
@@ -208,6 +219,7 @@ func TestFollowsOnlyAtTheEnd(t *testing.T) {
 }
 
 func TestUnreadOverRoomsAndReloads(t *testing.T) {
+	t.Parallel()
 	n := nodetest.Start(t, 1).Nodes[0]
 	say(t, n.Bus, "design", "Bo", "old")
 	p := openPage(t, n.HTTP(""), "design", "Ada")
@@ -219,7 +231,7 @@ func TestUnreadOverRoomsAndReloads(t *testing.T) {
 	p.until(`document.querySelector("#room-list .badge")?.textContent === "2 unread"`)
 	p.until(`document.title === "(2) #lobby · Parley"`)
 	p.until(`localStorage.getItem("parley-page:read:design")`)
-	p.do(chromedp.Reload())
+	p.reload()
 	p.until(`document.title === "(2) #lobby · Parley"`)
 	p.shot("unread-room")
 
@@ -241,6 +253,7 @@ func TestUnreadOverRoomsAndReloads(t *testing.T) {
 }
 
 func TestKeyboard(t *testing.T) {
+	t.Parallel()
 	n := nodetest.Start(t, 1).Nodes[0]
 	p := openPage(t, n.HTTP(""), "design", "Ada")
 	p.until(`document.activeElement.id === "text"`)
@@ -270,6 +283,7 @@ func TestKeyboard(t *testing.T) {
 }
 
 func TestOnlyNewMessagesAreAnnounced(t *testing.T) {
+	t.Parallel()
 	n := nodetest.Start(t, 1).Nodes[0]
 	say(t, n.Bus, "design", "Bo", "old")
 	p := openPage(t, n.HTTP(""), "design", "Ada")
@@ -288,6 +302,7 @@ func TestOnlyNewMessagesAreAnnounced(t *testing.T) {
 }
 
 func TestNamesAndMembers(t *testing.T) {
+	t.Parallel()
 	n := nodetest.Start(t, 1).Nodes[0]
 	p := openPage(t, n.HTTP(""), "design", "")
 	p.until(`/^Guest \S{4}$/.test(document.querySelector("#me .name").textContent)`)
@@ -317,6 +332,7 @@ func TestNamesAndMembers(t *testing.T) {
 }
 
 func TestTypingExpires(t *testing.T) {
+	t.Parallel()
 	n := nodetest.Start(t, 1).Nodes[0]
 	p := newTab(t)
 	p.onEachPage(`const timeout = setTimeout; setTimeout = (f, ms, ...args) => timeout(f, ms / 20, ...args);`)
@@ -329,6 +345,7 @@ func TestTypingExpires(t *testing.T) {
 }
 
 func TestJoinsAndLeavesShareALine(t *testing.T) {
+	t.Parallel()
 	n := nodetest.StartOn(t, 1, bus.NewMemory(bus.Retention{}).Open, quick).Nodes[0]
 	p := openPage(t, n.HTTP(""), "design", "Ada")
 	lines := `[...document.querySelectorAll(".presence:not([hidden])")].map((node) => node.textContent).join("; ")`
@@ -344,16 +361,13 @@ func TestJoinsAndLeavesShareALine(t *testing.T) {
 }
 
 func TestAFailedMessageCanBeTriedAgainOrDeleted(t *testing.T) {
+	t.Parallel()
 	n := nodetest.Start(t, 1).Nodes[0]
-	p := openPage(t, n.HTTP(""), "design", "Ada")
-	p.run(`
-		const prefix = "parley:" + location.host + ":out:design:";
-		const out = (n, key, more) => sessionStorage.setItem(prefix + key, JSON.stringify({ n, key, text: key, at: Date.now(), ...more }));
+	p := openPage(t, n.HTTP(""), "design", "Ada", `
 		out(1, "old", { state: "unconfirmed", tried: Date.now() - 11 * 60000 });
 		out(2, "another's", { state: "pending", user: "somebody" });
 		out(3, "fresh", { state: "pending" });
 	`)
-	p.do(chromedp.Reload())
 	p.sees("fresh")
 	state := func(text string) string {
 		return js[string](p, `[...document.querySelectorAll(".message")].find((row) => row.querySelector(".text").textContent === %s).className`, text)
@@ -371,6 +385,7 @@ func TestAFailedMessageCanBeTriedAgainOrDeleted(t *testing.T) {
 }
 
 func TestTextOverTheLimitStaysInTheField(t *testing.T) {
+	t.Parallel()
 	n := nodetest.Start(t, 1).Nodes[0]
 	p := openPage(t, n.HTTP(""), "design", "Ada")
 	p.write(strings.Repeat("é", 2050))
@@ -386,6 +401,7 @@ func TestTextOverTheLimitStaysInTheField(t *testing.T) {
 }
 
 func TestEmojiPicker(t *testing.T) {
+	t.Parallel()
 	n := nodetest.Start(t, 1).Nodes[0]
 	p := openPage(t, n.HTTP(""), "design", "Ada")
 	p.click("#show-emoji")
@@ -398,6 +414,7 @@ func TestEmojiPicker(t *testing.T) {
 }
 
 func TestDrawersOnANarrowScreen(t *testing.T) {
+	t.Parallel()
 	n := nodetest.Start(t, 1).Nodes[0]
 	p := openPage(t, n.HTTP(""), "design", "Ada")
 	p.size(390, 800)

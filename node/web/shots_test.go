@@ -67,17 +67,18 @@ func enter(t *testing.T, n *nodetest.Node, room string, names ...string) []*node
 
 // TestLooks writes the screenshots, and checks that each state can be reached.
 func TestLooks(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 1)
 	n := c.Nodes[0]
 	tell(t, n.Bus, "design", talk)
 	tell(t, n.Bus, "lobby", talk[:3])
 	peers := enter(t, n, "design", "Mira Okafor", "Jonas", "شيرين", "Tomás")
 
-	p := openPage(t, n.HTTP(""), "design", "Ada")
-	p.run(`localStorage.setItem("parley-page:rooms", JSON.stringify(["lobby", "design", "on-call", "Café ☕"]))`)
-	p.run(`localStorage.setItem("parley-page:read:lobby", JSON.stringify("0-1"))`)
+	p := openPage(t, n.HTTP(""), "design", "Ada", `
+		kept("rooms", ["lobby", "design", "on-call", "Café ☕"]);
+		kept("read:lobby", "0-1");
+	`)
 	p.size(1280, 800)
-	p.open(n.HTTP("/?room=design"))
 	p.sees("Perfect, that is what I told them.")
 	peers[1].Say(`{"op":"signal","room":"design","kind":"typing"}`)
 	p.until(`document.querySelector("#typing").textContent.includes("typing")`)
@@ -98,21 +99,16 @@ func TestLooks(t *testing.T) {
 
 // TestLooksInTrouble is the same for what one hopes not to see.
 func TestLooksInTrouble(t *testing.T) {
+	t.Parallel()
 	c := nodetest.StartOn(t, 2, bus.NewMemory(bus.Retention{Size: 20}).Open)
 	n := c.Nodes[0]
 	g := newGate(t, n)
 	tell(t, n.Bus, "design", talk)
 
-	p := newTab(t)
-	p.open(g.URL + "/?room=design")
-	p.sees("Perfect, that is what I told them.")
-	p.run(`
-		const prefix = "parley:" + location.host + ":out:design:";
-		const out = (n, key, text, more) => sessionStorage.setItem(prefix + key, JSON.stringify({ n, key, text, at: Date.now(), ...more }));
-		out(1, "a", "Is this thing on?", { state: "unconfirmed", tried: 1 });
-		out(2, "b", "I quit! (not really)", { state: "failed", error: { code: "forbidden", message: "you are muted here until 17:00" } });
+	p := openPage(t, g.URL, "design", "Ada", `
+		out(1, "Is this thing on?", { state: "unconfirmed", tried: 1 });
+		out(2, "I quit! (not really)", { state: "failed", error: { code: "forbidden", message: "you are muted here until 17:00" } });
 	`)
-	p.open(g.URL + "/?room=design")
 	p.until(`document.querySelectorAll(".message.unconfirmed, .message.failed").length === 2`)
 	p.until(`document.querySelector(".unconfirmed .state button")`)
 	g.cut()

@@ -3,12 +3,11 @@ package web_test
 import (
 	"testing"
 
-	"github.com/chromedp/chromedp"
-
 	"parley/node/nodetest"
 )
 
 func TestClientFallsBackWhereWebSocketsAreBlocked(t *testing.T) {
+	t.Parallel()
 	n := nodetest.Start(t, 1).Nodes[0]
 	url := blockUpgrades(t, n)
 	p := newClient(t, n.HTTP(""), url)
@@ -23,8 +22,9 @@ func TestClientFallsBackWhereWebSocketsAreBlocked(t *testing.T) {
 	p.until(`room.members.has(chat.user.id) && room.count === 1`)
 	bo := enter(t, n, "design", "Bo")[0]
 	p.until(`room.count === 2`)
+	p.run(`room.on("signal", ({ kind }) => log.push("signal " + kind))`)
 	bo.Say(`{"op":"signal","room":"design","kind":"typing"}`)
-	p.run(`await new Promise((done) => room.on("signal", done))`)
+	p.until(`log.includes("signal typing")`)
 	wantTexts(t, js[[]string](p, `room.history().then(({ messages }) => messages.map(({ text }) => text))`), "hello", "hi", "what's new?")
 
 	// All rooms are the same guest's, and no more than the connections that a browser has.
@@ -41,6 +41,7 @@ func TestClientFallsBackWhereWebSocketsAreBlocked(t *testing.T) {
 }
 
 func TestPageWithoutWebSocketsResumes(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 2)
 	g := newGate(t, c.Nodes[0])
 	url := blockUpgradesAt(t, g.URL)
@@ -57,6 +58,6 @@ func TestPageWithoutWebSocketsResumes(t *testing.T) {
 	if names := js[string](p, `[...document.querySelectorAll(".head .name")].map((node) => node.textContent).join()`); names != "Ada,Bo,Ada" {
 		t.Errorf("said by %s", names)
 	}
-	p.do(chromedp.Reload())
+	p.reload()
 	p.sees("three")
 }

@@ -90,7 +90,7 @@ export class Timeline {
     if (this.#following && this.#below() > BOTTOM && this.#scroller.scrollTop < this.#stuckAt) this.#following = false;
     if (this.#following) [this.#from, this.#to] = [end - WINDOW, end];
     this.#from = Math.max(offset, this.#from);
-    this.#to = Math.min(end, Math.max(this.#to, this.#from));
+    this.#to = Math.min(end, Math.max(this.#to, this.#from + WINDOW)); // what comes below is no bother
     const anchors = this.#following ? [] : this.#anchor();
     this.#place(rowsOf(conversation, this.#from, this.#to));
     this.#ends();
