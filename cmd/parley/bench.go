@@ -27,6 +27,11 @@ type BenchCmd struct {
 	Worker BenchWorkerCmd `cmd:"" hidden:"" help:"Serve as a process of the generator."`
 }
 
+// Help says where the flags are listed.
+func (BenchCmd) Help() string {
+	return "Without a command, what follows are the URLs and flags of a load: see parley bench load --help."
+}
+
 // BenchLoadCmd is a load and what is to be found out with it.
 type BenchLoadCmd struct {
 	URLs []string `arg:"" optional:"" name:"url" help:"A node, such as ws://127.0.0.1:8765; the members of each room are spread over all."`
@@ -51,7 +56,7 @@ type BenchLoadCmd struct {
 	Bound time.Duration `default:"200ms" help:"What a ramp allows the 99th percentile."`
 	Idle  bool          `help:"Send nothing: connect, join, hold, and measure memory."`
 	Churn int           `help:"In an idle run, how often all go and come again."`
-	Floor bool          `help:"Measure the bare write(2) of such deliveries to as many sockets, without any server."`
+	Floor bool          `help:"Measure the bare write(2) of such deliveries to as many sockets; alone if no URL is given, otherwise before the load."`
 	Batch int           `default:"1" help:"For the floor, messages that share a write."`
 	JSON  bool          `name:"json" help:"Report as JSON."`
 }
@@ -62,12 +67,16 @@ func (c *BenchLoadCmd) Run(env *Env) error {
 	if err != nil {
 		return err
 	}
+	var floor *bench.FloorReport
 	if c.Floor {
 		report, err := bench.Floor(env.Ctx, plan, c.Batch, nil)
 		if err != nil {
 			return err
 		}
-		return printReport(env.Out, report, c.JSON)
+		if len(c.URLs) == 0 {
+			return printReport(env.Out, report, c.JSON)
+		}
+		floor = &report
 	}
 	processes, err := parseProcesses(c.PID)
 	if err != nil {
@@ -90,6 +99,7 @@ func (c *BenchLoadCmd) Run(env *Env) error {
 	if report == nil {
 		return err
 	}
+	report.Floor = floor
 	return errors.Join(err, printReport(env.Out, report, c.JSON))
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"net/http/httptest"
 	"os"
 	"strings"
@@ -11,18 +12,25 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"parley/cmd/parley/bench/hub"
 )
 
-// TestMain lets the test's executable serve as a worker, as that of parley does.
+// TestMain lets the test's executable serve as a worker and as the plain hub, as that of parley does.
 func TestMain(m *testing.M) {
-	if len(os.Args) == 3 && os.Args[1] == "bench" && os.Args[2] == "worker" {
-		if err := Work(context.Background(), os.Stdin, os.Stdout); err != nil {
-			fmt.Fprintln(os.Stderr, err)
-			os.Exit(1)
-		}
-		os.Exit(0)
+	var err error
+	switch args := strings.Join(os.Args[1:], " "); {
+	case args == "bench worker":
+		err = Work(context.Background(), os.Stdin, os.Stdout)
+	case strings.HasPrefix(args, "bench hub --listen "):
+		err = http.ListenAndServe(os.Args[4], hub.New()) // until it is killed
+	default:
+		goleak.VerifyTestMain(m)
 	}
-	goleak.VerifyTestMain(m)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
 }
 
 // small is 200 connections in rooms of 50, and 200 messages in half a second.
