@@ -3,7 +3,8 @@
 -- KEYS: users (id -> how many incarnations it is in, a space, its name), incarnations (id -> number of its last change;
 -- 'v' -> the room's presence version), the users of this incarnation.
 -- ARGV: channel, incarnation, the change's number or 'reap', life of the keys in ms, then for each user '+' or '-', id, name.
--- Answers how many users the incarnation has left, or -1 where a later change overtook this one.
+-- Answers how many users the incarnation has left, or -1 where a later change overtook this one, and the room's presence
+-- version where that changed, otherwise 0.
 --
 -- A change that arrives late, after the node gave it up and sent another, must not undo that: numbers only rise.
 -- 'reap' removes an incarnation's users, 100 at a time, and then the incarnation.
@@ -55,7 +56,7 @@ if number == 'reap' then
   left = redis.call('SCARD', own)
   if left == 0 then redis.call('HDEL', incarnations, inc) end
 else
-  if tonumber(number) <= tonumber(redis.call('HGET', incarnations, inc) or 0) then return -1 end
+  if tonumber(number) <= tonumber(redis.call('HGET', incarnations, inc) or 0) then return {-1, 0} end
   redis.call('HSET', incarnations, inc, number)
   for i = 5, #ARGV, 3 do
     if ARGV[i] == '+' then
@@ -67,9 +68,10 @@ else
   left = redis.call('SCARD', own)
 end
 
+local version = 0
 if #told > 0 then
   -- Versions begin at the time, so that they rise on where Redis forgot them.
-  local version = redis.call('HINCRBY', incarnations, 'v', #told)
+  version = redis.call('HINCRBY', incarnations, 'v', #told)
   if version == #told then
     local t = redis.call('TIME')
     version = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -78,4 +80,4 @@ if #told > 0 then
   for i, change in ipairs(told) do redis.call('PUBLISH', ARGV[1], 'p' .. version - #told + i .. ' ' .. change) end
 end
 for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, life) end
-return left
+return {left, version}

@@ -28,7 +28,7 @@ type RedisConfig struct {
 	Timeout           time.Duration // of a connection attempt, a write and an answer, each; default 2 s
 	HeartbeatInterval time.Duration // default 2 s; after three that do not arrive a subscription connection is replaced
 	LeaseTTL          time.Duration // a node silent for so long has left all rooms; default three heartbeats
-	CompareInterval   time.Duration // how often a room in use is compared with Redis, one at rest every fourth; default 3 s
+	CompareInterval   time.Duration // how often a room in use is compared with Redis, one at rest half as often; default 3 s
 
 	Publishers  int // goroutines that publish, each with a connection; default 2
 	Subscribers int // goroutines that receive and call the sinks, each with a connection; default 2
@@ -71,6 +71,12 @@ func (c RedisConfig) withDefaults() RedisConfig {
 // password, missing rights. Without it the server may only be away.
 var ErrMisconfigured = errors.New("not a matter of waiting")
 
+// misconfigured makes an error one that is ErrMisconfigured.
+type misconfigured struct{ error }
+
+func (misconfigured) Is(target error) bool { return target == ErrMisconfigured }
+func (m misconfigured) Unwrap() error      { return m.error }
+
 // Redis is a Bus over a Redis server: one node of a cluster.
 //
 // What is said in a room is appended to the room's log by a script, which also publishes it to the room's channel
@@ -82,6 +88,7 @@ type Redis struct {
 	log     *slog.Logger
 	options *redis.Options // of a connection; copied, never changed
 	db      int
+	limits  [3]any // as append.lua takes them: entries, their age and the life of the last id in ms
 
 	writes *redis.Client // of the publishers, the lease and the rosters: nothing slow may be in their way
 	reads  *redis.Client
@@ -98,6 +105,7 @@ type Redis struct {
 	rosters map[string]*roster    // guarded by mu; by name; of rooms that are subscribed to, or not yet left
 
 	closed       atomic.Bool
+	skew         atomic.Int64 // how far the server's clock is ahead of ours, in ns
 	complained   atomic.Int64 // when something was last logged, in ns
 	changeNumber atomic.Int64 // of the last change of a roster
 
@@ -112,8 +120,8 @@ func OpenRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
 	cfg = cfg.withDefaults()
 	options, err := redis.ParseURL(cfg.URL)
 	if err != nil { // whose text may hold the password
-		return nil, fmt.Errorf("the Redis URL is none of redis://[user:password@]host[:port][/db], rediss://... and "+
-			"unix://[user:password@]/path: %w", ErrMisconfigured)
+		return nil, misconfigured{errors.New("the Redis URL is none of redis://[user:password@]host[:port][/db], " +
+			"rediss://[user:password@]host[:port][/db] and unix://[user:password@]/path")}
 	}
 	options.Protocol = 2      // pub/sub needs no more, and pipelines check less
 	options.MaxRetries = -1   // a publish must never be repeated behind our back
@@ -137,17 +145,17 @@ func OpenRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
 		cfg: cfg, log: cfg.Log, options: options, db: options.DB,
 		rooms: make(map[string]*redisRoom), rosters: make(map[string]*roster),
 	}
+	r.limits = [...]any{cfg.Retention.Size, cfg.Retention.Age.Milliseconds(), r.lastLife().Milliseconds()}
 	r.ctx, r.stop = context.WithCancel(context.Background())
 	r.writes = r.client(cfg.Publishers + 3)
 	r.reads = r.client(16)
 	if err := r.start(ctx); err != nil {
 		r.stop() // nothing is running yet
 		r.closeClients()
-		where := options.Addr
 		if isPermanent(err) {
-			return nil, fmt.Errorf("redis at %s: %w (%w)", where, err, ErrMisconfigured)
+			err = misconfigured{err}
 		}
-		return nil, fmt.Errorf("redis at %s: %w", where, err)
+		return nil, fmt.Errorf("redis at %s: %w", options.Addr, err)
 	}
 	return r, nil
 }
@@ -156,7 +164,6 @@ func OpenRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
 func (r *Redis) client(connections int) *redis.Client {
 	o := *r.options
 	o.PoolSize = connections
-	o.MaxActiveConns = connections
 	o.OnConnect = func(ctx context.Context, c *redis.Conn) error { return loadScripts(ctx, c) }
 	return redis.NewClient(&o)
 }
@@ -244,6 +251,9 @@ func (r *Redis) Ready() error {
 	return nil
 }
 
+// now is the server's time, roughly.
+func (r *Redis) now() time.Time { return time.Now().Add(time.Duration(r.skew.Load())) }
+
 // HeartbeatAge implements Bus.
 func (r *Redis) HeartbeatAge() time.Duration {
 	var oldest time.Duration
@@ -277,6 +287,9 @@ func (r *Redis) Close() error {
 	}
 	for _, p := range r.publishers {
 		p.finish()
+	}
+	for _, p := range r.publishers {
+		<-p.idle
 	}
 	r.mu.RLock()
 	rooms := make([]*redisRoom, 0, len(r.rooms))

@@ -56,7 +56,7 @@ func (r *Redis) dueRooms() (due []*redisRoom) {
 		}
 		interval := r.cfg.CompareInterval
 		if now.Sub(c.touched) > 4*interval {
-			interval *= 4
+			interval *= 2
 		}
 		if c.suspect || now.Sub(c.at) >= interval {
 			due = append(due, rm)
@@ -74,6 +74,7 @@ type comparison struct {
 	at      ID     // ours, before the read
 	version uint64 // ours, before the read
 	want    int    // members through this node
+	writes  uint64 // of the roster, before the read
 	inc     string // whose members were counted; "" if there is something to be written first
 
 	last, nodes, own *redis.Cmd
@@ -99,7 +100,7 @@ func (r *Redis) compareRooms(rooms []*redisRoom) error {
 		}
 		ro := rm.roster
 		ro.mu.Lock()
-		c.version, c.want = ro.version, len(ro.want)
+		c.version, c.want, c.writes = ro.version, len(ro.want), ro.writes
 		if valid && !ro.queued && len(ro.dirty) == 0 && ro.in == inc {
 			c.inc = inc
 		}
@@ -139,7 +140,7 @@ func (c *comparison) settle() {
 	last := idOf(c.last)
 	nodes, _ := c.nodes.Val().([]any)
 	var version uint64
-	own := false
+	ownIsThere := false
 	for i := 0; i+1 < len(nodes); i += 2 {
 		field, _ := nodes[i].(string)
 		switch field {
@@ -147,15 +148,14 @@ func (c *comparison) settle() {
 			value, _ := nodes[i+1].(string)
 			version = parseVersion(value)
 		case c.inc:
-			own = true
+			ownIsThere = true
 		default:
 			r.reaper.suspect(field, rm.name)
 		}
 	}
-	if c.inc != "" && c.want > 0 && !own {
-		rm.roster.renew()
-	} else if n, _ := c.ownCount(); c.inc != "" && n != c.want {
-		r.compareMembers(c)
+	if c.inc != "" {
+		n, _ := c.own.Int()
+		c.settleOwn(n, ownIsThere)
 	}
 
 	rm.turn.Lock()
@@ -179,7 +179,8 @@ func (c *comparison) settle() {
 	}
 	ours := rm.roster.versionNow()
 	switch {
-	case rm.unsure:
+	case rm.unsure: // and the read failed, or is under way
+		r.repairs.add(rm)
 	case version < c.version, before.suspect && ours < before.version:
 		rm.unsure = true
 		r.repairs.add(rm)
@@ -189,26 +190,22 @@ func (c *comparison) settle() {
 	}
 }
 
-func (c *comparison) ownCount() (int, error) {
-	if c.own == nil {
-		return 0, nil
+// settleOwn has those written anew who should be in the room through this node and are not, or the other way round.
+func (c *comparison) settleOwn(n int, known bool) {
+	ro := c.room.roster
+	if n == c.want && (known || n == 0) {
+		return
 	}
-	return c.own.Int()
-}
-
-// compareMembers finds who is in a room through this node without wanting to be, or is not and should be.
-func (r *Redis) compareMembers(c *comparison) {
-	q := r.query(r.ctx)
-	own := q.do("smembers", c.room.keys.usersOf(c.inc))
+	q := ro.bus.query(ro.bus.ctx)
+	own := q.do("smembers", ro.keys.usersOf(c.inc))
 	if q.send() != nil {
 		return
 	}
 	users, _ := own.StringSlice()
-	ro := c.room.roster
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
-	if ro.queued || len(ro.dirty) > 0 {
-		return
+	if ro.writes != c.writes || len(ro.dirty) > 0 {
+		return // it changed meanwhile
 	}
 	for _, user := range users {
 		ro.dirty[user] = struct{}{}
@@ -216,7 +213,5 @@ func (r *Redis) compareMembers(c *comparison) {
 	for user := range ro.want {
 		ro.dirty[user] = struct{}{}
 	}
-	if len(ro.dirty) > 0 {
-		ro.queueLocked()
-	}
+	ro.queueLocked()
 }

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"testing"
 	"time"
@@ -32,4 +33,26 @@ func ClockBack(t testing.TB, url, room string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+}
+
+// Client is the client that reads.
+func (r *Redis) Client() *redis.Client { return r.reads }
+
+// Append publishes bodies under random keys in one pipeline, as a publisher does with what has piled up.
+func (r *Redis) Append(room, body string, n int) error {
+	cmds := make([]redis.Cmder, n)
+	k := r.keys(room)
+	for i := range cmds {
+		o := &op{room: room, keys: k, kind: "m", body: body, key: rand.Text()[:16], sum: "12345678"}
+		cmds[i] = r.command(o)
+	}
+	if err := exec(context.Background(), r.writes, cmds); err != nil {
+		return err
+	}
+	for _, cmd := range cmds {
+		if cmd.Err() != nil {
+			return cmd.Err()
+		}
+	}
+	return nil
 }

@@ -79,14 +79,13 @@ func (l *lease) renew(ctx context.Context) (err error) {
 		return l.take(ctx)
 	}
 	sent := time.Now()
-	set, err := l.write(ctx, inc, "xx")
+	err = l.write(ctx, inc, "xx")
 	if err == redis.Nil {
 		return l.take(ctx)
 	}
 	if err != nil {
 		return err
 	}
-	_ = set
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if sent.Sub(l.renewed) < l.bus.cfg.LeaseTTL { // otherwise it may be taken for dead already
@@ -98,7 +97,7 @@ func (l *lease) renew(ctx context.Context) (err error) {
 // take begins a new incarnation.
 func (l *lease) take(ctx context.Context) error {
 	inc, sent := randomName(), time.Now()
-	if _, err := l.write(ctx, inc, "nx"); err != nil {
+	if err := l.write(ctx, inc, "nx"); err != nil {
 		return err
 	}
 	l.mu.Lock()
@@ -113,25 +112,28 @@ func (l *lease) take(ctx context.Context) error {
 	return nil
 }
 
-// write sets the lease on a condition ("nx", "xx"), and keeps alive what finds it. redis.Nil says that the condition failed.
-func (l *lease) write(ctx context.Context, inc, condition string) (*redis.Cmd, error) {
+// write sets the lease on a condition ("nx", "xx"), keeps alive what finds it, and reads the server's clock. redis.Nil says
+// that the condition failed.
+func (l *lease) write(ctx context.Context, inc, condition string) error {
 	life := presenceLife.Milliseconds()
-	set := redis.NewCmd(ctx, "set", leaseKey(inc), "1", condition, "px", l.bus.cfg.LeaseTTL.Milliseconds())
+	clock := redis.NewTimeCmd(ctx, "time")
 	cmds := []redis.Cmder{
-		set,
+		redis.NewCmd(ctx, "set", leaseKey(inc), "1", condition, "px", l.bus.cfg.LeaseTTL.Milliseconds()),
 		redis.NewCmd(ctx, "sadd", incarnationsKey, inc),
 		redis.NewCmd(ctx, "pexpire", incarnationsKey, life),
 		redis.NewCmd(ctx, "pexpire", roomsOfKey(inc), life),
+		clock,
 	}
 	if err := exec(ctx, l.bus.writes, cmds); err != nil {
-		return nil, err
+		return err
 	}
 	for _, cmd := range cmds {
 		if err := cmd.Err(); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	return set, nil
+	l.bus.skew.Store(int64(time.Until(clock.Val())))
+	return nil
 }
 
 // A reaper takes dead incarnations out of the rooms that they were in. Every node does; doing it twice does no harm.
@@ -211,6 +213,11 @@ func (p *reaper) round(ctx context.Context) error {
 	if err := exec(ctx, r.reads, cmds); err != nil {
 		return err
 	}
+	for inc, since := range p.dead {
+		if time.Since(since) > 2*mournFor {
+			delete(p.dead, inc)
+		}
+	}
 	alive := make(map[string]struct{}, len(incs))
 	for i, inc := range incs {
 		if n, err := cmds[i].(*redis.Cmd).Int(); err != nil {
@@ -276,11 +283,10 @@ func (r *Redis) reapRooms(ctx context.Context, inc string, rooms []string) error
 		var again []string
 		done := []any{"srem", roomsOfKey(inc)}
 		for i, cmd := range cmds {
-			left, err := cmd.(*redis.Cmd).Int()
-			if err != nil {
+			if err := cmd.Err(); err != nil {
 				return err
 			}
-			if left > 0 {
+			if left, _ := membersAnswer(cmd.(*redis.Cmd)); left > 0 {
 				again = append(again, rooms[i])
 			} else {
 				done = append(done, rooms[i])

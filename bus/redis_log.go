@@ -15,7 +15,7 @@ func (r *Redis) After(ctx context.Context, room string, since ID, limit int) (Pa
 	k := r.keys(room)
 	q := r.query(ctx)
 	last, brk := q.get(k.last), q.get(k.brk) // before the entries: what is read later may only be newer
-	entries := q.do("xrange", k.log, following(since), "+", "count", limit+1)
+	entries := q.do("xrange", k.log, r.following(since), "+", "count", limit+1)
 	if err := q.send(); err != nil {
 		return Page{}, err
 	}
@@ -47,7 +47,7 @@ func (r *Redis) Before(ctx context.Context, room string, before ID, limit int) (
 	if !before.IsZero() {
 		end = "(" + before.String()
 	}
-	entries := q.do("xrevrange", k.log, end, "-", "count", limit+1)
+	entries := q.do("xrevrange", k.log, end, r.oldest().String(), "count", limit+1)
 	if err := q.send(); err != nil {
 		return Page{}, err
 	}
@@ -66,9 +66,18 @@ func (r *Redis) Before(ctx context.Context, room string, before ID, limit int) (
 	return p, nil
 }
 
+// oldest is where what is read of a log begins: what is older may still be there, since logs are trimmed roughly.
+func (r *Redis) oldest() ID {
+	return ID{Ms: uint64(max(0, r.now().Add(-r.cfg.Retention.Age).UnixMilli()))}
+}
+
 // following is where a range begins that excludes an id. The greatest of all ids has no other form.
-func following(i ID) string {
-	if i == (ID{math.MaxUint64, math.MaxUint64}) {
+func (r *Redis) following(i ID) string {
+	oldest := r.oldest()
+	switch {
+	case i.Less(oldest):
+		return oldest.String()
+	case i == ID{Ms: math.MaxUint64, Seq: math.MaxUint64}:
 		return "+"
 	}
 	return "(" + i.String()

@@ -2,6 +2,7 @@ package bus
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,12 +43,10 @@ func (q *rosterQueue) take() []*roster {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	n := min(len(q.rosters), rosterBatch)
-	taken := append([]*roster(nil), q.rooms(n)...)
+	taken := slices.Clone(q.rosters[:n])
 	q.rosters = append(q.rosters[:0], q.rosters[n:]...)
 	return taken
 }
-
-func (q *rosterQueue) rooms(n int) []*roster { return q.rosters[:n] }
 
 // rosterLoop makes true in Redis who is to be in which room through this node. A roster has one change on its way at a time.
 // What fails, or may have failed, is sent again under a higher number, which also stops the first attempt should it
@@ -119,8 +118,8 @@ func (r *Redis) writeRosters(taken []*roster) (ok bool) {
 		if e == nil {
 			e = p.cmd.Err()
 		}
-		n, _ := p.cmd.Val().(int64)
-		p.roster.written(p.users, e == nil && n >= 0)
+		n, version := membersAnswer(p.cmd)
+		p.roster.written(p.users, e == nil && n >= 0, version)
 		if e != nil {
 			ok = false
 			r.complain("write who is in a room", e)
@@ -144,6 +143,7 @@ func (ro *roster) plan(inc string) (p *rosterPlan, fresh bool) {
 	r := ro.bus
 	fresh = ro.in != inc
 	ro.in = inc
+	ro.writes++
 	p = &rosterPlan{roster: ro}
 	args := []any{
 		"evalsha", membersSHA, 3, ro.keys.users, ro.keys.nodes, ro.keys.usersOf(inc),
@@ -167,10 +167,25 @@ func (ro *roster) plan(inc string) (p *rosterPlan, fresh bool) {
 	return p, fresh
 }
 
-// written is told whether Redis has the users as they were wanted then.
-func (ro *roster) written(users []string, ok bool) {
+// membersAnswer reads what members.lua answers.
+func membersAnswer(cmd *redis.Cmd) (left int64, version uint64) {
+	both, err := cmd.Int64Slice()
+	if err != nil || len(both) != 2 {
+		return -1, 0
+	}
+	return both[0], uint64(both[1])
+}
+
+// written is told whether Redis has the users as they were wanted then, and in which version.
+func (ro *roster) written(users []string, ok bool, version uint64) {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
+	for _, user := range users {
+		if _, leaving := ro.leaving[user]; leaving && ok {
+			ro.leaving[user] = version
+		}
+	}
+	ro.arrivedLocked()
 	if !ok {
 		ro.in = ""
 		for _, user := range users {
@@ -187,6 +202,7 @@ func (ro *roster) renew() {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
 	clear(ro.dirty)
+	clear(ro.leaving)
 	for user := range ro.want {
 		ro.dirty[user] = struct{}{}
 	}
@@ -256,7 +272,7 @@ func (r *Redis) leaveAll() {
 		ro.mu.Unlock()
 	}
 	r.mu.RUnlock()
-	ctx, cancel := context.WithTimeout(context.Background(), 2*r.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(context.Background(), r.cfg.Timeout)
 	defer cancel()
 	if r.reapRooms(ctx, inc, rooms) != nil {
 		return // the lease ends, and others do it

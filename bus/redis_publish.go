@@ -2,10 +2,10 @@ package bus
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"strconv"
 	"sync"
 	"time"
 	"unsafe"
@@ -23,15 +23,15 @@ const (
 
 // Publish implements Bus.
 func (r *Redis) Publish(room string, d Draft, done func(ID, error)) {
-	o := &op{room: room, keys: r.keys(room), body: bytesAsString(d.Body), began: time.Now(), done: done}
+	o := &op{room: room, keys: r.keys(room), kind: "m", body: bytesAsString(d.Body), began: time.Now(), done: done}
+	var both [24]byte
+	copy(both[:16], d.Key[:])
+	binary.LittleEndian.PutUint64(both[16:], d.Sum)
+	written := string(both[:])
+	o.sum = written[16:]
 	if d.Key != (Key{}) {
-		o.key = string(d.Key[:])
+		o.key = written[:16]
 	}
-	var sum [8]byte
-	for i := range sum {
-		sum[i] = byte(d.Sum >> (8 * i))
-	}
-	o.sum = string(sum[:])
 	r.publisherOf(room).add(o)
 }
 
@@ -65,18 +65,20 @@ func stringAsBytes(s string) []byte { return unsafe.Slice(unsafe.StringData(s), 
 type op struct {
 	room  string
 	keys  *roomKeys
+	kind  string // "m" or "g", as in append.lua
 	body  string
 	key   string // "" for none
 	sum   string // 8 bytes
-	floor string
-	luck  int
 	began time.Time
 	done  func(ID, error)
 
 	channel string // of a plain PUBLISH instead of an entry in the log; "" for none
 	told    func(error)
 
-	cmd *redis.Cmd
+	cmd    *redis.Cmd // set when it is sent, as are the others
+	floor  string
+	random int
+	args   [18]any // point to the above, which spares an allocation each
 }
 
 // newPlainOp publishes body on a channel and keeps nothing. told may be nil.
@@ -136,13 +138,12 @@ func wake(c chan struct{}) {
 	}
 }
 
-// finish takes nothing new, and returns when all that waited is settled.
+// finish takes nothing new. idle is closed when all that waits is settled.
 func (p *publisher) finish() {
 	p.mu.Lock()
 	p.finished = true
 	p.mu.Unlock()
 	wake(p.wake)
-	<-p.idle
 }
 
 func (p *publisher) run() {
@@ -270,18 +271,21 @@ func (r *Redis) command(o *op) *redis.Cmd {
 	if o.channel != "" {
 		return redis.NewCmd(context.Background(), "publish", &o.channel, &o.body)
 	}
-	o.floor = "0-0"
 	if rm := r.roomNamed(o.room); rm != nil {
 		o.floor = rm.floorID().String()
 	}
-	return r.appendCommand(o.keys, "m", &o.body, &o.key, &o.sum, &o.floor)
+	return r.appendCommand(o)
 }
 
 // appendCommand runs append.lua.
-func (r *Redis) appendCommand(k *roomKeys, kind string, body, key, sum, floor *string) *redis.Cmd {
-	age := r.cfg.Retention.Age.Milliseconds()
-	return redis.NewCmd(context.Background(), "evalsha", appendSHA, 5, &k.log, &k.last, &k.records[0], &k.records[1], &k.brk,
-		&k.channel, kind, body, key, sum, floor, rand.IntN(1<<16), r.cfg.Retention.Size, age, r.lastLife().Milliseconds())
+func (r *Redis) appendCommand(o *op) *redis.Cmd {
+	o.random = rand.IntN(1 << 16)
+	k := o.keys
+	o.args = [...]any{
+		"evalsha", &appendSHA, 5, &k.log, &k.last, &k.records[0], &k.records[1], &k.brk,
+		&k.channel, &o.kind, &o.body, &o.key, &o.sum, &o.floor, &o.random, r.limits[0], r.limits[1], r.limits[2],
+	}
+	return redis.NewCmd(context.Background(), o.args[:]...)
 }
 
 // lastLife is how long the last id's key outlives the last use of its room: longer than the log.
@@ -300,5 +304,3 @@ func (r *Redis) complain(doing string, err error) {
 }
 
 const complainEvery = 5 * time.Second
-
-var _ = strconv.Itoa

@@ -1,6 +1,7 @@
 package bus
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/redis/go-redis/v9"
@@ -57,8 +58,8 @@ func (q *repairQueue) take() []*redisRoom {
 		return nil
 	}
 	n := min(len(q.rooms), repairRooms)
-	taken := append([]*redisRoom(nil), q.rooms[:n]...)
-	q.rooms = append(q.rooms[:0], q.rooms[n:]...)
+	taken := slices.Clone(q.rooms[:n])
+	q.rooms = slices.Delete(q.rooms, 0, n)
 	for _, rm := range taken {
 		rm.repair = repairRunning
 	}
@@ -218,11 +219,12 @@ func (rd *reading) join(newest []Message) (again bool) {
 	rm.last = rm.at
 	rm.state = live
 	close(rm.ready)
-	if !rm.release() {
+	whole := rm.release()
+	rm.repaired = 0
+	if !whole {
 		rm.state = repairing
-		return true
 	}
-	return false
+	return !whole
 }
 
 // advance delivers what was read. It returns where the chain is broken if the tail that was delivered or acknowledged is
@@ -234,12 +236,6 @@ func (rd *reading) advance(entries []Message) (again bool, lost *tail, err error
 	if rm.state != repairing || rm.at != rd.at {
 		return false, nil, nil
 	}
-	repaired := 0
-	defer func() {
-		if repaired > 0 {
-			rm.bus.cfg.Observer.Repaired(repaired)
-		}
-	}()
 	if rm.broken {
 		rm.broken = false
 		if len(entries) == 0 || !entries[0].Break || entries[0].Lost != rm.at { // otherwise the marker tells it
@@ -259,7 +255,7 @@ func (rd *reading) advance(entries []Message) (again bool, lost *tail, err error
 		}
 		rm.deliver(m)
 		rm.horizon = m.ID
-		repaired++
+		rm.repaired++
 	}
 	if len(entries) == repairPage {
 		return true, nil, nil
@@ -277,7 +273,12 @@ func (rd *reading) advance(entries []Message) (again bool, lost *tail, err error
 		return false, &tail{from: rm.at, certain: true}, nil
 	}
 	rm.state = live
-	if !rm.release() {
+	whole := rm.release()
+	if rm.repaired > 0 {
+		rm.bus.cfg.Observer.Repaired(rm.repaired)
+	}
+	rm.repaired = 0
+	if !whole {
 		rm.state = repairing
 		return true, nil, nil
 	}
@@ -308,8 +309,7 @@ func (rm *redisRoom) mend(t tail, rd *reading) error {
 			return nil
 		}
 	}
-	lost, none, floor := point.String(), "", rm.floorID().String()
-	cmd := r.appendCommand(rm.keys, "g", &lost, &none, &none, &floor)
+	cmd := r.appendCommand(&op{keys: rm.keys, kind: "g", body: point.String(), floor: rm.floorID().String()})
 	if err := exec(r.ctx, r.reads, []redis.Cmder{cmd}); err != nil {
 		return err
 	}

@@ -37,6 +37,7 @@ type redisRoom struct {
 	held        []Message // what arrived while repairing
 	heldSize    int
 	dropped     bool // more arrived than could be held
+	repaired    int  // entries delivered from the log that did not arrive, so far
 	broken      bool // what followed at is lost; to be told with the next read
 	owes        bool // a break after owing was told before its marker came by, which is passed over then
 	owing       ID
@@ -222,6 +223,8 @@ func (rm *redisRoom) release() bool {
 			rm.deliver(m)
 		case rm.horizon.Less(m.ID):
 			return false
+		default:
+			rm.repaired-- // it was read, and had arrived too
 		}
 	}
 	return whole

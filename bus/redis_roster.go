@@ -2,6 +2,7 @@ package bus
 
 import (
 	"errors"
+	"math"
 	"strconv"
 	"strings"
 	"sync"
@@ -21,8 +22,10 @@ type roster struct {
 	want    map[string]string   // who is to be a member through this node: id -> name
 	absent  int                 // how many of them are not in users
 	dirty   map[string]struct{} // users of whom it is not known that Redis has them as wanted
+	leaving map[string]uint64   // users who left here but are still in users: id -> the version that does without them
 	in      string              // the incarnation whose index names this room
 	queued  bool                // rosterLoop is to look at it
+	writes  uint64              // how often something was sent for it
 	open    bool                // subscribed to
 }
 
@@ -30,12 +33,13 @@ type roster struct {
 func (r *Redis) rosterLocked(k *roomKeys) *roster {
 	ro := r.rosters[k.room]
 	if ro == nil {
-		ro = &roster{bus: r, keys: k, want: make(map[string]string), dirty: make(map[string]struct{})}
+		ro = &roster{bus: r, keys: k, want: make(map[string]string), dirty: make(map[string]struct{}), leaving: make(map[string]uint64)}
 		r.rosters[k.room] = ro
 	}
 	ro.mu.Lock()
 	ro.open = true
 	ro.users, ro.version, ro.absent = map[string]string{}, 0, len(ro.want)
+	clear(ro.leaving)
 	ro.mu.Unlock()
 	return ro
 }
@@ -57,6 +61,7 @@ func (ro *roster) enter(m Member) {
 		return
 	}
 	ro.want[m.ID] = m.Name
+	delete(ro.leaving, m.ID)
 	if _, there := ro.users[m.ID]; !wanted && !there {
 		ro.absent++
 	}
@@ -74,7 +79,9 @@ func (ro *roster) leaveLocked(user string) {
 		return
 	}
 	delete(ro.want, user)
-	if _, there := ro.users[user]; !there {
+	if _, there := ro.users[user]; there {
+		ro.leaving[user] = math.MaxUint64 // until Redis tells which it is
+	} else {
 		ro.absent--
 	}
 	ro.changedLocked(user)
@@ -107,7 +114,7 @@ func (ro *roster) queueLocked() {
 func (ro *roster) snapshot() Roster {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
-	out := Roster{Count: len(ro.users) + ro.absent, Version: ro.version}
+	out := Roster{Count: len(ro.users) + ro.absent - len(ro.leaving), Version: ro.version}
 	out.Members = make([]Member, 0, min(out.Count, RosterMax))
 	for user, name := range ro.want {
 		if len(out.Members) == RosterMax {
@@ -119,7 +126,8 @@ func (ro *roster) snapshot() Roster {
 		if len(out.Members) == RosterMax {
 			return out
 		}
-		if _, told := ro.want[user]; !told {
+		_, told := ro.want[user]
+		if _, leaving := ro.leaving[user]; !told && !leaving {
 			out.Members = append(out.Members, Member{user, name})
 		}
 	}
@@ -198,6 +206,7 @@ func (rm *redisRoom) applyChange(c rosterChange) bool {
 	} else {
 		ro.putLocked(c.member)
 	}
+	ro.arrivedLocked()
 	ro.mu.Unlock()
 	if there == (kind == Left) { // otherwise it was told before, or is a new name
 		rm.sink.Presence(Change{Kind: kind, Member: c.member, Count: c.count, Version: c.version})
@@ -219,6 +228,16 @@ func (ro *roster) removeLocked(user string) {
 		ro.absent++
 	}
 	delete(ro.users, user)
+	delete(ro.leaving, user)
+}
+
+// arrivedLocked is told that users are as of their version.
+func (ro *roster) arrivedLocked() {
+	for user, version := range ro.leaving {
+		if _, there := ro.users[user]; !there || version <= ro.version {
+			delete(ro.leaving, user)
+		}
+	}
 }
 
 // settleRoster goes on with what was read of a roster, and reports whether it is to be read again.
@@ -290,6 +309,7 @@ func (ro *roster) replace(users map[string]string, version uint64) (changes []Ch
 		}
 	}
 	ro.users, ro.version, ro.absent = users, version, 0
+	ro.arrivedLocked()
 	for user := range ro.want {
 		if _, there := users[user]; !there {
 			ro.absent++

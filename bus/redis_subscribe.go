@@ -20,6 +20,8 @@ type subscriber struct {
 	beats string        // the channel of our own heartbeats
 	wake  chan struct{} // capacity 1: the writer has something to look at
 
+	sessions int // owned by run; those that worked
+
 	unheard atomic.Int32 // heartbeats sent since anything arrived
 	beaten  atomic.Int64 // when the last heartbeat arrived, as a time since epoch
 	epoch   time.Time
@@ -106,17 +108,16 @@ func (s *subscriber) unwant(rm *redisRoom) {
 }
 
 func (s *subscriber) run() {
-	for first := true; s.bus.ctx.Err() == nil; first = false {
-		if !first {
-			s.bus.cfg.Observer.Reconnected()
-			select {
-			case <-time.After(50*time.Millisecond + rand.N(200*time.Millisecond)):
-			case <-s.bus.ctx.Done():
-				return
-			}
+	for {
+		err := s.serve()
+		if s.bus.ctx.Err() != nil {
+			return
 		}
-		if err := s.serve(); s.bus.ctx.Err() == nil {
-			s.bus.complain("subscription connection lost", err)
+		s.bus.complain("subscription connection lost", err)
+		select {
+		case <-time.After(50*time.Millisecond + rand.N(200*time.Millisecond)):
+		case <-s.bus.ctx.Done():
+			return
 		}
 	}
 }
@@ -166,10 +167,14 @@ func (s *subscriber) newSession() *session {
 			return nil, errOneConnection
 		}
 		c, err := dial(ctx, network, addr)
-		if err == nil {
-			se.conn.Store(&c)
+		if err != nil {
+			return nil, err
 		}
-		return c, err
+		se.conn.Store(&c)
+		if s.bus.ctx.Err() != nil { // and drop may have come too early
+			se.breakOff()
+		}
+		return c, nil
 	}
 	se.client = redis.NewClient(&o)
 	se.pubsub = se.client.Subscribe(s.bus.ctx)
@@ -252,7 +257,13 @@ func (s *subscriber) confirm(se *session, m *redis.Subscription) {
 		delete(se.pending, m.Channel)
 	}
 	s.mu.Unlock()
-	if rm != nil && m.Kind == "subscribe" {
+	switch {
+	case m.Kind != "subscribe":
+	case m.Channel == s.beats:
+		if s.sessions++; s.sessions > 1 {
+			s.bus.cfg.Observer.Reconnected()
+		}
+	case rm != nil:
 		rm.confirmed()
 	}
 }
