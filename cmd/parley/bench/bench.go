@@ -250,7 +250,12 @@ func (s *session) judge(rate float64, duration time.Duration, outcomes []Outcome
 }
 
 // newHistogram counts microseconds, up to two minutes, to three digits.
-func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, 120_000_000, 3) }
+func newHistogram() *hdrhistogram.Histogram { return hdrhistogram.New(1, longest, 3) }
+
+const longest = 120_000_000
+
+// record counts a time given in nanoseconds.
+func record(h *hdrhistogram.Histogram, ns int64) { h.RecordValue(min(max(1, ns/1000), longest)) }
 
 func latencyOf(h *hdrhistogram.Histogram) Latency {
 	ms := func(quantile float64) float64 { return float64(h.ValueAtQuantile(quantile)) / 1000 }

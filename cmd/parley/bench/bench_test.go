@@ -238,6 +238,18 @@ func TestWhatCannotBeReachedIsSaid(t *testing.T) {
 	}
 }
 
+func TestConnectingKeepsToItsRate(t *testing.T) {
+	plan := small(new(relay).serve(t), Text)
+	plan.ConnectRate = 400
+	report, err := Bench{Plan: plan, Workers: 2}.Load(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c := report.Connect; c.Count != 200 || c.PerSecond() > 420 {
+		t.Errorf("%d connected, %g a second", c.Count, c.PerSecond())
+	}
+}
+
 func TestPingsAreAnswered(t *testing.T) {
 	r := new(relay)
 	if _, err := (Bench{Plan: small(r.serve(t), V1)}).Load(t.Context()); err != nil {

@@ -174,7 +174,7 @@ func (l *loop) answered(c *conn, seq uint64, refusal string) {
 	}
 	ld.answered++
 	if due >= ld.step.From && due < ld.step.To {
-		ld.answers.RecordValue(max(1, (l.now-due)/1000))
+		record(ld.answers, l.now-due)
 	}
 }
 

@@ -228,7 +228,7 @@ type phase struct {
 	start func(c *conn) (bool, error) // false if there is nothing to do for this one
 	pace  schedule                    // of starting; zero for none
 
-	next         int // the first connection that has not been started
+	next, all    int // the first connection that has not been started, and how many there are
 	under        int // way
 	done         int
 	began, ended int64
@@ -242,14 +242,14 @@ const window = 256
 // begin starts a phase; its over is closed when it is over.
 func (l *loop) begin(name string, rate float64, start func(c *conn) (bool, error)) *phase {
 	l.phase = &phase{
-		name: name, start: start, pace: schedule{start: l.clock.now(), rate: rate},
+		name: name, start: start, pace: schedule{start: l.clock.now(), rate: rate}, all: len(l.conns),
 		began: l.clock.now(), over: make(chan struct{}),
 	}
 	return l.phase
 }
 
 func (p *phase) nextEvent() int64 {
-	if p == nil || p.pace.rate == 0 || p.next < 0 || p.under >= window {
+	if p == nil || p.pace.rate == 0 || p.next == p.all || p.under >= window {
 		return never
 	}
 	return p.pace.next()
@@ -261,7 +261,7 @@ func (l *loop) advance() {
 	if p == nil {
 		return
 	}
-	for p.under < window && p.next < len(l.conns) && p.err == nil {
+	for p.under < window && p.next < p.all && p.err == nil {
 		if p.pace.rate != 0 && p.pace.next() > l.now {
 			return
 		}
@@ -278,7 +278,7 @@ func (l *loop) advance() {
 			c.inPhase = true
 		}
 	}
-	if p.under == 0 && p.next == len(l.conns) || p.err != nil {
+	if p.under == 0 && p.next == p.all || p.err != nil {
 		p.ended = l.clock.now()
 		l.phase = nil
 		close(p.over)

@@ -105,7 +105,7 @@ func (l *loop) deliver(c *conn, msg []byte, at int) {
 	case fresh, late:
 		load.delivered++
 		if due >= load.step.From && due < load.step.To {
-			load.latency.RecordValue(max(1, (l.now-due)/1000))
+			record(load.latency, l.now-due)
 		}
 	case repeated:
 		load.check.Duplicated++
