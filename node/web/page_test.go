@@ -424,7 +424,8 @@ func TestDrawersOnANarrowScreen(t *testing.T) {
 	p.until(`document.activeElement.id === "show-members" && !document.querySelector("#main").inert`)
 	p.click("#show-rooms")
 	p.until(`document.activeElement.dataset.room === "design"`)
-	p.click("#scrim")
+	p.until(`document.elementFromPoint(380, 400).id === "scrim"`)
+	p.run(`document.elementFromPoint(380, 400).click()`)
 	p.until(`document.body.dataset.drawer === undefined`)
 	if size := js[string](p, `getComputedStyle(document.querySelector("#text")).fontSize`); size != "16px" {
 		t.Errorf("the field's text is %s: phones zoom into less than 16px", size)

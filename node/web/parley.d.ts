@@ -1,1 +1,209 @@
-export {};
+/**
+ * Parley in the browser: rooms that outlive the connection.
+ *
+ *     import { Parley } from "https://host/parley.js";
+ *     const chat = new Parley("wss://host", { name: "Ada" });
+ *     const room = chat.join("lobby");
+ *     room.on("message", ({ from, text }) => console.log(from.name, text));
+ *     await room.send("hi");
+ *
+ * It connects and reconnects by itself, with a jittered and growing wait, or after as long as the node asked for; resumes
+ * every room where it was; and repeats what was not acknowledged, with the same key, in order, also after a reload of the page.
+ * Where WebSockets don't get through, it uses Server-Sent Events and POST: then at most four rooms at once, and no signals.
+ */
+
+/** A message's id, such as "1763812800000-4711": the order within a room. Compare with compareIds, never as strings. */
+export type Id = string;
+
+export interface User {
+  id: string;
+  /** Absent if the user has none. */
+  name?: string;
+  guest?: boolean;
+}
+
+export interface Message {
+  room: string;
+  id: Id;
+  from: User;
+  text?: string;
+  data?: unknown;
+  /** What its sender gave it: the same sender and key is the same message. */
+  key?: string;
+  /** When a node took it: milliseconds since 1970. */
+  at: number;
+}
+
+/** A message as the event "message" tells it, at most once, and in the room's order. */
+export interface Arrival extends Message {
+  /** From this user, over whatever connection. */
+  mine: boolean;
+  /** False for what was said before one joined, or while one was away. */
+  live: boolean;
+}
+
+/** A message of ours on its way. */
+export interface Outgoing {
+  key: string;
+  text: string;
+  data?: unknown;
+  /** When it was said: milliseconds since 1970. */
+  at: number;
+  /**
+   * - `pending`: it waits to be sent, or for the answer.
+   * - `sent`: the room has it, as `id`.
+   * - `unconfirmed`: it may have arrived, as no answer came. It is repeated with the same key, which is safe; with an `error`
+   *   it is so old that it is not repeated unasked: retry() or discard() it.
+   * - `failed`: it was refused, for the reason in `error`: retry() or discard() it.
+   */
+  state: "pending" | "sent" | "unconfirmed" | "failed";
+  id?: Id;
+  error?: { code: Code; message: string };
+}
+
+/** The wire's error codes, and of our own: not answered ("lost" with the connection, "closed" by close()), given up by
+ * discard(), too old to be repeated unasked. */
+export type Code =
+  | "bad_request" | "unauthorized" | "forbidden" | "not_joined" | "not_found" | "conflict" | "too_large"
+  | "rate_limited" | "unavailable" | "unsupported"
+  | "lost" | "closed" | "discarded" | "expired";
+
+export class ParleyError extends Error {
+  readonly code: Code;
+  /** Milliseconds to wait before trying again, where that helps. */
+  readonly retryAfter?: number;
+}
+
+export type State = "connecting" | "open" | "waiting" | "closed";
+
+export interface StateChange {
+  state: State;
+  /** Of "open". */
+  user?: User | null;
+  /** Of "waiting" and "closed": the close code, 1006 for none, and its reason. */
+  code?: number;
+  reason?: string;
+  /** Of "waiting": when it tries again, as milliseconds since 1970, and whether the browser knows of no network. */
+  retryAt?: number;
+  offline?: boolean;
+}
+
+export interface ChatEvents {
+  /** Every change of `state`. */
+  state: StateChange;
+  /** Connected, for the first time or again. */
+  open: { user: User | null };
+  /** Over for good: by close(), or since trying again would not help (no valid token, banned). */
+  close: { code: number; reason: string };
+  /** The node told who one is. */
+  welcome: { user: User; node: string; version: string; limits: Limits };
+  /** The node complained of something that no request was waiting for. */
+  error: ParleyError;
+}
+
+export interface RoomEvents {
+  message: Arrival;
+  /** One's own message changed its state. */
+  outgoing: Outgoing;
+  /** The backlog is done. After a break (`resumed`): how many messages of others were missed, and whether some are lost. */
+  live: { resumed: boolean; missed: number; gap: boolean };
+  /** What followed that id is lost, or not in the log any more. The newest messages follow; their order starts anew. */
+  gap: { after: Id };
+  /** Who is there has changed; `members` and `count` of the room are up to date. */
+  presence: { event: "join" | "leave" | "count" | "sync"; user?: User; count: number };
+  signal: { kind: string; user: User; data?: unknown };
+  /** The room can't be joined, and is tried again only with the next connection. */
+  error: ParleyError;
+}
+
+export interface Limits {
+  /** Bytes. Empty until connected. */
+  frame?: number;
+  text?: number;
+  room?: number;
+  name?: number;
+  key?: number;
+  kind?: number;
+  req?: number;
+  depth?: number;
+  /** Messages of a page of history. */
+  page?: number;
+}
+
+/** An EventTarget whose events are CustomEvents: what they tell is in `detail`. */
+interface Emitter<Events> extends EventTarget {
+  /** Calls a listener with the detail of each event. Returns what removes it. */
+  on<Type extends keyof Events>(type: Type, listener: (detail: Events[Type], event: CustomEvent<Events[Type]>) => void): () => void;
+  addEventListener<Type extends keyof Events & string>(
+    type: Type,
+    listener: ((event: CustomEvent<Events[Type]>) => void) | null,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+  addEventListener(
+    type: string,
+    listener: EventListenerOrEventListenerObject | null,
+    options?: boolean | AddEventListenerOptions,
+  ): void;
+}
+
+export interface Options {
+  /** The name to go by. */
+  name?: string;
+  /** A bearer token, or what gives one: it is asked before each connection. Without one, one is a guest. */
+  token?: string | (() => string | undefined | Promise<string | undefined>);
+  /** Whether the guest's session and what is not acknowledged outlive the page. Default true, where the browser lets it. */
+  persist?: boolean;
+}
+
+export interface Parley extends Emitter<ChatEvents> {}
+export class Parley {
+  /** Connects to a node: a ws:, wss:, http: or https: URL; by default the node that this module came from. */
+  constructor(url?: string | URL, options?: Options);
+  readonly url: string;
+  readonly state: State;
+  /** Null until first connected; without WebSockets, until the first room is joined. */
+  readonly user: User | null;
+  readonly limits: Limits;
+  /** The rooms one is in, by name. */
+  readonly rooms: ReadonlyMap<string, Room>;
+  /** Joins a room, with its last `limit` messages (default 50), and stays in it over all connections. The same room twice is one. */
+  join(name: string, options?: { limit?: number }): Room;
+  /** Asks the node for any op of parley.v1. Resolves with its `ok`, rejects with a ParleyError. It is not repeated. */
+  request(op: string, fields?: object): Promise<Record<string, any>>;
+  /** Goes by another name from now on. */
+  rename(name: string): void;
+  /** Connects now, rather than when the wait is over. */
+  reconnect(): void;
+  /** Leaves for good. What was not acknowledged stays with the tab, and is repeated when the room is next joined. */
+  close(code?: number, reason?: string): void;
+}
+
+export interface Room extends Emitter<RoomEvents> {
+  readonly name: string;
+  readonly chat: Parley;
+  /** Whether one is joined, and the backlog is done. */
+  readonly live: boolean;
+  /** The newest id seen; null before there is one. */
+  readonly last: Id | null;
+  /** Who is there, by id; of a large room only some. */
+  readonly members: ReadonlyMap<string, User>;
+  /** How many are there. */
+  readonly count: number;
+  /** What is not acknowledged yet, in order, also from before a reload. */
+  readonly outgoing: Outgoing[];
+  /** Says something, now or when there is a connection. Resolves once the room has it; rejects only if it is refused. */
+  send(text: string, options?: { data?: unknown; key?: string }): Promise<{ id: Id }>;
+  /** Tries again what failed or could not be confirmed. */
+  retry(key: string): void;
+  /** Gives up on a message. If it was "unconfirmed", the room may have it nevertheless. */
+  discard(key: string): void;
+  /** Tells those who are here now, such as that one is typing. Nothing is kept, repeated or promised. */
+  signal(kind: string, data?: unknown): Promise<unknown>;
+  /** Messages before an id (default: the newest), oldest first, and whether there are more. */
+  history(before?: Id, limit?: number): Promise<{ messages: Message[]; more: boolean }>;
+  /** Leaves the room, and gives up on what was not acknowledged. */
+  leave(): void;
+}
+
+/** Orders ids, as a comparison for Array.sort: as two integers. */
+export function compareIds(a: Id, b: Id): number;

@@ -17,7 +17,7 @@ import (
 	"sync"
 )
 
-//go:embed index.html style.css favicon.svg parley.js parley-sse.js parley.d.ts app/*.js
+//go:embed index.html style.css favicon.svg parley.js parley.d.ts parley/*.js app/*.js
 var files embed.FS
 
 // policy lets the page load from and talk to its own node, and nothing else. 'self' covers ws: and wss: to the same host.

@@ -29,14 +29,14 @@ func do(t *testing.T, method, path string, header ...string) *http.Response {
 
 func TestServesEachFileWithItsType(t *testing.T) {
 	for path, want := range map[string]string{
-		"/":              "text/html; charset=utf-8",
-		"/parley.js":     "text/javascript; charset=utf-8",
-		"/parley-sse.js": "text/javascript; charset=utf-8",
-		"/parley.d.ts":   "text/plain; charset=utf-8",
-		"/app/main.js":   "text/javascript; charset=utf-8",
-		"/style.css":     "text/css; charset=utf-8",
-		"/favicon.svg":   "image/svg+xml",
-		"/favicon.ico":   "image/svg+xml",
+		"/":               "text/html; charset=utf-8",
+		"/parley.js":      "text/javascript; charset=utf-8",
+		"/parley/room.js": "text/javascript; charset=utf-8",
+		"/parley.d.ts":    "text/plain; charset=utf-8",
+		"/app/main.js":    "text/javascript; charset=utf-8",
+		"/style.css":      "text/css; charset=utf-8",
+		"/favicon.svg":    "image/svg+xml",
+		"/favicon.ico":    "image/svg+xml",
 	} {
 		res := get(t, path)
 		body, _ := io.ReadAll(res.Body)
@@ -134,7 +134,7 @@ func TestPolicyAllowsNothingInline(t *testing.T) {
 }
 
 func TestOnlyTheClientIsForPagesOfOtherOrigins(t *testing.T) {
-	for path, want := range map[string]string{"/parley.js": "*", "/parley-sse.js": "*", "/parley.d.ts": "*", "/": "", "/app/main.js": ""} {
+	for path, want := range map[string]string{"/parley.js": "*", "/parley/room.js": "*", "/parley.d.ts": "*", "/": "", "/app/main.js": ""} {
 		if got := get(t, path).Header.Get("Access-Control-Allow-Origin"); got != want {
 			t.Errorf("%s: Access-Control-Allow-Origin %q, want %q", path, got, want)
 		}

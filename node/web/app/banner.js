@@ -1,5 +1,5 @@
-// Says what is wrong with the connection: not at once, since most breaks mend themselves before they matter, and then what was
-// missed. The countdown is for the eye only; a screen reader hears each state once.
+// Says what is wrong with the connection: not at once, since most breaks mend themselves before they matter, and then what
+// was missed. The countdown is for the eye only; a screen reader hears each state once.
 import { $, plural } from "./dom.js";
 
 const PATIENCE = 2000; // ms that a broken connection may mend itself unmentioned
@@ -61,10 +61,11 @@ export class Banner {
     clearTimeout(this.#timer);
     const { state, retryAt, offline, reason } = this.#state;
     const seconds = Math.ceil((retryAt - Date.now()) / 1000);
+    const countdown = seconds > 0 ? `Trying again in ${seconds} s` : "";
     if (state === "closed") this.#say("bad", `The connection was closed${reason && `: ${reason}`}.`, "", "Connect again");
     else if (offline) this.#say("bad", "You are offline. What you write is sent when you are back.", "", "Retry now");
     else if (state === "connecting") this.#say("bad", "Connecting…");
-    else this.#say("bad", "No connection. What you write is kept.", seconds > 0 ? `Trying again in ${seconds} s` : "", "Retry now");
+    else this.#say("bad", "No connection. What you write is kept.", countdown, "Retry now");
     if (state === "waiting") this.#timer = setTimeout(() => this.#alarm(), 1000);
   }
 

@@ -3,9 +3,10 @@ import { $, byteLength, el } from "./dom.js";
 
 const TYPING_EVERY = 3000; // ms between two signals
 const EMOJI =
-  "👍 thumbs up|👎 thumbs down|🙂 smile|😀 grin|😂 tears of joy|😉 wink|😍 heart eyes|🤔 thinking|😅 relieved|😭 crying|" +
-  "😮 surprised|😎 cool|🙏 thanks|👏 applause|🙌 hooray|💪 strong|👀 looking|🎉 party|🚀 rocket|🔥 fire|❤️ heart|💡 idea|" +
-  "✅ done|❌ no|⚠️ warning|❓ question|👋 wave|☕ coffee|🍕 pizza|🐛 bug|🌍 world|⏰ time";
+  "👍 thumbs up|👎 thumbs down|🙂 smile|😀 grin|😂 tears of joy|😉 wink|😍 heart eyes|🤔 thinking|" +
+  "😅 relieved|😭 crying|😮 surprised|😎 cool|🙏 thanks|👏 applause|🙌 hooray|💪 strong|" +
+  "👀 looking|🎉 party|🚀 rocket|🔥 fire|❤️ heart|💡 idea|✅ done|❌ no|" +
+  "⚠️ warning|❓ question|👋 wave|☕ coffee|🍕 pizza|🐛 bug|🌍 world|⏰ time";
 
 export class Composer {
   #conversation = null;
@@ -85,7 +86,8 @@ export class Composer {
     });
     for (const entry of EMOJI.split("|")) {
       const [emoji, ...name] = entry.split(" ");
-      const button = el("button", { type: "button", textContent: emoji, title: name.join(" "), "aria-label": name.join(" ") });
+      const title = name.join(" ");
+      const button = el("button", { type: "button", textContent: emoji, title, "aria-label": title });
       button.addEventListener("click", () => {
         picker.hidePopover();
         this.#text.setRangeText(emoji, this.#text.selectionStart, this.#text.selectionEnd, "end");

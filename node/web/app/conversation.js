@@ -7,7 +7,7 @@ const PAGE = 50;
 const TYPING = 6000; // ms until somebody who fell silent counts as not typing
 const MANY = 50; // members of a room from which on it is only counted who comes and goes
 
-/** Fires "change" for anything that shows, "ready" once, "arrival" with a message that is new, "unread" when the count changes. */
+/** Fires "change" for anything that shows, "ready" once, "arrival" with a new message, "unread" when the count changes. */
 export class Conversation extends EventTarget {
   items = []; // { kind: "message" | "gap" | "presence", key, … }, oldest first
   offset = 0; // items[i] is number offset + i, for good
@@ -81,7 +81,8 @@ export class Conversation extends EventTarget {
   /** Loads a page of older messages. Does nothing while one is on its way, or when there are none. */
   loadOlder() {
     if (!this.more || !this.room.live) return;
-    this.#loading ??= this.#load(this.items.find((item) => item.kind === "message")?.id).finally(() => (this.#loading = null));
+    const oldest = this.items.find((item) => item.kind === "message");
+    this.#loading ??= this.#load(oldest?.id).finally(() => (this.#loading = null));
   }
 
   /** After detached: forgets what was loaded, and shows the newest again. */
@@ -167,7 +168,7 @@ export class Conversation extends EventTarget {
     if ((event === "join" || event === "leave") && user.id !== this.room.chat.user?.id && !this.detached) {
       let line = this.items.at(-1);
       if (line?.kind !== "presence") {
-        line = { kind: "presence", itemKey: `p${this.#runs++}`, joined: new Map(), left: new Map(), version: 0, many: false };
+        line = { kind: "presence", itemKey: `p${this.#runs++}`, joined: new Map(), left: new Map(), version: 0 };
         this.#append(line);
       }
       const [here, there] = event === "join" ? [line.joined, line.left] : [line.left, line.joined];

@@ -5,8 +5,10 @@ const PROTOCOLS = ["http:", "https:", "mailto:"];
 
 // Code first, so that no link is made inside. A link ends at spaces, quotes, brackets and characters that change direction
 // or cannot be seen, which would show another address than the true one.
-const TOKEN =
-  /```\n?(?<block>[^]+?)\n?```|`(?<code>[^`\n]+)`|(?<link>\b(?:https?:\/\/|mailto:)[^\s<>"'`\p{Cf}\u115f\u1160\u3164\uffa0]+)/giu;
+const BLOCK = /```\n?(?<block>[^]+?)\n?```/;
+const CODE = /`(?<code>[^`\n]+)`/;
+const LINK = /(?<link>\b(?:https?:\/\/|mailto:)[^\s<>"'`\p{Cf}\u115f\u1160\u3164\uffa0]+)/u;
+const TOKEN = new RegExp([BLOCK, CODE, LINK].map((part) => part.source).join("|"), "giu");
 
 /** The nodes that a text is shown as. */
 export function markup(text) {

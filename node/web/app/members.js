@@ -35,7 +35,7 @@ export class Members {
 }
 
 const entry = (member, me) =>
-  el("li", { title: member.id }, avatar(member), nameElement(member), me && el("span", { className: "you", textContent: "you" }));
+  el("li", { title: member.id }, avatar(member), nameElement(member), me && el("span", { className: "you" }, "you"));
 
 function typingLine(people) {
   if (people.length === 0) return [];

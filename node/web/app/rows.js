@@ -1,5 +1,4 @@
-// The rows of a timeline: what stands between which numbers of a conversation, each as a key, a signature that changes when the
-// row has to be drawn anew, and a way to draw it.
+// The rows of a timeline: each has a key, a signature that changes when the row has to be drawn anew, and a way to draw it.
 import { el, plural } from "./dom.js";
 import { isEmojiOnly, markup } from "./markup.js";
 import { avatar, nameElement, nameOf, tint } from "./people.js";
@@ -10,6 +9,7 @@ const LONG = { chars: 1800, lines: 24 }; // a longer text is folded
 const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit" });
 const full = new Intl.DateTimeFormat([], { dateStyle: "full", timeStyle: "medium" });
 const thisYear = new Intl.DateTimeFormat([], { weekday: "long", day: "numeric", month: "long" });
+const isoDay = new Intl.DateTimeFormat("sv"); // whose dates are 2025-11-22
 const otherYear = new Intl.DateTimeFormat([], { dateStyle: "long" });
 
 /** The rows of items `from` to `to`, and after the last one of what is on its way. */
@@ -37,8 +37,11 @@ export function rowsOf(conversation, from, to) {
 }
 
 // Beside a message that stands under another's name there is only room for the figures.
-const clockTime = (at, whole) =>
-  whole ? clock.format(at) : clock.formatToParts(at).filter(({ type }) => type !== "dayPeriod").map(({ value }) => value).join("").trim();
+function clockTime(at, whole) {
+  if (whole) return clock.format(at);
+  const figures = clock.formatToParts(at).filter(({ type }) => type !== "dayPeriod");
+  return figures.map(({ value }) => value).join("").trim();
+}
 
 const continues = (item, before) =>
   before?.kind === "message" && before.from.id === item.from?.id && nameOf(before.from) === nameOf(item.from) &&
@@ -55,9 +58,9 @@ function dayBefore(conversation, number) {
 
 function dayRow(key, at) {
   const label = dayLabel(at);
-  const date = new Date(at);
-  const dateTime = `${date.getFullYear()}-${String(date.getMonth() + 1).padStart(2, "0")}-${String(date.getDate()).padStart(2, "0")}`;
-  return { key: `d${key}`, sig: label, draw: () => el("li", { className: "day" }, el("time", { dateTime, textContent: label })) };
+  const dateTime = isoDay.format(at);
+  const draw = () => el("li", { className: "day" }, el("time", { dateTime, textContent: label }));
+  return { key: `d${key}`, sig: label, draw };
 }
 
 function dayLabel(at) {
@@ -94,7 +97,7 @@ function drawMessage(item, first, mine, conversation) {
   const node = el("li", { className: `message ${state}` });
   node.classList.toggle("first", first);
   node.classList.toggle("mine", mine);
-  const time = el("time", { dateTime: new Date(at).toISOString(), title: full.format(at), textContent: clockTime(at, first) });
+  const time = el("time", { dateTime: new Date(at).toISOString(), title: full.format(at) }, clockTime(at, first));
   const name = tint(nameElement(from), from);
   name.title = from.id ?? "";
   if (first) node.append(avatar(from), el("p", { className: "head" }, name, " ", time));
@@ -130,6 +133,7 @@ function stateOf({ key, state, error }, conversation) {
   const line = el("p", { className: "state", textContent: said[state] });
   if (!error) return line;
   const button = (textContent, onclick) => el("button", { className: "link", textContent, onclick });
-  line.append(" ", button("Try again", () => conversation.room.retry(key)), " ", button("Delete", () => conversation.discard(key)));
+  line.append(" ", button("Try again", () => conversation.room.retry(key)));
+  line.append(" ", button("Delete", () => conversation.discard(key)));
   return line;
 }

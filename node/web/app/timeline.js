@@ -1,5 +1,5 @@
-// The messages of one room on the screen. Only a window of them is in the page: what is far off is dropped, and drawn again when
-// the reader comes near. Whatever is added or dropped, what the reader looks at stays where it is.
+// The messages of one room on the screen. Only a window of them is in the page: what is far off is dropped, and drawn again
+// when the reader comes near. Whatever is added or dropped, what the reader looks at stays where it is.
 import { oncePerFrame, plural } from "./dom.js";
 import { rowsOf } from "./rows.js";
 

@@ -1,5 +1,5 @@
 // Parley without WebSockets, for networks that block them: each room is a stream of Server-Sent Events, all else is a plain
-// HTTP request. It takes and gives the frames of parley.v1, so that parley.js sees no difference, but for signals: there are none.
+// HTTP request. It takes and gives the frames of parley.v1, so that Parley sees no difference, but that it can't signal.
 
 const ROOMS = 4; // browsers open six connections to a host, and sending needs one
 
@@ -61,7 +61,7 @@ export class StreamLink {
 
   // A stream begins with a welcome and the answer to the join.
   async #join(req, { room, since, limit }) {
-    if (this.#streams.size === ROOMS) throw { code: "unsupported", message: `without WebSockets only ${ROOMS} rooms at once` };
+    if (this.#streams.size === ROOMS) throw { code: "unsupported", message: `only ${ROOMS} rooms without WebSockets` };
     const stream = new AbortController();
     this.#streams.set(room, stream);
     try {

@@ -1,0 +1,60 @@
+// What outlives the page, where the browser lets it.
+
+/** Who we are, for all tabs, and per tab what is not acknowledged. A copied tab has both: it repeats the same messages with
+ * the same keys, which is harmless. */
+export class Memory {
+  #prefix;
+  #tab;
+  #shared;
+  #session;
+
+  constructor(prefix, persist) {
+    this.#prefix = prefix;
+    try {
+      if (persist) [this.#tab, this.#shared] = [globalThis.sessionStorage, globalThis.localStorage];
+    } catch {} // not for this page
+  }
+  get session() {
+    const name = this.#prefix + "session";
+    return (this.#session ??= this.#tab?.getItem(name) ?? this.#shared?.getItem(name) ?? undefined);
+  }
+  set session(token) {
+    this.#session = token;
+    for (const storage of [this.#tab, this.#shared]) keep(storage, this.#prefix + "session", token);
+  }
+  outbox(room) {
+    return new Outbox(this.#tab, `${this.#prefix}out:${encodeURIComponent(room)}:`);
+  }
+}
+
+// A Map from key to message, in the order of saying, with an entry of the tab's storage each.
+class Outbox extends Map {
+  #tab;
+  #prefix;
+  #n = 0;
+
+  constructor(tab, prefix) {
+    super();
+    const names = Object.keys(tab ?? {}).filter((name) => name.startsWith(prefix));
+    const kept = names.map((name) => JSON.parse(tab.getItem(name))).sort((a, b) => a.n - b.n);
+    for (const out of kept) super.set(out.key, out);
+    this.#tab = tab;
+    this.#prefix = prefix;
+    this.#n = kept.at(-1)?.n ?? 0;
+  }
+  set(key, out) {
+    out.n ??= ++this.#n;
+    keep(this.#tab, this.#prefix + key, JSON.stringify(out));
+    return super.set(key, out);
+  }
+  delete(key) {
+    this.#tab?.removeItem(this.#prefix + key);
+    return super.delete(key);
+  }
+}
+
+function keep(storage, name, value) {
+  try {
+    storage?.setItem(name, value);
+  } catch {} // it is full: then for this page only
+}
