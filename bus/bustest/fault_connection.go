@@ -14,6 +14,7 @@ import (
 var connectionFaults = []promise{
 	{name: "an answer that is lost is found by the repeat", test: answerLost},
 	{name: "a send without a key is not repeated behind its sender's back", test: noHiddenRepeat},
+	{name: "what was published later does not overtake what is to be repeated", test: noOvertaking},
 	{name: "connections that fell silent are replaced", test: silentConnections},
 	{name: "killed subscription connections lose nothing", test: pubsubKilled},
 	{name: "broken connections lose nothing", test: connectionsCut},
@@ -59,6 +60,31 @@ func noHiddenRepeat(c *cluster) {
 	}
 	a.publishSafely(room, "end")
 	check(c.t, "delivered", atB.WaitBody(c.t, "end").Bodies(), []string{"before", "without a key", "end"})
+}
+
+func noOvertaking(c *cluster) {
+	a, b := c.openProxied(), c.open()
+	_, atB := b.subscribe(room)
+	a.publish(room, "before")
+	held, release := a.wire.holdRequest("first of two")
+	defer release()
+	first, second := keyed("u", "1", "first of two"), keyed("u", "2", "second of two")
+	results := []<-chan outcome{a.start(room, first)}
+	c.await(held, "the publish to be sent")
+	results = append(results, a.start(room, second))
+	if o := a.await(results[0]); !errors.Is(o.err, bus.ErrUnavailable) {
+		c.t.Errorf("publish that did not arrive: %v, %v", o.id, o.err)
+	}
+	a.await(results[1])
+	for _, d := range []bus.Draft{first, second} { // as a client does, in the order sent
+		if _, err := a.repeat(room, d); err != nil {
+			c.t.Fatal(err)
+		}
+	}
+	release() // what is late
+	b.publish(room, "end")
+	want := []string{"before", "first of two", "second of two", "end"}
+	check(c.t, "delivered", atB.WaitBody(c.t, "end").Bodies(), want)
 }
 
 // silentConnections: nothing arrives on them, and nothing says so.

@@ -19,6 +19,7 @@ var lossFaults = []promise{
 	{name: "ids rise over a loss, though the clock lags", test: lossWithLaggingClock},
 	{name: "a lost tail, and the connections with it", test: lostTailReconnect},
 	{name: "a lost tail, noticed by who published it", test: lostTailOfPublisher},
+	{name: "a lost tail that was acknowledged and never delivered", test: lostUndelivered},
 }
 
 // breakNoticed is how soon the comparison of last ids finds what no message tells: design section 6, "every few seconds".
@@ -295,4 +296,19 @@ func lostTailOfPublisher(c *cluster) {
 	}
 	c.told(c.open(), kept)
 	c.goesOn(b, atA, atB)
+}
+
+func lostUndelivered(c *cluster) {
+	a := c.openProxied()
+	_, atA := a.subscribe(room)
+	kept := a.publish(room, "kept")
+	atA.WaitBody(c.t, "kept")
+	s := c.snapshot()
+	dropped := a.wire.dropMessage("lost")
+	last := a.publish(room, "lost")
+	c.await(dropped, "the message to be dropped")
+	c.rewind(s)
+	c.waitBreak(atA, last)
+	c.told(c.open(), kept)
+	c.goesOn(a, atA)
 }

@@ -17,6 +17,7 @@ var presenceFaults = []promise{
 	{name: "who enters and leaves while the server is away", test: enterWhileAway},
 	{name: "a change that arrives late undoes nothing", test: lateChange},
 	{name: "a lost presence event is made up for", test: presenceDropped},
+	{name: "nobody leaves because the server paused", test: presencePaused},
 	{name: "members survive a flush", test: presenceFlushed},
 	{name: "members survive reconnects", test: presenceReconnects},
 }
@@ -209,6 +210,29 @@ func presenceDropped(c *cluster) {
 // told reports whether the changes reach up to a version.
 func (s Seen) told(version uint64) bool {
 	return len(s.Changes) > 0 && s.Changes[len(s.Changes)-1].Version == version
+}
+
+func presencePaused(c *cluster) {
+	a, b := c.open(), c.open()
+	subA, atA := a.subscribe(room)
+	subB, atB := b.subscribe(room)
+	enterAll(c, subA, atB, "ann")
+	enterAll(c, subB, atA, "bob")
+	c.server.Pause()
+	time.Sleep(8 * time.Second) // all leases run out
+	c.server.Resume()
+	a.publishSafely(room, "after")
+	atB.WaitBody(c.t, "after")
+	time.Sleep(3 * time.Second) // in which somebody might wrongly be taken for dead
+	enterAll(c, subA, atB, "cay")
+	enterAll(c, subB, atA, "dan")
+	all := []string{"ann", "bob", "cay", "dan"}
+	for _, r := range []*Recorder{atA, atB} {
+		r.Wait(c.t, "dan to join", changed(bus.Joined, "dan", 1))
+		check(c.t, "who is there by the changes", follow(c.t, r.Seen().Changes), all)
+		check(c.t, "changes", len(r.Seen().Changes), len(all))
+	}
+	check(c.t, "roster", users(a.roster(room)), all)
 }
 
 func presenceFlushed(c *cluster) {

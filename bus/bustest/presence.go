@@ -212,9 +212,9 @@ func closingLeaves(c *cluster) {
 	s := r.Wait(c.t, "ann to leave", changed(bus.Left, "ann", 1))
 	check(c.t, "leaves of who is there over another", changes(s, bus.Left, "both"), 0)
 	b.close()
+	check(c.t, "members once Close has returned", watch.roster(room).Count, 0)
 	s = r.Wait(c.t, "the others to leave", func(s Seen) bool { return len(s.Changes) >= 6 })
 	check(c.t, "who is there by the changes", follow(c.t, s.Changes), []string{})
-	check(c.t, "roster", watch.roster(room).Count, 0)
 }
 
 func largeRoom(c *cluster) {
