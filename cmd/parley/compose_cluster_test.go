@@ -41,6 +41,9 @@ type composed struct {
 // compose makes the images and starts nothing. All that is started ends with the test.
 func compose(t *testing.T) *composed {
 	t.Helper()
+	if testing.Short() {
+		t.Skip("it takes minutes")
+	}
 	c := &composed{t: t, name: fmt.Sprintf("parley-test-%d", os.Getpid()), work: t.TempDir()}
 	top, err := filepath.Abs(root)
 	if err != nil {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
-	"encoding/json"
 	"fmt"
 	"maps"
 	"net/http"
@@ -223,7 +222,9 @@ func (c *composed) testBackup() {
 	c.documented("Backup")
 	crowd.awaitTalk()
 	crowd.settle()
+	crowd.mu.Lock()
 	heard := slices.Clone(crowd.members[0].heard)
+	crowd.mu.Unlock()
 	c.documented("Restoring")
 	c.awaitEntry(http.StatusSwitchingProtocols)
 	late := gather(c.t, 1, "ws://"+c.lb)
@@ -245,96 +246,6 @@ func (c *composed) testBackup() {
 	crowd.await("gaps", func() bool {
 		return !slices.ContainsFunc(crowd.members, func(m *talker) bool { return len(m.gaps) == 0 })
 	})
-}
-
-func (c *composed) testDashboard() {
-	text, err := os.ReadFile(root + "/metrics/dashboard.json")
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	var dashboard struct {
-		Panels []struct {
-			Type, Title string
-			Datasource  struct{ UID string }
-			Targets     []struct{ Expr string }
-		}
-	}
-	if err := json.Unmarshal(text, &dashboard); err != nil {
-		c.t.Fatal(err)
-	}
-	var provisioned struct {
-		Datasources []struct{ UID, Type, URL string }
-		Providers   []struct{ Options struct{ Path string } }
-	}
-	configs := c.configs()
-	c.parseYAML(configs["grafana-datasource"], &provisioned)
-	c.parseYAML(configs["grafana-dashboards"], &provisioned)
-	if len(provisioned.Datasources) != 1 || len(provisioned.Providers) != 1 ||
-		!strings.Contains(c.run(time.Minute, "docker", "compose", "config"), "target: "+provisioned.Providers[0].Options.Path+"/") {
-		c.t.Fatalf("Grafana is given %+v", provisioned)
-	}
-
-	crowd := gather(c.t, 3, "ws://"+c.lb)
-	crowd.talk(100 * time.Millisecond)
-	queries := 0
-	for _, p := range dashboard.Panels {
-		if p.Type == "row" {
-			continue
-		}
-		if p.Datasource.UID != provisioned.Datasources[0].UID || len(p.Targets) == 0 {
-			c.t.Errorf("the panel %q asks nothing of Prometheus", p.Title)
-		}
-		for _, target := range p.Targets {
-			queries++
-			expr := strings.ReplaceAll(target.Expr, "$__rate_interval", "20s")
-			c.await(p.Title+": "+expr, func() error {
-				values, err := c.query(expr)
-				if err == nil && len(values) == 0 {
-					err = fmt.Errorf("without an answer")
-				}
-				return err
-			})
-		}
-	}
-	crowd.settle()
-	c.t.Logf("%d queries answered", queries)
-	if queries < 20 {
-		c.t.Error("those are few")
-	}
-}
-
-func (c *composed) testAlerts() {
-	_, body, err := get(c.watch + "/api/v1/rules?type=alert")
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	var answer struct {
-		Data struct {
-			Groups []struct {
-				Rules []struct{ Name, Health, LastError string }
-			}
-		}
-	}
-	if err := json.Unmarshal(body, &answer); err != nil || len(answer.Data.Groups) == 0 {
-		c.t.Fatalf("Prometheus has no rules: %s", body)
-	}
-	for _, rule := range answer.Data.Groups[0].Rules {
-		if rule.Health != "ok" {
-			c.t.Errorf("%s: %s %s", rule.Name, rule.Health, rule.LastError)
-		}
-	}
-	metrics, err := filepath.Abs(root + "/metrics")
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	promtool := []string{"compose", "run", "--rm", "--no-deps", "-T", "--volume", metrics + ":/metrics:ro", "--entrypoint", "promtool", "prometheus"}
-	for _, args := range [][]string{
-		{"check", "config", "/etc/prometheus/prometheus.yml"},
-		{"check", "rules", "/metrics/rules.yml"},
-		{"test", "rules", "/metrics/rules_test.yml"},
-	} {
-		c.run(time.Minute, "docker", slices.Concat(promtool, args)...)
-	}
 }
 
 func (c *composed) testTLS() {
@@ -406,38 +317,6 @@ func (c *composed) testMistakes() {
 		if !regexp.MustCompile(`^parley: .*`+want+`.*$`).MatchString(log) || strings.Contains(log, "pa55word") {
 			c.t.Errorf("%s said, instead of %q:\n%s", service, want, log)
 		}
-	}
-}
-
-// configs are the files that docker-compose.yml holds, by name.
-func (c *composed) configs() map[string]string {
-	c.t.Helper()
-	var file struct {
-		Configs map[string]struct{ Content string }
-	}
-	if err := json.Unmarshal([]byte(c.run(time.Minute, "docker", "compose", "config", "--format", "json")), &file); err != nil {
-		c.t.Fatal(err)
-	}
-	contents := make(map[string]string)
-	for name, config := range file.Configs {
-		contents[name] = config.Content
-	}
-	return contents
-}
-
-// parseYAML has Compose read it, as an extension of a compose file.
-func (c *composed) parseYAML(text string, into any) {
-	c.t.Helper()
-	file := filepath.Join(c.t.TempDir(), "compose.yml")
-	wrapped := "services: {}\nx-parsed:\n  " + strings.ReplaceAll(text, "\n", "\n  ") + "\n"
-	if err := os.WriteFile(file, []byte(wrapped), 0o600); err != nil {
-		c.t.Fatal(err)
-	}
-	out := c.run(time.Minute, "docker", "compose", "--file", file, "config", "--format", "json")
-	if err := json.Unmarshal([]byte(out), &struct {
-		Parsed any `json:"x-parsed"`
-	}{into}); err != nil {
-		c.t.Fatalf("%v in %s", err, out)
 	}
 }
 
