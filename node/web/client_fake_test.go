@@ -8,7 +8,7 @@ func TestClientWaitsAsLongAsItIsTold(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, func(r request, _ int) []string {
 		if r.Op == "join" {
-			return []string{`{"op":"bye","code":1012,"reason":"the node restarts","retry_after":60000}`, "close"}
+			return []string{`{"op":"bye","code":1012,"reason":"the node restarts","retry_after":60000}`, "close 1012 the node restarts"}
 		}
 		return nil
 	})

@@ -6,6 +6,7 @@ import (
 	"log"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -33,7 +34,7 @@ type fake struct {
 }
 
 // newFake answers hello and join like a node, and everything else with answer. %REQ% in an answer is the request's number; a
-// frame that begins with "close" ends the connection.
+// frame such as "close 1012 reason" ends the connection.
 func newFake(t *testing.T, answer func(r request, nth int) []string) *fake {
 	t.Helper()
 	f := &fake{}
@@ -72,8 +73,10 @@ func newFake(t *testing.T, answer func(r request, nth int) []string) *fake {
 				answers = own
 			}
 			for _, frame := range answers {
-				if frame == "close" {
-					ws.Close(1012, "")
+				if rest, ok := strings.CutPrefix(frame, "close "); ok {
+					code, reason, _ := strings.Cut(rest, " ")
+					status, _ := strconv.Atoi(code)
+					ws.Close(websocket.StatusCode(status), reason)
 					return
 				}
 				say(strings.ReplaceAll(frame, "%REQ%", string(q.Req)))

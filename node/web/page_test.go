@@ -432,5 +432,81 @@ func TestDrawersOnANarrowScreen(t *testing.T) {
 	}
 }
 
+func TestAHiddenPageHasNotBeenRead(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1).Nodes[0]
+	p := openPage(t, n.HTTP(""), "design", "Ada")
+	hide := func(hidden bool) {
+		t.Helper()
+		p.run(`Object.defineProperty(document, "hidden", { value: %s, configurable: true }); document.dispatchEvent(new Event("visibilitychange"))`, hidden)
+	}
+	say(t, n.Bus, "design", "Bo", "seen")
+	p.sees("seen")
+	hide(true)
+	say(t, n.Bus, "design", "Bo", "not seen")
+	p.until(`document.title.startsWith("(1) ")`)
+	hide(false)
+	p.until(`document.title.startsWith("#design")`)
+	p.until(`document.querySelector("li.unread + li .text").textContent === "not seen"`)
+}
+
+// Whoever reads far back keeps what they read, however much comes meanwhile, and the page does not keep all of that.
+func TestReadingWhileThousandsArrive(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1).Nodes[0]
+	say(t, n.Bus, "design", "Bo", numbered("old ", 0, 60)...)
+	p := openPage(t, n.HTTP(""), "design", "Ada")
+	p.sees("old 59")
+	p.run(`document.querySelector("#scroller").scrollTop -= 500`)
+	p.until(`!document.querySelector("#jump").hidden`)
+	p.run(`window.row = document.querySelectorAll(".message")[45]; window.place = row.getBoundingClientRect().top`)
+	flood(n.Bus, "design", 3200, 10_000)
+	p.until(`document.querySelector("#jump").textContent.startsWith("3,200 new messages")`)
+	if moved := js[float64](p, `row.isConnected ? Math.abs(row.getBoundingClientRect().top - place) : Infinity`); moved > 2 {
+		t.Errorf("what was read moved by %v px", moved)
+	}
+	p.click("#jump")
+	p.sees("flood 3199")
+	p.until(`document.title.startsWith("#design")`)
+	say(t, n.Bus, "design", "Bo", "and on")
+	p.sees("and on")
+	texts := p.texts()
+	wantTexts(t, texts, append(numbered("flood ", 3201-len(texts), 3200), "and on")...)
+}
+
+func TestTellsWhyItCannotGoOn(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, func(r request, _ int) []string {
+		switch {
+		case r.Op == "join" && r.Room == "secret":
+			return []string{`{"op":"error","req":%REQ%,"code":"forbidden","message":"this room is not for you"}`}
+		case r.Op == "send":
+			return []string{`{"op":"bye","code":4403,"reason":"banned for shouting"}`, "close 4403 banned for shouting"}
+		}
+		return nil
+	})
+	p := openPage(t, f.URL, "secret", "Ada")
+	p.until(`document.querySelector("#top.error").textContent === "This room can't be joined: this room is not for you"`)
+	p.open(f.URL + "/?room=design")
+	p.until(`document.querySelector("#top").textContent.startsWith("Nothing was said")`)
+	p.say("HELLO")
+	p.until(`document.querySelector("#banner-text").textContent === "The connection was closed: banned for shouting."`)
+	p.until(`document.querySelector("#banner-action").textContent === "Connect again"`)
+}
+
+func TestIsThereBeforeItsConnection(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, func(r request, _ int) []string { return []string{} }) // not a word
+	p := newTab(t)
+	p.open(f.URL + "/?room=design")
+	p.until(`document.querySelector("#title").textContent === "#design"`)
+	p.say("when you are ready")
+	p.until(`document.querySelector(".message.pending .text").textContent === "when you are ready"`)
+	if painted := js[float64](p, `performance.getEntriesByName("first-contentful-paint")[0].startTime`); painted > 5000 {
+		t.Errorf("it was first painted after %v ms", painted)
+	}
+	p.until(`document.querySelector("#banner-text").textContent === "Connecting…"`)
+}
+
 // quick makes a leave of every drop.
 func quick(cfg *node.Config) { cfg.Grace = time.Millisecond }

@@ -87,7 +87,7 @@ func TestLooks(t *testing.T) {
 	p.shot("light")
 	p.media("prefers-color-scheme", "dark")
 	p.shot("dark")
-	p.size(390, 844, chromedp.EmulateMobile, chromedp.EmulateTouch, chromedp.EmulateScale(2))
+	p.size(390, 844, chromedp.EmulateMobile, chromedp.EmulateTouch, chromedp.EmulateScale(1.5))
 	p.shot("phone-dark")
 	p.media("prefers-color-scheme", "light")
 	p.shot("phone")

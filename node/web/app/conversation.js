@@ -7,7 +7,8 @@ const PAGE = 50;
 const TYPING = 6000; // ms until somebody who fell silent counts as not typing
 const MANY = 50; // members of a room from which on it is only counted who comes and goes
 
-/** Fires "change" for anything that shows, "ready" once, "arrival" with a new message, "unread" when the count changes. */
+/** Fires "change" when the timeline has, "people" when those who are here or type have, "unread" when that count has, "ready"
+ * once, and "arrival" with each new message. */
 export class Conversation extends EventTarget {
   items = []; // { kind: "message" | "gap" | "presence", key, … }, oldest first
   offset = 0; // items[i] is number offset + i, for good
@@ -127,7 +128,7 @@ export class Conversation extends EventTarget {
       this.#ids.add(id);
       this.#append(this.#item(message));
     }
-    if (message.live && !mine) this.dispatchEvent(new CustomEvent("arrival", { detail: message }));
+    if (message.live && !mine) this.#fire("arrival", message);
     this.#changed();
   }
 
@@ -158,7 +159,7 @@ export class Conversation extends EventTarget {
     if (!this.ready) {
       this.ready = true;
       if (!this.items.length) this.more = false;
-      this.dispatchEvent(new Event("ready"));
+      this.#fire("ready");
     }
     this.#changed();
   }
@@ -178,6 +179,7 @@ export class Conversation extends EventTarget {
     }
     if (event === "leave") this.#stopTyping(user.id);
     this.#changed();
+    this.#fire("people");
   }
 
   #signal({ kind, user, data }) {
@@ -185,28 +187,28 @@ export class Conversation extends EventTarget {
     this.#stopTyping(user.id);
     if (data?.on !== false) {
       this.typing.set(user.id, user);
-      this.#timers.set(user.id, setTimeout(() => this.#changed(this.#stopTyping(user.id)), TYPING));
+      this.#timers.set(user.id, setTimeout(() => this.#stopTyping(user.id), TYPING));
     }
-    this.#changed();
+    this.#fire("people");
   }
 
   #stopTyping(id) {
     clearTimeout(this.#timers.get(id));
     this.#timers.delete(id);
-    this.typing.delete(id);
+    if (this.typing.delete(id)) this.#fire("people");
   }
 
   #countUnread(id) {
     if (!this.unread) this.divider = id;
     this.unread++;
-    this.dispatchEvent(new Event("unread"));
+    this.#fire("unread");
   }
 
   #read() {
     if (this.room.last) this.#noteRead(this.room.last);
     if (!this.unread) return;
     this.unread = 0;
-    this.dispatchEvent(new Event("unread"));
+    this.#fire("unread");
     this.#changed();
   }
 
@@ -219,6 +221,10 @@ export class Conversation extends EventTarget {
   }
 
   #changed() {
-    this.dispatchEvent(new Event("change"));
+    this.#fire("change");
+  }
+
+  #fire(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 }

@@ -53,7 +53,7 @@ function open(name, { push = true } = {}) {
   showTitle();
   rooms.draw([...conversations.values()], current);
   closeDrawer();
-  if (matchMedia("(pointer: fine)").matches) composer.focus();
+  if (!matchMedia("(pointer: coarse)").matches) composer.focus(); // which would raise the keyboard of a phone
 }
 
 function leave(name) {

@@ -12,9 +12,9 @@ export class Members {
   #draw = oncePerFrame(() => this.#drawNow());
 
   show(conversation) {
-    this.#conversation?.removeEventListener("change", this.#draw);
+    this.#conversation?.removeEventListener("people", this.#draw);
     this.#conversation = conversation;
-    conversation.addEventListener("change", this.#draw);
+    conversation.addEventListener("people", this.#draw);
     this.#drawNow();
   }
 
