@@ -63,6 +63,9 @@ func StartRedisTCP(t testing.TB, config ...string) *RedisServer {
 		if err = s.start(); err == nil {
 			return s
 		}
+		if !errors.Is(err, errEnded) {
+			break
+		}
 	}
 	t.Fatal(err)
 	return nil
@@ -189,13 +192,15 @@ func (s *RedisServer) start() error {
 	return nil
 }
 
+var errEnded = errors.New("it ended")
+
 func (s *RedisServer) awaitAnswer() error {
 	ctx, cancel := context.WithTimeout(context.Background(), startWithin)
 	defer cancel()
 	for {
 		select {
 		case <-s.done:
-			return errors.New("it ended")
+			return errEnded
 		case <-ctx.Done():
 			return errors.New("no answer")
 		case <-time.After(2 * time.Millisecond):
@@ -206,7 +211,7 @@ func (s *RedisServer) awaitAnswer() error {
 	}
 }
 
-// ping asks whether it is ready: while it loads a dump, the answer is an error.
+// ping asks whether it is ready: while it loads a dump, the answer is an error. Asking for a password is an answer too.
 func (s *RedisServer) ping(ctx context.Context) bool {
 	var d net.Dialer
 	c, err := d.DialContext(ctx, s.network, s.addr)
@@ -219,9 +224,9 @@ func (s *RedisServer) ping(ctx context.Context) bool {
 	if _, err := c.Write([]byte("PING\r\n")); err != nil {
 		return false
 	}
-	answer := make([]byte, len("+PONG"))
+	answer := make([]byte, 64)
 	n, _ := c.Read(answer)
-	return string(answer[:n]) == "+PONG"
+	return strings.HasPrefix(string(answer[:n]), "+PONG") || strings.HasPrefix(string(answer[:n]), "-NOAUTH")
 }
 
 func (s *RedisServer) path(name string) string { return filepath.Join(s.dir, name) }

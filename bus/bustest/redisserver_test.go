@@ -41,6 +41,15 @@ func TestRedisServerKeepsWhatItsConfigSays(t *testing.T) {
 	}
 }
 
+func TestRedisServerMayAskForAPassword(t *testing.T) {
+	s := StartRedisTCP(t, "requirepass secret")
+	c := redis.NewClient(&redis.Options{Addr: s.Addr(), Password: "secret"})
+	defer c.Close()
+	if err := c.Ping(context.Background()).Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func TestPausedRedisServerIsSilentAndStillEnds(t *testing.T) {
 	var dir string
 	t.Run("paused", func(t *testing.T) {
