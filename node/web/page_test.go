@@ -48,7 +48,7 @@ func (p *tab) texts() []string {
 func say(t *testing.T, b bus.Bus, room, who string, texts ...string) {
 	t.Helper()
 	for _, text := range texts {
-		tell(t, b, room, []line{{0, who, text}})
+		tell(t, b, room, []line{{who: who, text: text}})
 	}
 }
 

@@ -1,7 +1,9 @@
 package web_test
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -17,28 +19,29 @@ type line struct {
 	ago  time.Duration
 	who  string
 	text string
+	id   string // of who; made up if empty
 }
 
 var talk = []line{
-	{26 * time.Hour, "Mira Okafor", "The load test ran all night: two nodes, 2,000 clients, one node killed every ten minutes."},
-	{26*time.Hour - time.Minute, "Mira Okafor", "0 acknowledged messages missing, 0 doubled, 0 out of order 🎉"},
-	{25 * time.Hour, "Jonas", "👏👏"},
-	{24 * time.Hour, "Priya", "Then we can announce it. Who writes the note?"},
-	{52 * time.Minute, "Jonas", "I started one: https://example.org/drafts/parley-1.0 (comments welcome)"},
-	{51 * time.Minute, "Jonas", "The quick start is three lines now:\n```\nconst chat = new WebSocket(\"ws://localhost:8765\")\nchat.onmessage = e => console.log(e.data)\nchat.onopen = () => chat.send(\"hello\")\n```"},
-	{44 * time.Minute, "Priya", "That's short enough to type from memory. I'd add `?room=` and `?name=` right below."},
-	{38 * time.Minute, "شيرين", "هل يعمل النص من اليمين إلى اليسار أيضًا؟"},
-	{37 * time.Minute, "Priya", "It does 🙂"},
-	{20 * time.Minute, "Mira Okafor", "One question from support: what happens to a message that is written on a train, in a tunnel?"},
-	{19 * time.Minute, "Priya", "It waits in the page, also over a reload, and is repeated with the same key until the room has it. Nobody sees it twice."},
-	{18 * time.Minute, "Mira Okafor", "Perfect, that is what I told them."},
+	{ago: 26 * time.Hour, who: "Mira Okafor", text: "The load test ran all night: two nodes, 2,000 clients, one node killed every ten minutes."},
+	{ago: 26*time.Hour - time.Minute, who: "Mira Okafor", text: "0 acknowledged messages missing, 0 doubled, 0 out of order 🎉"},
+	{ago: 25 * time.Hour, who: "Jonas", text: "👏👏"},
+	{ago: 24 * time.Hour, who: "Priya", text: "Then we can announce it. Who writes the note?"},
+	{ago: 52 * time.Minute, who: "Jonas", text: "I started one: https://example.org/drafts/parley-1.0 (comments welcome)"},
+	{ago: 51 * time.Minute, who: "Jonas", text: "The quick start is three lines now:\n```\nconst chat = new WebSocket(\"ws://localhost:8765\")\nchat.onmessage = e => console.log(e.data)\nchat.onopen = () => chat.send(\"hello\")\n```"},
+	{ago: 44 * time.Minute, who: "Priya", text: "That's short enough to type from memory. I'd add `?room=` and `?name=` right below."},
+	{ago: 38 * time.Minute, who: "شيرين", text: "هل يعمل النص من اليمين إلى اليسار أيضًا؟"},
+	{ago: 37 * time.Minute, who: "Priya", text: "It does 🙂"},
+	{ago: 20 * time.Minute, who: "Mira Okafor", text: "One question from support: what happens to a message that is written on a train, in a tunnel?"},
+	{ago: 19 * time.Minute, who: "Priya", text: "It waits in the page, also over a reload, and is repeated with the same key until the room has it. Nobody sees it twice."},
+	{ago: 18 * time.Minute, who: "Mira Okafor", text: "Perfect, that is what I told them."},
 }
 
 // tell puts lines into a room's log, as if they had been said when they say.
 func tell(t *testing.T, b bus.Bus, room string, lines []line) {
 	t.Helper()
 	for _, l := range lines {
-		said := wire.Said{Room: room, From: person(l.who), Text: l.text, At: time.Now().Add(-l.ago).UnixMilli()}
+		said := wire.Said{Room: room, From: wire.Member{ID: cmp.Or(l.id, person(l.who).ID), Name: l.who}, Text: l.text, At: time.Now().Add(-l.ago).UnixMilli()}
 		settled := make(chan error, 1)
 		b.Publish(room, bus.Draft{Body: said.Body()}, func(_ bus.ID, err error) { settled <- err })
 		if err := <-settled; err != nil {
@@ -70,9 +73,17 @@ func TestLooks(t *testing.T) {
 	t.Parallel()
 	c := nodetest.Start(t, 1)
 	n := c.Nodes[0]
-	tell(t, n.Bus, "design", talk)
-	tell(t, n.Bus, "lobby", talk[:3])
-	peers := enter(t, n, "design", "Mira Okafor", "Jonas", "شيرين", "Tomás")
+	peers := enter(t, n, "design", "Mira Okafor", "Jonas", "شيرين", "Tomás", "Priya")
+	said := slices.Clone(talk)
+	for i := range said { // by those who are there
+		for j, name := range []string{"Mira Okafor", "Jonas", "شيرين", "Tomás", "Priya"} {
+			if said[i].who == name {
+				said[i].id = peers[j].Welcome.User.ID
+			}
+		}
+	}
+	tell(t, n.Bus, "design", said)
+	tell(t, n.Bus, "lobby", said[:3])
 
 	p := openPage(t, n.HTTP(""), "design", "Ada", `
 		kept("rooms", ["lobby", "design", "on-call", "Café ☕"]);
@@ -118,7 +129,7 @@ func TestLooksInTrouble(t *testing.T) {
 	p.until(`document.querySelector(".message.pending .state").getAnimations().every((a) => a.playState === "finished")`)
 	p.shot("reconnecting")
 	for i := range 30 {
-		tell(t, n.Bus, "design", []line{{time.Second, "Jonas", fmt.Sprintf("news %d", i)}})
+		tell(t, n.Bus, "design", []line{{ago: time.Second, who: "Jonas", text: fmt.Sprintf("news %d", i)}})
 	}
 	g.to(c.Nodes[1]) // which has none of it in memory
 	p.click("#banner-action")

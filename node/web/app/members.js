@@ -2,6 +2,8 @@
 import { $, el, oncePerFrame } from "./dom.js";
 import { avatar, nameElement, nameOf } from "./people.js";
 
+const byName = new Intl.Collator([], { numeric: true, sensitivity: "base" });
+
 export class Members {
   #conversation = null;
   #signature = ""; // of what is drawn
@@ -27,7 +29,7 @@ export class Members {
     const signature = members.map((member) => member.id + nameOf(member)).join() + user?.id + room.count + room.name;
     if (signature === this.#signature) return;
     this.#signature = signature;
-    members.sort((a, b) => (b.id === user?.id) - (a.id === user?.id) || nameOf(a).localeCompare(nameOf(b)));
+    members.sort((a, b) => (b.id === user?.id) - (a.id === user?.id) || byName.compare(nameOf(a), nameOf(b)));
     this.#list.replaceChildren(...members.map((member) => entry(member, member.id === user?.id)));
     const rest = room.count - members.length;
     this.#rest.textContent = rest > 0 ? `and ${rest.toLocaleString()} more` : "";

@@ -6,7 +6,7 @@ import { avatar, nameElement, nameOf, tint } from "./people.js";
 const GROUP = 5 * 60_000; // ms within which one sender's messages stand under one name
 const LONG = { chars: 1800, lines: 24 }; // a longer text is folded
 
-const clock = new Intl.DateTimeFormat([], { hour: "2-digit", minute: "2-digit" });
+const clock = new Intl.DateTimeFormat([], { timeStyle: "short" });
 const full = new Intl.DateTimeFormat([], { dateStyle: "full", timeStyle: "medium" });
 const thisYear = new Intl.DateTimeFormat([], { weekday: "long", day: "numeric", month: "long" });
 const isoDay = new Intl.DateTimeFormat("sv"); // whose dates are 2025-11-22
