@@ -43,11 +43,6 @@ type sender struct {
 // maxUnsent bounds what waits for a server that does not read.
 const maxUnsent = 1 << 20
 
-// stepBits is how many messages a sender may send in a step, so that every step has sequence numbers of its own.
-const stepBits = 24
-
-func (s Step) base() uint32 { return uint32(s.Number) << stepBits }
-
 // beginLoad starts a step.
 func (l *loop) beginLoad(s Step) *load {
 	p := l.plan

@@ -18,6 +18,12 @@ type Step struct {
 	Worker, Workers int
 }
 
+// stepBits bounds the messages that a sender may send in a step, so that every step has sequence numbers of its own.
+const stepBits = 24
+
+// base is the sequence number of each sender's first message in the step.
+func (s Step) base() uint32 { return uint32(s.Number) << stepBits }
+
 // Sent is what the senders of one or of all workers sent in a step.
 type Sent struct {
 	Counts  map[uint32]uint32 // per connection number
