@@ -197,36 +197,41 @@ var errEnded = errors.New("it ended")
 func (s *RedisServer) awaitAnswer() error {
 	ctx, cancel := context.WithTimeout(context.Background(), startWithin)
 	defer cancel()
+	var err error
 	for {
 		select {
 		case <-s.done:
 			return errEnded
 		case <-ctx.Done():
-			return errors.New("no answer")
+			return fmt.Errorf("no answer: %w", err)
 		case <-time.After(2 * time.Millisecond):
 		}
-		if s.ping(ctx) {
+		if err = s.ping(); err == nil {
 			return nil
 		}
 	}
 }
 
 // ping asks whether it is ready: while it loads a dump, the answer is an error. Asking for a password is an answer too.
-func (s *RedisServer) ping(ctx context.Context) bool {
-	var d net.Dialer
-	c, err := d.DialContext(ctx, s.network, s.addr)
+func (s *RedisServer) ping() error {
+	c, err := net.DialTimeout(s.network, s.addr, time.Second)
 	if err != nil {
-		return false
+		return err
 	}
 	defer c.Close()
-	deadline, _ := ctx.Deadline()
-	c.SetDeadline(deadline)
+	c.SetDeadline(time.Now().Add(time.Second))
 	if _, err := c.Write([]byte("PING\r\n")); err != nil {
-		return false
+		return err
 	}
 	answer := make([]byte, 64)
-	n, _ := c.Read(answer)
-	return strings.HasPrefix(string(answer[:n]), "+PONG") || strings.HasPrefix(string(answer[:n]), "-NOAUTH")
+	n, err := c.Read(answer)
+	if err != nil {
+		return err
+	}
+	if said := string(answer[:n]); !strings.HasPrefix(said, "+PONG") && !strings.HasPrefix(said, "-NOAUTH") {
+		return errors.New(said)
+	}
+	return nil
 }
 
 func (s *RedisServer) path(name string) string { return filepath.Join(s.dir, name) }
