@@ -183,8 +183,8 @@ func (r *Redis) start(ctx context.Context) error {
 	for range r.cfg.Publishers {
 		r.publishers = append(r.publishers, newPublisher(r))
 	}
-	for range r.cfg.Subscribers {
-		r.subscribers = append(r.subscribers, newSubscriber(r))
+	for i := range r.cfg.Subscribers {
+		r.subscribers = append(r.subscribers, newSubscriber(r, i))
 	}
 	for _, p := range r.publishers {
 		r.running.Go(p.run)
@@ -268,9 +268,9 @@ func (r *Redis) heartbeatLoop() {
 	tick := time.NewTicker(r.cfg.HeartbeatInterval)
 	defer tick.Stop()
 	for {
-		for i, s := range r.subscribers {
+		for _, s := range r.subscribers {
 			s.expectBeat()
-			r.publishers[i%len(r.publishers)].add(newPlainOp(s.beats, "", nil))
+			r.sendBeat(s)
 		}
 		select {
 		case <-tick.C:
@@ -278,6 +278,10 @@ func (r *Redis) heartbeatLoop() {
 			return
 		}
 	}
+}
+
+func (r *Redis) sendBeat(s *subscriber) {
+	r.publishers[s.number%len(r.publishers)].add(newPlainOp(s.beats, "", nil))
 }
 
 // Close implements Bus. It takes at most a few time-outs.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"net"
 	"testing"
 	"time"
 
@@ -35,6 +36,11 @@ func ClockBack(t testing.TB, url, room string) {
 	}
 }
 
+// SetDial replaces the network.
+func (c *RedisConfig) SetDial(dial func(ctx context.Context, network, addr string) (net.Conn, error)) {
+	c.dial = dial
+}
+
 // Client is the client that reads.
 func (r *Redis) Client() *redis.Client { return r.reads }
 
@@ -43,8 +49,7 @@ func (r *Redis) Append(room, body string, n int) error {
 	cmds := make([]redis.Cmder, n)
 	k := r.keys(room)
 	for i := range cmds {
-		o := &op{room: room, keys: k, kind: "m", body: body, key: rand.Text()[:16], sum: "12345678"}
-		cmds[i] = r.command(o)
+		cmds[i] = r.command(&op{room: room, keys: k, kind: "m", body: body, key: rand.Text()[:16], sum: "12345678"})
 	}
 	if err := exec(context.Background(), r.writes, cmds); err != nil {
 		return err
@@ -55,4 +60,59 @@ func (r *Redis) Append(room, body string, n int) error {
 		}
 	}
 	return nil
+}
+
+// Keys are a room's keys and its channel, those of the own users aside.
+type Keys struct {
+	Channel, Log, Last, Break, Users, Nodes string
+	Records                                 [2]string
+}
+
+func KeysOf(room string) Keys {
+	k := keysOf(0, room)
+	return Keys{k.channel, k.log, k.last, k.brk, k.users, k.nodes, k.records}
+}
+
+// OwnUsers is the key of those who are in the room through this node.
+func (r *Redis) OwnUsers(room string) string {
+	inc, _ := r.lease.current()
+	return keysOf(r.db, room).usersOf(inc)
+}
+
+// Receive hands a payload to a subscription as its subscriber does.
+func Receive(s Subscription, payload string) { s.(*redisRoom).receive(payload) }
+
+// Payload is what is published of a message.
+func Payload(id, prev ID, body string) string {
+	return "m" + id.String() + " " + prev.String() + " " + body
+}
+
+// ParsePayload reads an entry that was published, or a change of a roster.
+func ParsePayload(payload string) {
+	if payload == "" {
+		return
+	}
+	_, _ = parsePublished(payload[0], payload[1:])
+	_, _ = parseRosterChange(payload[1:])
+}
+
+// Reconnect breaks all subscription connections.
+func (r *Redis) Reconnect() {
+	for _, s := range r.subscribers {
+		s.drop()
+	}
+}
+
+// Cut does something while no subscription connection can be made.
+func (r *Redis) Cut(do func()) {
+	for _, s := range r.subscribers {
+		s.mu.Lock() // newSession waits for it
+		if s.session != nil {
+			s.session.breakOff()
+		}
+	}
+	do()
+	for _, s := range r.subscribers {
+		s.mu.Unlock()
+	}
 }

@@ -53,16 +53,17 @@ func (l *lease) steadyFor() time.Duration {
 }
 
 func (r *Redis) leaseLoop() {
-	tick := time.NewTicker(r.cfg.HeartbeatInterval)
-	defer tick.Stop()
+	next := r.cfg.HeartbeatInterval
 	for {
 		select {
-		case <-tick.C:
+		case <-time.After(next):
 		case <-r.ctx.Done():
 			return
 		}
+		next = r.cfg.HeartbeatInterval
 		if err := r.lease.renew(r.ctx); err != nil && r.ctx.Err() == nil {
 			r.complain("renew the lease", err)
+			next /= 4
 		}
 	}
 }

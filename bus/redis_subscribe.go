@@ -16,9 +16,10 @@ import (
 // A subscriber receives the channels that are hashed to it, over one connection after the other. It calls the rooms, and
 // they their sinks, from its only reader.
 type subscriber struct {
-	bus   *Redis
-	beats string        // the channel of our own heartbeats
-	wake  chan struct{} // capacity 1: the writer has something to look at
+	bus    *Redis
+	number int
+	beats  string        // the channel of our own heartbeats
+	wake   chan struct{} // capacity 1: the writer has something to look at
 
 	sessions int // owned by run; those that worked
 
@@ -47,12 +48,11 @@ var errOneConnection = errors.New("this subscription is over")
 // subscribeChunk is the number of channels in one command.
 const subscribeChunk = 500
 
-func newSubscriber(r *Redis) *subscriber {
-	s := &subscriber{
-		bus: r, beats: "parley:beat:" + randomName(), wake: make(chan struct{}, 1), epoch: time.Now(),
+func newSubscriber(r *Redis, number int) *subscriber {
+	return &subscriber{
+		bus: r, number: number, beats: "parley:beat:" + randomName(), wake: make(chan struct{}, 1), epoch: time.Now(),
 		wanted: make(map[string]*redisRoom), changed: make(map[string]struct{}),
 	}
-	return s
 }
 
 func (s *subscriber) lastBeat() time.Time { return s.epoch.Add(time.Duration(s.beaten.Load())) }
@@ -161,13 +161,15 @@ func (s *subscriber) newSession() *session {
 	if dial == nil {
 		dial = redis.NewDialer(&o)
 	}
-	var dialled atomic.Bool
+	var once error // owned by the PubSub, which holds a lock as it dials; why there is no second connection
 	o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		if dialled.Swap(true) {
-			return nil, errOneConnection
+		if once != nil {
+			return nil, once
 		}
+		once = errOneConnection
 		c, err := dial(ctx, network, addr)
 		if err != nil {
+			once = err
 			return nil, err
 		}
 		se.conn.Store(&c)
@@ -263,6 +265,7 @@ func (s *subscriber) confirm(se *session, m *redis.Subscription) {
 		if s.sessions++; s.sessions > 1 {
 			s.bus.cfg.Observer.Reconnected()
 		}
+		s.bus.sendBeat(s) // so that it is known at once that this one works
 	case rm != nil:
 		rm.confirmed()
 	}
