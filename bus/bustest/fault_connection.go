@@ -58,7 +58,7 @@ func noHiddenRepeat(c *cluster) {
 	if o := a.await(a.start(room, bus.Draft{Body: []byte("without a key")})); !errors.Is(o.err, bus.ErrUnavailable) {
 		c.t.Errorf("publish without an answer: %v, %v", o.id, o.err)
 	}
-	a.publishSafely(room, "end")
+	a.publish(room, "end")
 	check(c.t, "delivered", atB.WaitBody(c.t, "end").Bodies(), []string{"before", "without a key", "end"})
 }
 
@@ -103,7 +103,7 @@ func silentConnections(c *cluster) {
 	})
 	c.within(10*time.Second, silent, "replacing connections")
 	until(c.t, "the node to be ready", func() bool { return a.Ready() == nil })
-	a.publishSafely(room, "end")
+	a.publish(room, "end")
 	atA.WaitBody(c.t, "end")
 }
 

@@ -67,7 +67,7 @@ func promoted(c *cluster) {
 		c.t.Fatal(err)
 	}
 	check(c.t, "id of a repeat afterwards", again, id)
-	a.publishSafely(room, "end")
+	a.publish(room, "end")
 	want = append(want, "keyed", "end")
 	for _, r := range []*Recorder{atA, atB} {
 		check(c.t, "delivered", bodies(r.WaitBody(c.t, "end").Messages), want)
@@ -113,7 +113,7 @@ func splitBrain(c *cluster) {
 	var last bus.ID
 	for i := range 5 { // at the same time, more or less
 		last = a.publish(room, fmt.Sprint("in a ", i))
-		b.publishSafely(room, fmt.Sprint("in b ", i))
+		b.publish(room, fmt.Sprint("in b ", i))
 	}
 	atA.WaitBody(c.t, "in a 4")
 	atB.WaitBody(c.t, "in b 4")

@@ -58,8 +58,8 @@ func (c *cluster) told(n *node, since bus.ID) {
 // goesOn fails the test unless what is published now arrives, and the log can be read on after the break.
 func (c *cluster) goesOn(from *node, to ...*Recorder) {
 	c.t.Helper()
-	first := from.publishSafely(room, "goes on 1")
-	last := from.publishSafely(room, "goes on 2")
+	first := from.publish(room, "goes on 1")
+	last := from.publish(room, "goes on 2")
 	for _, r := range to {
 		s := r.WaitBody(c.t, "goes on 2")
 		tail := bodies(s.Messages[len(s.Messages)-2:])
@@ -106,7 +106,7 @@ func flushedThenMessage(c *cluster) {
 	last := a.publish(room, "two")
 	atA.WaitBody(c.t, "two")
 	c.flush()
-	b.publishSafely(room, "from a node that knows nothing")
+	b.publish(room, "from a node that knows nothing")
 	c.waitBreak(atA, last)
 	c.told(b, last)
 	c.goesOn(b, atA)
@@ -228,7 +228,7 @@ func lostTailThenMessage(c *cluster) {
 	a, b := c.open(), c.open()
 	_, atA := a.subscribe(room)
 	kept, lost, last := c.loseTail(a, atA)
-	b.publishSafely(room, "from a node that knows nothing")
+	b.publish(room, "from a node that knows nothing")
 	c.waitBreak(atA, last)
 	c.goesOn(b, atA)
 	for _, since := range []bus.ID{kept, lost, last} {
@@ -247,7 +247,7 @@ func lossWithLaggingClock(c *cluster) {
 	last := a.publish(room, "lost too")
 	atB.WaitBody(c.t, "lost too")
 	c.rewind(s)
-	id := b.publishSafely(room, "from who has seen them") // but did not publish them
+	id := b.publish(room, "from who has seen them") // but did not publish them
 	if !last.Less(id) {
 		c.t.Errorf("id %v came after %v", id, last)
 	}

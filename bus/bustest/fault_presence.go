@@ -221,7 +221,7 @@ func presencePaused(c *cluster) {
 	c.server.Pause()
 	time.Sleep(8 * time.Second) // all leases run out
 	c.server.Resume()
-	a.publishSafely(room, "after")
+	a.publish(room, "after")
 	atB.WaitBody(c.t, "after")
 	time.Sleep(3 * time.Second) // in which somebody might wrongly be taken for dead
 	enterAll(c, subA, atB, "cay")

@@ -58,12 +58,12 @@ func publishToPaused(c *cluster) {
 	time.Sleep(time.Until(paused.Add(8 * time.Second))) // past all time-outs
 	c.server.Resume()
 
-	id := a.publishSafely(room, "after")
+	id := a.publish(room, "after")
 	again, err := a.repeat(room, d)
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	end := b.publishSafely(room, "end")
+	end := b.publish(room, "end")
 	for _, r := range []*Recorder{atA, atB} {
 		check(c.t, "delivered", onceEach(r.WaitBody(c.t, "end").Bodies()), []string{"after", "before", "end", "meanwhile"})
 	}
@@ -149,7 +149,7 @@ func subscribeAgain(c *cluster) {
 	unused.End()
 	c.server.Resume()
 	_, r := a.subscribe(room)
-	a.publishSafely(room, "m")
+	a.publish(room, "m")
 	r.WaitBody(c.t, "m")
 }
 
@@ -169,7 +169,7 @@ func readiness(c *cluster) {
 	resumed := time.Now()
 	until(c.t, "the bus to be ready again", func() bool { return a.Ready() == nil })
 	c.within(10*time.Second, resumed, "being ready again")
-	a.publishSafely(room, "after")
+	a.publish(room, "after")
 	r.WaitBody(c.t, "after")
 
 	c.server.Kill()
@@ -241,7 +241,7 @@ func serverFull(c *cluster) {
 	if _, err := a.repeat(room, keyed("u", "k", "m")); err != nil {
 		c.t.Error(err)
 	}
-	a.publishSafely(room, "after")
+	a.publish(room, "after")
 	check(c.t, "delivered", r.WaitBody(c.t, "after").Bodies(), []string{"before", "m", "after"})
 }
 

@@ -70,8 +70,8 @@ func keysPerRoom(c *cluster) {
 	a := c.open()
 	for _, name := range []string{"one", "two"} {
 		a.mustPublish(name, keyed("u", "k", "in "+name)) // no conflict
-		a.publish(name, "same")
-		a.publish(name, "same")
+		a.mustPublish(name, bus.Draft{Body: []byte("same")})
+		a.mustPublish(name, bus.Draft{Body: []byte("same")})
 		check(c.t, "log of "+name, bodies(a.after(name, bus.ID{}, 10).Messages), []string{"in " + name, "same", "same"})
 	}
 }
