@@ -15,6 +15,7 @@ func (s *Server) sweep() {
 	tick := time.NewTicker(min(sweepEvery, s.cfg.PingInterval/4))
 	defer tick.Stop()
 	var due []*session
+	var tide tide
 	forgot := time.Now()
 	for {
 		select {
@@ -26,6 +27,9 @@ func (s *Server) sweep() {
 				sess.ping(now)
 			}
 			clear(due)
+			if tide.turned(s.clients(), now) {
+				giveBack()
+			}
 			if now.Sub(forgot) > recentLife/2 {
 				forgot = now
 				s.forgetRecent(now)
@@ -50,6 +54,12 @@ func (s *Server) forgetRecent(now time.Time) {
 		}
 		r.mu.Unlock()
 	}
+}
+
+func (s *Server) clients() int {
+	s.sessionsMu.Lock()
+	defer s.sessionsMu.Unlock()
+	return len(s.sessions)
 }
 
 // due gathers the sessions whose ping is due, and ends those whose time is over.

@@ -1,0 +1,35 @@
+package node
+
+import (
+	"testing"
+	"time"
+)
+
+func TestMemoryIsGivenBackWhenACrowdHasComeOrGone(t *testing.T) {
+	var at tide
+	now := time.Now()
+	look := func(n int, d time.Duration) bool {
+		now = now.Add(d)
+		return at.turned(n, now)
+	}
+	for _, step := range []struct {
+		n    int
+		d    time.Duration
+		want bool
+	}{
+		{500, time.Second, false},
+		{500, time.Minute, false}, // too few to matter
+		{5000, time.Second, false},
+		{5010, time.Second, false}, // not calm for long enough
+		{5010, tideCalm, true},
+		{5010, time.Minute, false}, // once
+		{5500, time.Second, false},
+		{5500, time.Minute, false}, // a small change
+		{100, time.Second, false},
+		{100, tideCalm, true},
+	} {
+		if got := look(step.n, step.d); got != step.want {
+			t.Errorf("%d clients: %v", step.n, got)
+		}
+	}
+}
