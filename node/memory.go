@@ -17,11 +17,11 @@ type tide struct {
 }
 
 const (
-	tideRange = 1000            // a smaller crowd is not worth a collection
+	tideRange = 500             // a smaller crowd is not worth a collection
 	tideCalm  = 4 * time.Second // how long it has to be calm
 )
 
-// turned reports whether now is a time to give memory back, when there are n clients.
+// turned reports whether now is a time to give memory back, when there are n clients and rooms.
 func (t *tide) turned(n int, now time.Time) bool {
 	if abs(n-t.last) > n/100+1 {
 		t.last, t.calm = n, now

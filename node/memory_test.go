@@ -17,8 +17,8 @@ func TestMemoryIsGivenBackWhenACrowdHasComeOrGone(t *testing.T) {
 		d    time.Duration
 		want bool
 	}{
-		{500, time.Second, false},
-		{500, time.Minute, false}, // too few to matter
+		{400, time.Second, false},
+		{400, time.Minute, false}, // too few to matter
 		{5000, time.Second, false},
 		{5010, time.Second, false}, // not calm for long enough
 		{5010, tideCalm, true},

@@ -27,7 +27,7 @@ func (s *Server) sweep() {
 				sess.ping(now)
 			}
 			clear(due)
-			if tide.turned(s.clients(), now) {
+			if tide.turned(s.crowd(), now) {
 				giveBack()
 			}
 			if now.Sub(forgot) > recentLife/2 {
@@ -56,10 +56,14 @@ func (s *Server) forgetRecent(now time.Time) {
 	}
 }
 
-func (s *Server) clients() int {
+// crowd is how much there is that takes memory: clients, and the rooms that outlive them for a while.
+func (s *Server) crowd() int {
+	s.roomsMu.Lock()
+	rooms := len(s.rooms)
+	s.roomsMu.Unlock()
 	s.sessionsMu.Lock()
 	defer s.sessionsMu.Unlock()
-	return len(s.sessions)
+	return rooms + len(s.sessions)
 }
 
 // due gathers the sessions whose ping is due, and ends those whose time is over.
