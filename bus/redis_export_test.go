@@ -116,3 +116,19 @@ func (r *Redis) Cut(do func()) {
 		s.mu.Unlock()
 	}
 }
+
+// Sessions is how many subscription connections have worked.
+func (r *Redis) Sessions() (n int) {
+	for _, s := range r.subscribers {
+		n += int(s.sessions.Load())
+	}
+	return n
+}
+
+// IsLive reports whether a subscription has all that it knows of.
+func IsLive(s Subscription) bool {
+	rm := s.(*redisRoom)
+	rm.turn.Lock()
+	defer rm.turn.Unlock()
+	return rm.state == live
+}

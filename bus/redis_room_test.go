@@ -117,13 +117,14 @@ func TestRedisBreakIsWhereTheLogForked(t *testing.T) {
 
 func TestRedisLastIDAloneGoneIsNoBreak(t *testing.T) {
 	r := openRedis(t, slow)
-	_, told := subscribe(t, r, "lobby")
+	own, told := subscribe(t, r, "lobby")
 	last := appendTo(t, r, "lobby", "m0", "")
 	told.expect("m0")
 	if err := r.Client().Del(context.Background(), bus.KeysOf("lobby").Last).Err(); err != nil {
 		t.Fatal(err)
 	}
 	r.Reconnect()
+	eventually(t, "the room to be whole", func() bool { return r.Sessions() > 2 && bus.IsLive(own) })
 	sub, _ := subscribe(t, openRedis(t, bus.RedisConfig{URL: "unix://" + r.Client().Options().Addr}), "lobby")
 	if sub.Last() != last {
 		t.Errorf("who comes begins after %v, the last is %v", sub.Last(), last)
@@ -134,7 +135,7 @@ func TestRedisLastIDAloneGoneIsNoBreak(t *testing.T) {
 
 func TestRedisHerdReconnectsAtOnce(t *testing.T) {
 	const rooms = 5000
-	r := openRedis(t, bus.RedisConfig{})
+	r := openRedis(t, slow) // so that nothing but the reconnection finds what is missing
 	other := openRedis(t, bus.RedisConfig{URL: "unix://" + r.Client().Options().Addr})
 	sinks := make([]*listener, rooms)
 	began := time.Now()

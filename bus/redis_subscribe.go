@@ -21,11 +21,10 @@ type subscriber struct {
 	beats  string        // the channel of our own heartbeats
 	wake   chan struct{} // capacity 1: the writer has something to look at
 
-	sessions int // owned by run; those that worked
-
-	unheard atomic.Int32 // heartbeats sent since anything arrived
-	beaten  atomic.Int64 // when the last heartbeat arrived, as a time since epoch
-	epoch   time.Time
+	sessions atomic.Int32 // those that worked
+	unheard  atomic.Int32 // heartbeats sent since anything arrived
+	beaten   atomic.Int64 // when the last heartbeat arrived, as a time since epoch
+	epoch    time.Time
 
 	mu      sync.Mutex
 	wanted  map[string]*redisRoom // guarded by mu; by channel
@@ -262,7 +261,7 @@ func (s *subscriber) confirm(se *session, m *redis.Subscription) {
 	switch {
 	case m.Kind != "subscribe":
 	case m.Channel == s.beats:
-		if s.sessions++; s.sessions > 1 {
+		if s.sessions.Add(1) > 1 {
 			s.bus.cfg.Observer.Reconnected()
 		}
 		s.bus.sendBeat(s) // so that it is known at once that this one works
