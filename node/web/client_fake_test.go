@@ -65,15 +65,17 @@ func TestClientRepeatsWhatCouldNotBeDoneInOrder(t *testing.T) {
 	p := newTab(t)
 	p.open(blankPage(t))
 	p.connect(f.URL, f.URL)
-	p.run(`room.send("good"); room.send("bad"); room.send("better")`)
-	p.until(`log.includes("better: sent")`)
+	p.until(`room.live`)
+	p.run(`for (const text of ["good", "bad", "better", "best"]) room.send(text)`)
+	p.until(`log.includes("best: sent")`)
 	texts, keys := f.sends()
-	wantTexts(t, texts, "good", "good", "good", "bad", "better")
+	wantTexts(t, texts, "good", "good", "good", "bad", "better", "best")
 	if keys[0] != keys[1] || keys[1] != keys[2] || keys[3] == keys[2] {
 		t.Errorf("the keys are %q, want one for each message", keys)
 	}
 	wantTexts(t, js[[]string](p, `log.filter((line) => typeof line === "string" && line.includes(": "))`),
-		"good: pending", "bad: pending", "better: pending", "good: unconfirmed", "good: sent", "bad: failed", "better: sent")
+		"good: pending", "bad: pending", "better: pending", "best: pending",
+		"good: unconfirmed", "good: sent", "bad: failed", "better: sent", "best: sent")
 	if got := js[string](p, `room.outgoing.map(({ text, error }) => text + " " + error.code).join()`); got != "bad forbidden" {
 		t.Errorf("what is left is %q", got)
 	}

@@ -17,8 +17,9 @@ import (
 // fits fails the test if anything makes the page wider than its window, or covers what is needed to go on.
 func (p *tab) fits() {
 	p.t.Helper()
-	wide := js[[]string](p, `[...document.querySelectorAll("body, #rooms, #main, #scroller, #members, #dock, .message, .presence, #title")]
-		.filter((node) => node.scrollWidth > node.clientWidth + 1 && getComputedStyle(node).overflowX !== "hidden" && node.clientWidth)
+	wide := js[[]string](p, `[...document.querySelectorAll("body, #rooms, #main, #scroller, #members, #dock, .message, .presence, #title, .text, pre")]
+		.filter((node) => node.clientWidth && node.scrollWidth > node.clientWidth + 1)
+		.filter((node) => node.matches(".text") || getComputedStyle(node).overflowX !== "hidden")
 		.map((node) => node.id + " " + node.className + " " + node.textContent.slice(0, 80))`)
 	for _, node := range wide {
 		p.t.Errorf("wider than it may be: %s", node)
