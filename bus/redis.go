@@ -95,10 +95,12 @@ type Redis struct {
 
 	publishers  []*publisher
 	subscribers []*subscriber
-	repairs     repairQueue
+	repairs     workQueue[*redisRoom] // rooms to be read
 	lease       lease
 	reaper      reaper
-	changes     rosterQueue
+	changes     workQueue[*roster] // rosters to be written
+	leaving     chan struct{}      // closed when rosterLoop is to end
+	left        chan struct{}      // closed when it has
 
 	mu      sync.RWMutex
 	rooms   map[string]*redisRoom // guarded by mu; by name
@@ -144,6 +146,8 @@ func OpenRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
 	r := &Redis{
 		cfg: cfg, log: cfg.Log, options: options, db: options.DB,
 		rooms: make(map[string]*redisRoom), rosters: make(map[string]*roster),
+		repairs: newWorkQueue[*redisRoom](), changes: newWorkQueue[*roster](),
+		leaving: make(chan struct{}), left: make(chan struct{}),
 	}
 	r.limits = [...]any{cfg.Retention.Size, cfg.Retention.Age.Milliseconds(), r.lastLife().Milliseconds()}
 	r.ctx, r.stop = context.WithCancel(context.Background())
@@ -177,8 +181,6 @@ func (r *Redis) start(ctx context.Context) error {
 		return err
 	}
 	r.warnOfEviction(ctx)
-	r.repairs.init()
-	r.changes.init()
 	r.reaper.init(r)
 	for range r.cfg.Publishers {
 		r.publishers = append(r.publishers, newPublisher(r))
@@ -306,7 +308,6 @@ func (r *Redis) Close() error {
 	}
 	r.leaveAll()
 	r.stop()
-	r.repairs.end()
 	for _, s := range r.subscribers {
 		s.drop()
 	}

@@ -58,11 +58,8 @@ func (r *Redis) dueRooms() (due []*redisRoom) {
 		if now.Sub(c.touched) > 4*interval {
 			interval *= 2
 		}
-		if c.suspect || now.Sub(c.at) >= interval {
+		if c.suspect || len(due) < most && now.Sub(c.at) >= interval {
 			due = append(due, rm)
-		}
-		if len(due) == most {
-			break
 		}
 	}
 	return due
@@ -91,10 +88,10 @@ func (r *Redis) compareRooms(rooms []*redisRoom) error {
 		rm.turn.Lock()
 		state, confirmed := rm.state, rm.isConfirmed
 		c.at = rm.at
-		rm.turn.Unlock()
 		if state != live && confirmed { // it failed, or is under way
-			r.repairs.add(rm)
+			rm.readSoon()
 		}
+		rm.turn.Unlock()
 		if state != live {
 			continue
 		}
@@ -180,10 +177,10 @@ func (c *comparison) settle() {
 	ours := rm.roster.versionNow()
 	switch {
 	case rm.unsure: // and the read failed, or is under way
-		r.repairs.add(rm)
+		rm.readSoon()
 	case version < c.version, before.suspect && ours < before.version:
 		rm.unsure = true
-		r.repairs.add(rm)
+		rm.readSoon()
 	case ours < version:
 		rm.compared.suspect = true
 		rm.compared.version = version

@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/redis/go-redis/v9"
 
@@ -12,57 +13,51 @@ import (
 
 // After implements Bus.
 func (r *Redis) After(ctx context.Context, room string, since ID, limit int) (Page, error) {
-	k := r.keys(room)
-	q := r.query(ctx)
-	last, brk := q.get(k.last), q.get(k.brk) // before the entries: what is read later may only be newer
-	entries := q.do("xrange", k.log, r.following(since), "+", "count", limit+1)
-	if err := q.send(); err != nil {
-		return Page{}, err
-	}
-	var p Page
-	var err error
-	if p.Messages, err = messagesOf(entries); err != nil {
-		return Page{}, unavailable(err)
-	}
-	p.Last, p.LastBreak = idOf(last), breakOf(brk)
+	p, err := r.page(ctx, room, limit, "xrange", r.following(since), "+")
 	if len(p.Messages) > 0 {
 		p.Complete = p.Messages[0].Prev == since
 	} else {
-		p.Complete = p.Last == since
+		p.Complete = err == nil && p.Last == since
 	}
-	if len(p.Messages) > limit {
-		p.More = true
-		p.Messages = p.Messages[:limit]
-	}
-	p.settle()
-	return p, nil
+	return p, err
 }
 
 // Before implements Bus.
 func (r *Redis) Before(ctx context.Context, room string, before ID, limit int) (Page, error) {
-	k := r.keys(room)
-	q := r.query(ctx)
-	last, brk := q.get(k.last), q.get(k.brk)
 	end := "+"
 	if !before.IsZero() {
 		end = "(" + before.String()
 	}
-	entries := q.do("xrevrange", k.log, end, r.oldest().String(), "count", limit+1)
+	p, err := r.page(ctx, room, limit, "xrevrange", end, r.oldest().String())
+	slices.Reverse(p.Messages)
+	return p, err
+}
+
+// page reads a part of a room's log.
+func (r *Redis) page(ctx context.Context, room string, limit int, command, from, to string) (p Page, err error) {
+	k := r.keys(room)
+	q := r.query(ctx)
+	last, brk := q.get(k.last), q.get(k.brk) // before the entries: what is read later may only be newer
+	entries := q.do(command, k.log, from, to, "count", limit+1)
 	if err := q.send(); err != nil {
 		return Page{}, err
 	}
-	var p Page
-	var err error
 	if p.Messages, err = messagesOf(entries); err != nil {
 		return Page{}, unavailable(err)
 	}
-	p.Last, p.LastBreak = idOf(last), breakOf(brk)
 	if len(p.Messages) > limit {
 		p.More = true
 		p.Messages = p.Messages[:limit]
 	}
-	slices.Reverse(p.Messages)
-	p.settle()
+	p.Last, p.LastBreak = idOf(last), breakOf(brk)
+	for _, m := range p.Messages {
+		if p.Last.Less(m.ID) {
+			p.Last = m.ID
+		}
+		if m.Break && p.LastBreak.Less(m.ID) {
+			p.LastBreak = m.ID
+		}
+	}
 	return p, nil
 }
 
@@ -81,18 +76,6 @@ func (r *Redis) following(i ID) string {
 		return "+"
 	}
 	return "(" + i.String()
-}
-
-// settle makes up for entries that are newer than what was read before them.
-func (p *Page) settle() {
-	for _, m := range p.Messages {
-		if p.Last.Less(m.ID) {
-			p.Last = m.ID
-		}
-		if m.Break && p.LastBreak.Less(m.ID) {
-			p.LastBreak = m.ID
-		}
-	}
 }
 
 // A query is commands that are read from Redis in one round trip.
@@ -138,13 +121,9 @@ func idOf(cmd *redis.Cmd) ID {
 // breakOf reads the answer to GET of a break: "id lost".
 func breakOf(cmd *redis.Cmd) ID {
 	s, _ := cmd.Val().(string)
-	for i := range len(s) {
-		if s[i] == ' ' {
-			b, _ := id.Parse(s[:i])
-			return b
-		}
-	}
-	return ID{}
+	s, _, _ = strings.Cut(s, " ")
+	i, _ := id.Parse(s)
+	return i
 }
 
 // messagesOf reads the answer to XRANGE or XREVRANGE of a log.

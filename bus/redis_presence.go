@@ -2,8 +2,6 @@ package bus
 
 import (
 	"context"
-	"slices"
-	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -17,59 +15,22 @@ const (
 	presenceLife = time.Hour
 )
 
-// A rosterQueue holds the rosters that are not in Redis as they are wanted.
-type rosterQueue struct {
-	wake  chan struct{} // capacity 1
-	ended chan struct{} // closed when rosterLoop is over
-	over  chan struct{} // closed to end it
-
-	mu      sync.Mutex // taken under roster.mu
-	rosters []*roster  // guarded by mu
-}
-
-func (q *rosterQueue) init() {
-	q.wake = make(chan struct{}, 1)
-	q.ended, q.over = make(chan struct{}), make(chan struct{})
-}
-
-func (q *rosterQueue) add(ro *roster) {
-	q.mu.Lock()
-	q.rosters = append(q.rosters, ro)
-	q.mu.Unlock()
-	wake(q.wake)
-}
-
-func (q *rosterQueue) take() []*roster {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	n := min(len(q.rosters), rosterBatch)
-	taken := slices.Clone(q.rosters[:n])
-	q.rosters = append(q.rosters[:0], q.rosters[n:]...)
-	return taken
-}
-
 // rosterLoop makes true in Redis who is to be in which room through this node. A roster has one change on its way at a time.
 // What fails, or may have failed, is sent again under a higher number, which also stops the first attempt should it
 // arrive late.
 func (r *Redis) rosterLoop() {
-	defer close(r.changes.ended)
+	defer close(r.left)
 	for {
-		taken := r.changes.take()
-		if len(taken) == 0 {
-			select {
-			case <-r.changes.wake:
-				continue
-			case <-r.changes.over:
-				return
-			}
+		taken := r.changes.take(rosterBatch, r.leaving)
+		if taken == nil {
+			return
 		}
 		if r.writeRosters(taken) {
 			continue
 		}
 		select {
 		case <-time.After(200 * time.Millisecond):
-		case <-r.changes.over:
-			return
+		case <-r.leaving:
 		}
 	}
 }
@@ -256,8 +217,8 @@ func (r *Redis) leaveIndex(inc string, left []*roster) {
 
 // leaveAll takes this node's members out of all rooms, and gives up the lease.
 func (r *Redis) leaveAll() {
-	close(r.changes.over)
-	<-r.changes.ended
+	close(r.leaving)
+	<-r.left
 	inc, _ := r.lease.current()
 	if inc == "" {
 		return

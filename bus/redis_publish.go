@@ -130,14 +130,6 @@ func (p *publisher) add(o *op) {
 	wake(p.wake)
 }
 
-// wake makes sure that whoever waits on c looks again.
-func wake(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
 // finish takes nothing new. idle is closed when all that waits is settled.
 func (p *publisher) finish() {
 	p.mu.Lock()

@@ -1,9 +1,6 @@
 package bus
 
 import (
-	"slices"
-	"sync"
-
 	"github.com/redis/go-redis/v9"
 )
 
@@ -22,73 +19,35 @@ const (
 	repairAgain // asked for while running
 )
 
-// A repairQueue holds the rooms that are to be read. A room is read by one worker at a time.
-type repairQueue struct {
-	mu    sync.Mutex
-	more  *sync.Cond
-	rooms []*redisRoom // guarded by mu
-	ended bool         // guarded by mu
-}
-
-func (q *repairQueue) init() { q.more = sync.NewCond(&q.mu) }
-
-// add has a room read. It reports whether that is being done already: then it is done once more.
-func (q *repairQueue) add(rm *redisRoom) (running bool) {
-	q.mu.Lock()
-	defer q.mu.Unlock()
+// readSoon has the room read. It reports whether that is being done already: then it is done once more. turn is held, so
+// that a worker sees what its caller changed.
+func (rm *redisRoom) readSoon() (running bool) {
 	switch rm.repair {
 	case repairIdle:
 		rm.repair = repairQueued
-		q.rooms = append(q.rooms, rm)
-		q.more.Signal()
+		rm.bus.repairs.add(rm)
 	case repairRunning:
 		rm.repair = repairAgain
 	}
 	return rm.repair == repairAgain
 }
 
-// take waits for rooms. It returns nil once the queue has ended.
-func (q *repairQueue) take() []*redisRoom {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for len(q.rooms) == 0 && !q.ended {
-		q.more.Wait()
-	}
-	if q.ended {
-		return nil
-	}
-	n := min(len(q.rooms), repairRooms)
-	taken := slices.Clone(q.rooms[:n])
-	q.rooms = slices.Delete(q.rooms, 0, n)
-	for _, rm := range taken {
-		rm.repair = repairRunning
-	}
-	return taken
-}
-
-// done is told that a worker is through with a room, for now.
-func (q *repairQueue) done(rm *redisRoom) {
-	q.mu.Lock()
+// read is told that a worker is through with the room, for now.
+func (rm *redisRoom) read() {
+	rm.turn.Lock()
+	defer rm.turn.Unlock()
 	again := rm.repair == repairAgain
 	rm.repair = repairIdle
-	q.mu.Unlock()
 	if again {
-		q.add(rm)
+		rm.readSoon()
 	}
 }
 
-func (q *repairQueue) end() {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	q.ended = true
-	q.more.Broadcast()
-}
-
-// repairLoop makes rooms whole. Many rooms share a round trip, since after a reconnection all of them come at once. What
-// fails is tried again by compareLoop.
+// repairLoop makes rooms whole. Many rooms share a round trip, since after a reconnection all of them come at once. A room
+// is read by one worker at a time. What fails is tried again by compareLoop.
 func (r *Redis) repairLoop() {
 	for {
-		taken := r.repairs.take()
+		taken := r.repairs.take(repairRooms, r.ctx.Done())
 		if taken == nil {
 			return
 		}
@@ -96,7 +55,7 @@ func (r *Redis) repairLoop() {
 			rooms = r.readRooms(rooms)
 		}
 		for _, rm := range taken {
-			r.repairs.done(rm)
+			rm.read()
 		}
 	}
 }
@@ -149,6 +108,9 @@ type reading struct {
 func (rm *redisRoom) ask(q *query) *reading {
 	rm.turn.Lock()
 	defer rm.turn.Unlock()
+	if rm.repair == repairQueued {
+		rm.repair = repairRunning
+	}
 	if rm.state == over {
 		return nil
 	}

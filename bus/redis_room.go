@@ -47,8 +47,7 @@ type redisRoom struct {
 	isConfirmed bool           // the server confirmed the subscription once, so that a read makes sense
 	doubt       bool           // changes of the roster may have passed us by: its version is to be read
 	unsure      bool           // they did: the roster is to be read anew
-
-	repair repairState // guarded by repairQueue.mu
+	repair      repairState    // whether it is being read
 
 	mu    sync.Mutex // a leaf: nothing is called under it
 	acked ID         // guarded by mu; the greatest id acknowledged here that may not have been delivered yet
@@ -150,7 +149,7 @@ func (rm *redisRoom) confirmed() {
 	if rm.state == live {
 		rm.state = repairing
 	}
-	if rm.bus.repairs.add(rm) {
+	if rm.readSoon() {
 		rm.dropped = true // what is being read may be older than the subscription
 	}
 }
@@ -198,7 +197,7 @@ func (rm *redisRoom) arrived(m Message) {
 // repairNow has the room read the log. turn is held.
 func (rm *redisRoom) repairNow() {
 	rm.state = repairing
-	rm.bus.repairs.add(rm)
+	rm.readSoon()
 }
 
 // hold keeps what arrived until the log was read. What is too much is dropped, and read from the log after all.

@@ -179,7 +179,7 @@ func (rm *redisRoom) rosterChanged(c rosterChange) {
 	if !rm.applyChange(c) {
 		rm.unsure = true
 		rm.events = append(rm.events, c)
-		rm.bus.repairs.add(rm)
+		rm.readSoon()
 	}
 }
 
