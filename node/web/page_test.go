@@ -218,6 +218,26 @@ func TestFollowsOnlyAtTheEnd(t *testing.T) {
 	}
 }
 
+func TestARoomIsFoundAsItWasLeft(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1).Nodes[0]
+	say(t, n.Bus, "design", "Bo", numbered("message ", 0, 300)...)
+	p := openPage(t, n.HTTP(""), "design", "Ada", `kept("rooms", ["design", "lobby"])`)
+	p.sees("message 299")
+	p.write("half a thought")
+	p.run(`document.querySelector("#scroller").scrollTop -= 700`)
+	p.until(`!document.querySelector("#jump").hidden`)
+	first := `(() => {
+		const row = [...document.querySelectorAll(".message")].find((row) => row.getBoundingClientRect().top > 60);
+		return row.textContent + Math.round(row.getBoundingClientRect().top);
+	})()`
+	p.run(`window.place = ` + first)
+	p.click(`a[data-room="lobby"]`)
+	p.until(`document.querySelector("#title").textContent === "#lobby" && document.querySelector("#text").value === ""`)
+	p.click(`a[data-room="design"]`)
+	p.until(`document.querySelector("#text").value === "half a thought" && ` + first + ` === place`)
+}
+
 func TestUnreadOverRoomsAndReloads(t *testing.T) {
 	t.Parallel()
 	n := nodetest.Start(t, 1).Nodes[0]

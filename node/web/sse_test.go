@@ -2,7 +2,9 @@ package web_test
 
 import (
 	"testing"
+	"time"
 
+	"parley/node"
 	"parley/node/nodetest"
 )
 
@@ -38,6 +40,19 @@ func TestClientFallsBackWhereWebSocketsAreBlocked(t *testing.T) {
 	if left := js[string](p, `room.send("☃".repeat(2000)).catch(({ code }) => code)`); left != "too_large" {
 		t.Errorf("a text over the limit is refused with %q", left)
 	}
+}
+
+func TestClientNoticesASilentStream(t *testing.T) {
+	t.Parallel()
+	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.PingInterval = time.Second })
+	g := newGate(t, c.Nodes[0])
+	p := newClient(t, c.Nodes[0].HTTP(""), blockUpgradesAt(t, g.URL))
+	p.until(`room.live`)
+	g.silence()
+	p.until(`chat.state !== "open"`)
+	say(t, c.Nodes[0].Bus, "design", "Bo", "meanwhile")
+	g.speak()
+	p.until(`texts.join() === "meanwhile"`)
 }
 
 func TestPageWithoutWebSocketsResumes(t *testing.T) {

@@ -57,9 +57,11 @@ export class Timeline {
 
   /** Goes to the newest message, and stays with what comes. */
   async toEnd() {
-    if (this.#conversation.detached) await this.#conversation.reattach();
+    const conversation = this.#conversation;
+    if (conversation.detached) await conversation.reattach();
+    if (this.#conversation !== conversation) return;
     this.#following = true;
-    this.#to = this.#conversation.end;
+    this.#to = conversation.end;
     const focused = document.activeElement === this.#jump;
     this.#stick();
     this.#draw();
@@ -69,8 +71,8 @@ export class Timeline {
   // Opens a room where its reader was, or at the first unread message if those don't fit, or at the end.
   #open(view) {
     const { divider, offset, items, end } = this.#conversation;
-    const key = view?.[0]?.key;
-    const at = items.findIndex((item) => (view ? item.itemKey === key : divider && item.id === divider));
+    const place = view?.find(({ key }) => items.some((item) => item.itemKey === key));
+    const at = items.findIndex((item) => (place ? item.itemKey === place.key : divider && item.id === divider));
     this.#following = at < 0;
     if (at >= 0) {
       this.#from = Math.max(offset, offset + at - WINDOW / 2);
@@ -78,9 +80,8 @@ export class Timeline {
     }
     this.#draw();
     if (at < 0) return;
-    const node = (this.#rows.get(view ? key : "unread") ?? this.#rows.get(items[at].itemKey)).node;
-    const wanted = view ? view[0].top : this.#scroller.clientHeight * 0.15;
-    this.#scroller.scrollTop += this.#topOf(node) - wanted;
+    const { node } = this.#rows.get(place?.key ?? "unread");
+    this.#scroller.scrollTop += this.#topOf(node) - (place?.top ?? this.#scroller.clientHeight * 0.15);
     this.#scrolled();
   }
 

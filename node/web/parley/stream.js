@@ -8,6 +8,7 @@ export class StreamLink {
   #on;
   #name;
   #headers = {}; // who we are
+  #patience = 60_000; // a stream that says nothing for so long, no comment either, is dead
   #streams = new Map(); // room → what ends its stream
   #turn = Promise.resolve(); // rooms are joined one after the other: the first may tell a new guest's session
 
@@ -70,6 +71,7 @@ export class StreamLink {
       const frames = this.#frames(body);
       const [{ value: welcome }, { value: joined }] = [await frames.next(), await frames.next()];
       if (welcome.session) this.#headers["Parley-Session"] = welcome.session;
+      this.#patience = welcome.ping * 2500;
       this.#on.frame(welcome);
       this.#on.frame({ ...joined, req });
       this.#follow(frames, stream.signal);
@@ -97,7 +99,9 @@ export class StreamLink {
   async *#frames(body) {
     const reader = body.pipeThrough(new TextDecoderStream()).getReader();
     for (let rest = ""; ; ) {
+      const silent = setTimeout(() => reader.cancel(), this.#patience);
       const { value, done } = await reader.read();
+      clearTimeout(silent);
       if (done) return;
       this.#on.heard();
       const events = (rest + value).split("\n\n");
