@@ -131,8 +131,9 @@ func (r *room) release() {
 }
 
 func (r *room) closeIdle() {
+	<-r.ready // who gave up waiting for it may have been the last one
 	r.srv.roomsMu.Lock()
-	if r.holders > 0 || r.gone != nil {
+	if r.holders > 0 || r.gone != nil || r.err != nil {
 		r.srv.roomsMu.Unlock()
 		return
 	}
