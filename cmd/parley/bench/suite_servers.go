@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -18,7 +19,25 @@ type servers struct {
 	urls      []string
 	processes []Process
 	commands  []*exec.Cmd
-	output    bytes.Buffer // of all; read only after an end
+	output    output // of all
+}
+
+// An output is what several processes say.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer // guarded by mu
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
 }
 
 // Names of the processes of the nodes' cluster.
