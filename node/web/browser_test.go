@@ -241,13 +241,14 @@ func (p *tab) run(statements string, args ...any) {
 	js[chromedp.Void](p, "(async () => {"+expand(statements, args)+"\n})()")
 }
 
-// until waits for an expression to be true.
+// until waits for an expression to be true. What is not there yet is no error.
 func (p *tab) until(expression string, args ...any) {
 	p.t.Helper()
 	expression = expand(expression, args)
 	ctx, cancel := context.WithTimeout(p.ctx, patience)
 	defer cancel()
-	poll := chromedp.Poll[chromedp.Void](expression, chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(0))
+	calm := "(() => { try { return (" + expression + "\n) } catch { return false } })()"
+	poll := chromedp.Poll[chromedp.Void](calm, chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(0))
 	if err := chromedp.Do(ctx, poll); err != nil {
 		p.t.Fatalf("waiting for %s: %v", expression, err)
 	}
