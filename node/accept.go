@@ -64,11 +64,12 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 	}
 	ws.SetReadLimit(wire.MaxFrame)
 	sess := s.newSession(c, up.conn, name)
-	sess.ws = ws
+	sess.ws, sess.opening = ws, up.head
 	s.start(sess, func() *wire.Error {
-		if c == plain {
+		if c == plain { // the handshake is answered as it joins: whoever is open hears everything
 			return sess.join(&wire.Request{Room: room, Limit: new(int)})
 		}
+		sess.open()
 		sess.say("welcome", sess.welcome(nil))
 		return nil
 	})
@@ -78,12 +79,14 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 // does what comes first.
 func (s *Server) start(sess *session, begin func() *wire.Error) {
 	if !s.admit(sess) {
+		sess.open()
 		sess.end(&closing{code: wire.StatusRestart, reason: "this node is shutting down", retry: s.retryAfter()})
 		sess.over(io.EOF)
 		return
 	}
 	s.wg.Go(func() {
 		if bad := begin(); bad != nil {
+			sess.open()
 			sess.refuse(nil, bad)
 			sess.end(&closing{code: wire.StatusOverload, reason: bad.Message, retry: bad.RetryAfter})
 		}
@@ -141,11 +144,25 @@ const (
 	writeBuffer = 128
 )
 
-// An upgrade hands a conn to websocket.Accept in place of the connection that it hijacks.
+// An upgrade hands a conn to websocket.Accept in place of the connection that it hijacks, and keeps the answer to the handshake
+// back: the client is told that it is open when it is.
 type upgrade struct {
 	http.ResponseWriter
 	srv  *Server
 	conn *conn
+	head []byte // the answer
+}
+
+// WriteHeader keeps the answer to a handshake, and passes on a refusal.
+func (u *upgrade) WriteHeader(status int) {
+	if status != http.StatusSwitchingProtocols {
+		u.ResponseWriter.WriteHeader(status)
+		return
+	}
+	head := bytes.NewBufferString("HTTP/1.1 101 Switching Protocols\r\n")
+	u.Header().Write(head)
+	head.WriteString("\r\n")
+	u.head = head.Bytes()
 }
 
 // Hijack takes the connection over. The server's 4 KiB buffers are left behind; what the client said early is kept.

@@ -210,3 +210,19 @@ func TestWhatIsSaidWithTheHandshakeIsHeard(t *testing.T) {
 		}
 	})
 }
+
+func TestWhoIsOpenHearsWhatIsSaidFromThenOn(t *testing.T) {
+	eachWay(t, func(t *testing.T, start starter) {
+		c := start(t, 2)
+		speaker := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		speaker.Join("lobby")
+		for i := range 100 {
+			listener := nodetest.DialPlain(t, c.Nodes[i%2].URL("/"))
+			text := fmt.Sprint("said at once ", i)
+			speaker.SendText("lobby", text)
+			for listener.Read() != text { // the one before may still be on its way
+			}
+			listener.Cut()
+		}
+	})
+}

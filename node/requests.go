@@ -118,7 +118,8 @@ func (m *member) admit(req *wire.Request, recovered *bool) {
 	defer r.mu.Unlock()
 	r.admitLocked(m)
 	m.version = r.crowd.version
-	b.frame = b.frame[:0]
+	b.frame = append(b.frame[:0], m.s.opening...)
+	m.s.opening = nil
 	if m.s.codec != plain {
 		b.payload = m.joinedLocked(req, recovered).Append(b.payload[:0])
 		b.frame = m.s.codec.appendEvent(b.frame, "ok", b.payload)

@@ -30,11 +30,12 @@ type session struct {
 	ws    *websocket.Conn // static; nil for an event stream
 
 	// Owned by the reader.
-	user  User
-	token string
-	rooms []*member
-	todo  *wire.Request // what has to wait, and comes next
-	deaf  bool          // nothing that comes can be made sense of any more
+	user    User
+	token   string
+	rooms   []*member
+	opening []byte        // the answer to the handshake, until it is given: nothing may come before it
+	todo    *wire.Request // what has to wait, and comes next
+	deaf    bool          // nothing that comes can be made sense of any more
 
 	// Owned by the reader; set by the lot.
 	slot, generation int32
@@ -55,6 +56,12 @@ type closing struct {
 }
 
 func (c *closing) Error() string { return fmt.Sprintf("close %d: %s", c.code, c.reason) }
+
+// open answers the handshake, if that is still to do.
+func (s *session) open() {
+	s.conn.put(s.opening)
+	s.opening = nil
+}
 
 // serve reads and handles what the client says until the connection ends, or can be parked.
 func (s *session) serve() {
