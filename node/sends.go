@@ -5,6 +5,7 @@ import (
 	"errors"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"parley/bus"
@@ -21,6 +22,55 @@ type sends struct {
 	next  uint32        // guarded by mu
 	open  []openSend    // guarded by mu; in the order sent
 	freed chan struct{} // guarded by mu; made by who waits, closed when one was answered
+
+	doubts  map[string]doubt // guarded by mu; by room
+	turn    sync.Mutex       // held from looking at doubts until the bus has the send
+	handing atomic.Uint32    // which send the bus is being handed, 0 for none
+}
+
+// A doubt is a send whose outcome is unknown: the client is to repeat it. What the client had sent before it knew must not
+// overtake the repeat, so it is refused too, until the repeat comes or cannot be expected any more.
+type doubt struct {
+	seq   uint32
+	key   string
+	until time.Time
+}
+
+// doubtWait is how long a repeat is waited for.
+const doubtWait = 5 * time.Second
+
+// doubt notes that the outcome of a send is unknown. The first one counts. It is called
+// before the bus takes anything more into the room.
+func (o *sends) doubt(seq uint32, room, key string) {
+	if o.handing.Load() != seq { // else whoever has the turn waits for this call, or is past looking
+		o.turn.Lock()
+		defer o.turn.Unlock()
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if d, ok := o.doubts[room]; ok && d.seq < seq {
+		return
+	}
+	wait := unavailableRetry
+	if key != "" {
+		wait = doubtWait
+	}
+	if o.doubts == nil {
+		o.doubts = make(map[string]doubt)
+	}
+	o.doubts[room] = doubt{seq, key, time.Now().Add(wait)}
+}
+
+// passes reports whether a send may go to the bus. It needs turn.
+func (o *sends) passes(room, key string) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	d, ok := o.doubts[room]
+	if ok && (key == "" || key != d.key) && time.Now().Before(d.until) {
+		return false
+	}
+	delete(o.doubts, room)
+	return true
 }
 
 type openSend struct {
@@ -93,13 +143,24 @@ func (o *sends) wait(n int, done <-chan struct{}) bool {
 
 // publish says something in a room, and answers when the bus did.
 func (s *session) publish(req *wire.Request) {
-	seq := s.sends.begin(req.Req)
+	s.sends.turn.Lock()
+	defer s.sends.turn.Unlock()
+	if !s.sends.passes(req.Room, req.Key) {
+		s.refuse(req.Req, busError(bus.ErrUnavailable))
+		return
+	}
+	seq, room, key := s.sends.begin(req.Req), req.Room, req.Key
+	s.sends.handing.Store(seq)
+	defer s.sends.handing.Store(0)
 	d := draft(wire.Origin{Conn: s.id, Seq: seq}, s.user, req)
-	s.srv.cfg.Bus.Publish(req.Room, d, func(id bus.ID, err error) {
+	s.srv.cfg.Bus.Publish(room, d, func(id bus.ID, err error) {
 		req, waits := s.sends.take(seq)
 		switch {
 		case !waits:
 		case err != nil:
+			if !errors.Is(err, bus.ErrConflict) {
+				s.sends.doubt(seq, room, key)
+			}
 			s.refuse(req, busError(err))
 		case s.codec != plain:
 			s.say("ok", wire.Sent{Req: req, ID: id})
