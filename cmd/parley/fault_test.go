@@ -44,6 +44,7 @@ func TestFaults(t *testing.T) {
 		{"nodes are restarted, one after the other", small, nil, rollingRestart, false},
 		{"a node is paused", small, nil, pauseNode, false},
 		{"subscriptions are cut off", small, nil, cutSubscriptions, false},
+		{"Redis is paused", small, nil, pauseRedis, false},
 		{"Redis is killed and keeps everything", small, durable, restartRedis, false},
 		{"Redis is killed and forgets everything", small, nil, emptyRedis, true},
 	} {
@@ -112,6 +113,15 @@ func pauseNode(tr *trial) {
 	tr.stations[0].freeze()
 	time.Sleep(faultPause)
 	tr.stations[0].thaw()
+}
+
+// pauseRedis silences Redis. Nothing is acknowledged meanwhile, and clients stay connected.
+func pauseRedis(tr *trial) {
+	tr.redis.Pause()
+	time.Sleep(faultPause)
+	tr.redis.Resume()
+	tr.pass()
+	tr.stayed()
 }
 
 // cutSubscriptions ends the connections on which nodes hear what is said, several times over.
