@@ -4,7 +4,7 @@ GOTESTFLAGS =
 FUZZTIME = 30s
 BENCHTIME = 1s
 
-.PHONY: help run test deps lint fuzz bench
+.PHONY: help run test deps lint fuzz bench benchmarks
 
 help: ## list this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -33,6 +33,8 @@ fuzz: ## run every fuzz target for FUZZTIME
 		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null || exit 1; \
 	done
 
-bench: ## run the Go benchmarks for BENCHTIME each, and load two nodes beside the floor and a plain hub
-	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 60m ./...
+bench: benchmarks ## run the Go benchmarks, and load two nodes beside the floor and a plain hub
 	go run ./cmd/parley bench suite
+
+benchmarks: ## run the Go benchmarks alone, for BENCHTIME each
+	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 60m ./...
