@@ -90,8 +90,8 @@ type Redis struct {
 	db      int
 	limits  [3]any // as append.lua takes them: entries, their age and the life of the last id in ms
 
-	writes *redis.Client // of the publishers, the lease and the rosters: nothing slow may be in their way
-	reads  *redis.Client
+	own   *redis.Client // of our own goroutines, with a connection for each: no caller is ever in their way
+	reads *redis.Client // of callers
 
 	publishers  []*publisher
 	subscribers []*subscriber
@@ -151,7 +151,7 @@ func OpenRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
 	}
 	r.limits = [...]any{cfg.Retention.Size, cfg.Retention.Age.Milliseconds(), r.lastLife().Milliseconds()}
 	r.ctx, r.stop = context.WithCancel(context.Background())
-	r.writes = r.client(cfg.Publishers + 3)
+	r.own = r.client(cfg.Publishers + repairWorkers + 5)
 	r.reads = r.client(16)
 	if err := r.start(ctx); err != nil {
 		r.stop() // nothing is running yet
@@ -173,7 +173,7 @@ func (r *Redis) client(connections int) *redis.Client {
 }
 
 func (r *Redis) start(ctx context.Context) error {
-	if err := r.writes.Ping(ctx).Err(); err != nil {
+	if err := r.own.Ping(ctx).Err(); err != nil {
 		return err
 	}
 	r.lease.init(r)
@@ -207,7 +207,7 @@ func (r *Redis) start(ctx context.Context) error {
 
 // warnOfEviction warns if the server may throw away what was acknowledged.
 func (r *Redis) warnOfEviction(ctx context.Context) {
-	v, err := r.writes.ConfigGet(ctx, "maxmemory*").Result()
+	v, err := r.own.ConfigGet(ctx, "maxmemory*").Result()
 	if err != nil { // CONFIG is often forbidden
 		return
 	}
@@ -317,7 +317,7 @@ func (r *Redis) Close() error {
 }
 
 func (r *Redis) closeClients() {
-	_ = r.writes.Close()
+	_ = r.own.Close()
 	_ = r.reads.Close()
 }
 

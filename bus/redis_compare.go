@@ -80,7 +80,7 @@ type comparison struct {
 func (r *Redis) compareRooms(rooms []*redisRoom) error {
 	inc, valid := r.lease.current()
 	now := time.Now()
-	q := r.query(r.ctx)
+	q := r.query(r.ctx, r.own)
 	comparisons := make([]*comparison, 0, len(rooms))
 	for _, rm := range rooms {
 		rm.compared.at = now
@@ -193,7 +193,7 @@ func (c *comparison) settleOwn(n int, known bool) {
 	if n == c.want && (known || n == 0) {
 		return
 	}
-	q := ro.bus.query(ro.bus.ctx)
+	q := ro.bus.query(ro.bus.ctx, ro.bus.own)
 	own := q.do("smembers", ro.keys.usersOf(c.inc))
 	if q.send() != nil {
 		return

@@ -51,7 +51,7 @@ func (r *Redis) Append(room, body string, n int) error {
 	for i := range cmds {
 		cmds[i] = r.command(&op{room: room, keys: k, kind: "m", body: body, key: rand.Text()[:16], sum: "12345678"})
 	}
-	if err := exec(context.Background(), r.writes, cmds); err != nil {
+	if err := exec(context.Background(), r.own, cmds); err != nil {
 		return err
 	}
 	for _, cmd := range cmds {

@@ -116,25 +116,18 @@ func (l *lease) take(ctx context.Context) error {
 // write sets the lease on a condition ("nx", "xx"), keeps alive what finds it, and reads the server's clock. redis.Nil says
 // that the condition failed.
 func (l *lease) write(ctx context.Context, inc, condition string) error {
-	life := presenceLife.Milliseconds()
+	q := l.bus.query(ctx, l.bus.own)
+	set := q.do("set", leaseKey(inc), "1", condition, "px", l.bus.cfg.LeaseTTL.Milliseconds())
+	q.do("sadd", incarnationsKey, inc)
+	q.do("pexpire", incarnationsKey, presenceLife.Milliseconds())
+	q.do("pexpire", roomsOfKey(inc), presenceLife.Milliseconds())
 	clock := redis.NewTimeCmd(ctx, "time")
-	cmds := []redis.Cmder{
-		redis.NewCmd(ctx, "set", leaseKey(inc), "1", condition, "px", l.bus.cfg.LeaseTTL.Milliseconds()),
-		redis.NewCmd(ctx, "sadd", incarnationsKey, inc),
-		redis.NewCmd(ctx, "pexpire", incarnationsKey, life),
-		redis.NewCmd(ctx, "pexpire", roomsOfKey(inc), life),
-		clock,
-	}
-	if err := exec(ctx, l.bus.writes, cmds); err != nil {
+	q.cmds = append(q.cmds, clock)
+	if err := q.send(); err != nil {
 		return err
 	}
-	for _, cmd := range cmds {
-		if err := cmd.Err(); err != nil {
-			return err
-		}
-	}
 	l.bus.skew.Store(int64(time.Until(clock.Val())))
-	return nil
+	return set.Err()
 }
 
 // A reaper takes dead incarnations out of the rooms that they were in. Every node does; doing it twice does no harm.
@@ -192,8 +185,9 @@ func (p *reaper) run() {
 
 func (p *reaper) round(ctx context.Context) error {
 	r := p.bus
-	members := redis.NewCmd(ctx, "smembers", incarnationsKey)
-	if err := exec(ctx, r.reads, []redis.Cmder{members}); err != nil {
+	q := r.query(ctx, r.own)
+	members := q.do("smembers", incarnationsKey)
+	if err := q.send(); err != nil {
 		return err
 	}
 	incs, _ := members.StringSlice()
@@ -207,11 +201,12 @@ func (p *reaper) round(ctx context.Context) error {
 	if len(incs) == 0 {
 		return nil
 	}
-	cmds := make([]redis.Cmder, len(incs))
+	q = r.query(ctx, r.own)
+	leases := make([]*redis.Cmd, len(incs))
 	for i, inc := range incs {
-		cmds[i] = redis.NewCmd(ctx, "exists", leaseKey(inc))
+		leases[i] = q.do("exists", leaseKey(inc))
 	}
-	if err := exec(ctx, r.reads, cmds); err != nil {
+	if err := q.send(); err != nil {
 		return err
 	}
 	for inc, since := range p.dead {
@@ -221,9 +216,7 @@ func (p *reaper) round(ctx context.Context) error {
 	}
 	alive := make(map[string]struct{}, len(incs))
 	for i, inc := range incs {
-		if n, err := cmds[i].(*redis.Cmd).Int(); err != nil {
-			return err
-		} else if n > 0 {
+		if n, err := leases[i].Int(); err != nil || n > 0 {
 			alive[inc] = struct{}{}
 		}
 	}
@@ -243,14 +236,12 @@ func (p *reaper) round(ctx context.Context) error {
 // reap takes an incarnation out of the rooms that its index names, and of others that it was met in.
 func (p *reaper) reap(ctx context.Context, inc string, met map[string]struct{}) error {
 	r := p.bus
-	q := redis.NewCmd(ctx, "smembers", roomsOfKey(inc))
-	if err := exec(ctx, r.reads, []redis.Cmder{q}); err != nil {
+	q := r.query(ctx, r.own)
+	index := q.do("smembers", roomsOfKey(inc))
+	if err := q.send(); err != nil {
 		return err
 	}
-	rooms, err := q.StringSlice()
-	if err != nil {
-		return err
-	}
+	rooms, _ := index.StringSlice()
 	for room := range met {
 		rooms = append(rooms, room)
 	}
@@ -263,7 +254,9 @@ func (p *reaper) reap(ctx context.Context, inc string, met map[string]struct{}) 
 		p.dead[inc] = time.Now()
 	case time.Since(since) > mournFor:
 		delete(p.dead, inc)
-		return exec(ctx, r.writes, []redis.Cmder{redis.NewCmd(ctx, "srem", incarnationsKey, inc)})
+		q := r.query(ctx, r.own)
+		q.do("srem", incarnationsKey, inc)
+		return q.send()
 	}
 	return nil
 }
@@ -272,33 +265,33 @@ func (p *reaper) reap(ctx context.Context, inc string, met map[string]struct{}) 
 func (r *Redis) reapRooms(ctx context.Context, inc string, rooms []string) error {
 	for len(rooms) > 0 {
 		n := min(len(rooms), rosterBatch)
-		cmds := make([]redis.Cmder, 0, n)
-		for _, room := range rooms[:n] {
+		q := r.query(ctx, r.own)
+		answers := make([]*redis.Cmd, n)
+		for i, room := range rooms[:n] {
 			k := keysOf(r.db, room)
-			cmds = append(cmds, redis.NewCmd(ctx, "evalsha", membersSHA, 3, k.users, k.nodes, k.usersOf(inc),
-				k.channel, inc, "reap", presenceLife.Milliseconds()))
+			answers[i] = q.do("evalsha", membersSHA, 3, k.users, k.nodes, k.usersOf(inc), k.channel, inc, "reap",
+				presenceLife.Milliseconds())
 		}
-		if err := exec(ctx, r.writes, cmds); err != nil {
+		if err := q.send(); err != nil {
 			return err
 		}
 		var again []string
 		done := []any{"srem", roomsOfKey(inc)}
-		for i, cmd := range cmds {
-			if err := cmd.Err(); err != nil {
-				return err
-			}
-			if left, _ := membersAnswer(cmd.(*redis.Cmd)); left > 0 {
-				again = append(again, rooms[i])
+		for i, room := range rooms[:n] {
+			if left, _ := membersAnswer(answers[i]); left > 0 {
+				again = append(again, room)
 			} else {
-				done = append(done, rooms[i])
+				done = append(done, room)
 			}
 		}
-		rooms = append(rooms[n:], again...)
 		if len(done) > 2 {
-			if err := exec(ctx, r.writes, []redis.Cmder{redis.NewCmd(ctx, done...)}); err != nil {
+			q := r.query(ctx, r.own)
+			q.do(done...)
+			if err := q.send(); err != nil {
 				return err
 			}
 		}
+		rooms = append(again, rooms[n:]...)
 	}
 	return nil
 }

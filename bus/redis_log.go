@@ -36,7 +36,7 @@ func (r *Redis) Before(ctx context.Context, room string, before ID, limit int) (
 // page reads a part of a room's log.
 func (r *Redis) page(ctx context.Context, room string, limit int, command, from, to string) (p Page, err error) {
 	k := r.keys(room)
-	q := r.query(ctx)
+	q := r.query(ctx, r.reads)
 	last, brk := q.get(k.last), q.get(k.brk) // before the entries: what is read later may only be newer
 	entries := q.do(command, k.log, from, to, "count", limit+1)
 	if err := q.send(); err != nil {
@@ -78,14 +78,17 @@ func (r *Redis) following(i ID) string {
 	return "(" + i.String()
 }
 
-// A query is commands that are read from Redis in one round trip.
+// A query is commands that are sent to Redis in one round trip.
 type query struct {
-	ctx  context.Context
-	bus  *Redis
-	cmds []redis.Cmder
+	ctx    context.Context
+	bus    *Redis
+	client *redis.Client
+	cmds   []redis.Cmder
 }
 
-func (r *Redis) query(ctx context.Context) *query { return &query{ctx: ctx, bus: r} }
+func (r *Redis) query(ctx context.Context, c *redis.Client) *query {
+	return &query{ctx: ctx, bus: r, client: c}
+}
 
 func (q *query) do(args ...any) *redis.Cmd {
 	cmd := redis.NewCmd(q.ctx, args...)
@@ -95,12 +98,12 @@ func (q *query) do(args ...any) *redis.Cmd {
 
 func (q *query) get(key string) *redis.Cmd { return q.do("get", key) }
 
-// send returns an error if any of the commands failed.
+// send returns an error if any of the commands failed. That there is no such key is none.
 func (q *query) send() error {
 	if q.bus.closed.Load() && q.bus.ctx.Err() != nil {
 		return ErrClosed
 	}
-	if err := exec(q.ctx, q.bus.reads, q.cmds); err != nil {
+	if err := exec(q.ctx, q.client, q.cmds); err != nil {
 		return unavailable(err)
 	}
 	for _, cmd := range q.cmds {

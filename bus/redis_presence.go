@@ -70,7 +70,7 @@ func (r *Redis) writeRosters(taken []*roster) (ok bool) {
 		for i, p := range plans {
 			cmds[i] = p.cmd
 		}
-		err = exec(context.Background(), r.writes, cmds)
+		err = exec(context.Background(), r.own, cmds)
 	}
 	ok = err == nil
 	var left []*roster
@@ -186,15 +186,10 @@ func (r *Redis) writeIndex(inc string, rooms []any) error {
 	if len(rooms) == 0 {
 		return nil
 	}
-	ctx := context.Background()
-	cmds := []redis.Cmder{
-		redis.NewCmd(ctx, append([]any{"sadd", roomsOfKey(inc)}, rooms...)...),
-		redis.NewCmd(ctx, "pexpire", roomsOfKey(inc), presenceLife.Milliseconds()),
-	}
-	if err := exec(ctx, r.writes, cmds); err != nil {
-		return err
-	}
-	return cmds[0].Err()
+	q := r.query(context.Background(), r.own)
+	q.do(append([]any{"sadd", roomsOfKey(inc)}, rooms...)...)
+	q.do("pexpire", roomsOfKey(inc), presenceLife.Milliseconds())
+	return q.send()
 }
 
 // leaveIndex takes rooms out of the index that nobody is in through this node. Failing does no harm.
@@ -209,9 +204,9 @@ func (r *Redis) leaveIndex(inc string, left []*roster) {
 		ro.mu.Unlock()
 	}
 	if len(rooms) > 0 {
-		ctx := context.Background()
-		cmd := redis.NewCmd(ctx, append([]any{"srem", roomsOfKey(inc)}, rooms...)...)
-		_ = exec(ctx, r.writes, []redis.Cmder{cmd})
+		q := r.query(context.Background(), r.own)
+		q.do(append([]any{"srem", roomsOfKey(inc)}, rooms...)...)
+		_ = q.send()
 	}
 }
 
@@ -238,15 +233,16 @@ func (r *Redis) leaveAll() {
 	if r.reapRooms(ctx, inc, rooms) != nil {
 		return // the lease ends, and others do it
 	}
-	_ = exec(ctx, r.writes, []redis.Cmder{
-		redis.NewCmd(ctx, "del", leaseKey(inc)), redis.NewCmd(ctx, "del", roomsOfKey(inc)),
-	})
+	q := r.query(ctx, r.own)
+	q.do("del", leaseKey(inc))
+	q.do("del", roomsOfKey(inc))
+	_ = q.send()
 }
 
 // Roster implements Bus.
 func (r *Redis) Roster(ctx context.Context, room string) (Roster, error) {
 	k := r.keys(room)
-	q := r.query(ctx)
+	q := r.query(ctx, r.reads)
 	version, count := q.do("hget", k.nodes, "v"), q.do("hlen", k.users)
 	users := q.do("hrandfield", k.users, RosterMax, "withvalues")
 	if err := q.send(); err != nil {

@@ -186,7 +186,7 @@ func (p *publisher) publish(batch []*op) {
 		o.cmd = p.bus.command(o)
 		cmds[i] = o.cmd
 	}
-	err := exec(context.Background(), p.bus.writes, cmds)
+	err := exec(context.Background(), p.bus.own, cmds)
 	var behind []*op
 	if err != nil {
 		p.bus.complain("publish", err)

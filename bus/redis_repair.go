@@ -62,7 +62,7 @@ func (r *Redis) repairLoop() {
 
 // readRooms reads each room once and returns those that have more to read.
 func (r *Redis) readRooms(rooms []*redisRoom) (more []*redisRoom) {
-	q := r.query(r.ctx)
+	q := r.query(r.ctx, r.own)
 	readings := make([]*reading, 0, len(rooms))
 	for _, rm := range rooms {
 		if rd := rm.ask(q); rd != nil {
@@ -72,7 +72,7 @@ func (r *Redis) readRooms(rooms []*redisRoom) (more []*redisRoom) {
 	if len(readings) == 0 {
 		return nil
 	}
-	if err := exec(r.ctx, r.reads, q.cmds); err != nil {
+	if err := exec(r.ctx, r.own, q.cmds); err != nil {
 		if r.ctx.Err() == nil {
 			r.complain("read rooms", err)
 		}
@@ -271,11 +271,11 @@ func (rm *redisRoom) mend(t tail, rd *reading) error {
 			return nil
 		}
 	}
-	cmd := r.appendCommand(&op{keys: rm.keys, kind: "g", body: point.String(), floor: rm.floorID().String()})
-	if err := exec(r.ctx, r.reads, []redis.Cmder{cmd}); err != nil {
-		return err
-	}
-	if err := cmd.Err(); err != nil {
+	q := r.query(r.ctx, r.own)
+	q.cmds = append(q.cmds, r.appendCommand(&op{
+		keys: rm.keys, kind: "g", body: point.String(), floor: rm.floorID().String(),
+	}))
+	if err := q.send(); err != nil {
 		return err
 	}
 	rm.turn.Lock()
@@ -297,7 +297,7 @@ func (rm *redisRoom) breakPoint(from ID) (point ID, whole bool, err error) {
 	rm.turn.Lock()
 	at := rm.at
 	rm.turn.Unlock()
-	q := r.query(r.ctx)
+	q := r.query(r.ctx, r.own)
 	read := q.do("xrevrange", rm.keys.log, at.String(), "-", "count", len(rm.recent))
 	if err := q.send(); err != nil {
 		return ID{}, false, err

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -192,6 +193,18 @@ func TestRedisReceivingAllocatesNothing(t *testing.T) {
 	}
 }
 
+// tally is a sink that counts who joins.
+type tally struct {
+	nothing
+	joined atomic.Int32
+}
+
+func (t *tally) Presence(c bus.Change) {
+	if c.Kind == bus.Joined {
+		t.joined.Add(1)
+	}
+}
+
 // nothing is a sink that ignores what it is told.
 type nothing struct{}
 
@@ -246,12 +259,16 @@ func TestRedisLargeRoomsStayCheap(t *testing.T) {
 	const n = 20_000
 	server := bustest.StartRedis(t)
 	r := openRedis(t, bus.RedisConfig{URL: server.URL()})
-	sub, told := subscribe(t, r, "stadium")
+	told := &tally{}
+	sub, err := r.Subscribe(t.Context(), "stadium", told)
+	if err != nil {
+		t.Fatal(err)
+	}
 	began := time.Now()
 	for i := range n {
 		sub.Enter(bus.Member{ID: fmt.Sprint("user-", i), Name: "A Name"})
 	}
-	told.until("all to join", func(lines []string) bool { return len(lines) == n })
+	eventually(t, "all to join", func() bool { return told.joined.Load() == n })
 	_, cpu := redisUse(t, r)
 	t.Logf("%d members joined after %v, with %.0f µs of Redis CPU each", n, time.Since(began), cpu*1e6/n)
 	began = time.Now()
