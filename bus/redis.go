@@ -125,9 +125,9 @@ func OpenRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
 		return nil, misconfigured{errors.New("the Redis URL is none of redis://[user:password@]host[:port][/db], " +
 			"rediss://[user:password@]host[:port][/db] and unix://[user:password@]/path")}
 	}
-	options.Protocol = 2      // pub/sub needs no more, and pipelines check less
-	options.MaxRetries = -1   // a publish must never be repeated behind our back
-	options.DialerRetries = 1 //
+	options.Protocol = 2    // pub/sub needs no more, and pipelines check less
+	options.MaxRetries = -1 // a publish must never be repeated behind our back
+	options.DialerRetries = 1
 	options.DialTimeout = cfg.Timeout
 	options.ReadTimeout = cfg.Timeout
 	options.WriteTimeout = cfg.Timeout
@@ -136,7 +136,6 @@ func OpenRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
 	options.PipelinePoolSize = -1 // all is pipelines here: one pool is enough
 	options.ReadBufferSize = 64 << 10
 	options.WriteBufferSize = 64 << 10
-	options.MinIdleConns = 0
 	options.DisableIdentity = true
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	if cfg.dial != nil {
@@ -326,5 +325,5 @@ func unavailable(cause error) error {
 	return fmt.Errorf("%w: %w", ErrUnavailable, cause)
 }
 
-// randomName gives 12 random bytes in letters and digits.
+// randomName gives 100 random bits in letters and digits.
 func randomName() string { return rand.Text()[:20] }

@@ -143,7 +143,7 @@ func (ro *roster) written(users []string, ok bool, version uint64) {
 	defer ro.mu.Unlock()
 	for _, user := range users {
 		if _, leaving := ro.leaving[user]; leaving && ok {
-			ro.leaving[user] = version
+			ro.leaving[user], ro.awaited = version, version
 		}
 	}
 	ro.arrivedLocked()

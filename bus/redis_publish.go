@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 	"unsafe"
@@ -95,10 +96,10 @@ type publisher struct {
 	wake chan struct{} // capacity 1
 
 	mu       sync.Mutex
-	queue    []*op // guarded by mu
-	bytes    int   // guarded by mu; of the queue
-	failing  error // guarded by mu; why nothing is taken at the moment
-	finished bool  // guarded by mu
+	queue    []*op    // guarded by mu
+	bytes    int      // guarded by mu; of the queue
+	failed   *failure // guarded by mu; while it is being told
+	finished bool     // guarded by mu
 	idle     chan struct{}
 }
 
@@ -106,19 +107,29 @@ func newPublisher(r *Redis) *publisher {
 	return &publisher{bus: r, wake: make(chan struct{}, 1), idle: make(chan struct{})}
 }
 
+// A failure is why nothing that was published later may be taken until all have been told: it would overtake what their
+// senders are to repeat.
+type failure struct {
+	err   error
+	rooms map[string]bool // that it concerns; nil for all
+}
+
+func (f *failure) concerns(o *op) bool { return f != nil && (f.rooms == nil || f.rooms[o.room]) }
+
 var errQueueFull = errors.New("too much is waiting to be published")
 
 // add queues an op, or settles it at once if it can't be.
 func (p *publisher) add(o *op) {
 	p.mu.Lock()
-	err := p.failing
+	var err error
 	switch {
 	case p.finished:
 		err = ErrClosed
-	case err == nil && p.bytes+o.size() > p.bus.cfg.QueueBytes:
+	case p.failed.concerns(o):
+		err = p.failed.err
+	case p.bytes+o.size() > p.bus.cfg.QueueBytes:
 		err = unavailable(errQueueFull)
-	}
-	if err == nil {
+	default:
 		p.queue = append(p.queue, o)
 		p.bytes += o.size()
 	}
@@ -178,36 +189,65 @@ func (p *publisher) takeLocked(batch []*op) []*op {
 	return batch
 }
 
-// publish sends a batch and settles it. If the connection breaks, all that waits behind it fails too: what a sender
-// published later must not overtake what he is told to repeat.
+// publish sends a batch and settles it. What waits behind an op that failed fails too: all of it if the connection broke,
+// otherwise what goes into the same room.
 func (p *publisher) publish(batch []*op) {
 	cmds := make([]redis.Cmder, len(batch))
 	for i, o := range batch {
 		o.cmd = p.bus.command(o)
 		cmds[i] = o.cmd
 	}
+	var f *failure
 	err := exec(context.Background(), p.bus.own, cmds)
-	var behind []*op
 	if err != nil {
 		p.bus.complain("publish", err)
 		err = unavailable(err)
-		p.mu.Lock()
-		p.failing = err
-		behind, p.queue, p.bytes = p.queue, nil, 0
-		p.mu.Unlock()
+		f = &failure{err: err}
+	} else {
+		f = refusals(batch)
 	}
+	behind := p.fail(f)
 	for _, o := range batch {
 		p.settleAnswered(o, err)
 	}
-	if err == nil {
-		return
-	}
 	for _, o := range behind {
-		p.settle(o, ID{}, err)
+		p.settle(o, ID{}, f.err)
 	}
+	if f != nil {
+		p.fail(nil)
+	}
+}
+
+// refusals gives the rooms in which something was refused.
+func refusals(batch []*op) (f *failure) {
+	for _, o := range batch {
+		if err := o.cmd.Err(); err != nil {
+			if f == nil {
+				f = &failure{err: unavailable(err), rooms: make(map[string]bool)}
+			}
+			f.rooms[o.room] = true
+		}
+	}
+	return f
+}
+
+// fail has what the failure concerns fail from now on, and returns what of that is waiting. nil ends the failure.
+func (p *publisher) fail(f *failure) (waiting []*op) {
 	p.mu.Lock()
-	p.failing = nil
-	p.mu.Unlock()
+	defer p.mu.Unlock()
+	p.failed = f
+	if f == nil {
+		return nil
+	}
+	p.queue = slices.DeleteFunc(p.queue, func(o *op) bool {
+		if !f.concerns(o) {
+			return false
+		}
+		waiting = append(waiting, o)
+		p.bytes -= o.size()
+		return true
+	})
+	return waiting
 }
 
 // settleAnswered settles an op by the answer to its command. broken is why there may be none.
@@ -264,7 +304,7 @@ func (r *Redis) command(o *op) *redis.Cmd {
 		return redis.NewCmd(context.Background(), "publish", &o.channel, &o.body)
 	}
 	if rm := r.roomNamed(o.room); rm != nil {
-		o.floor = rm.floorID().String()
+		o.floor = rm.floorText()
 	}
 	return r.appendCommand(o)
 }

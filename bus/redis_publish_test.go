@@ -203,6 +203,45 @@ func TestRedisNothingOvertakesWhatFailed(t *testing.T) {
 	}
 }
 
+func TestRedisNothingOvertakesWhatWasRefused(t *testing.T) {
+	g := &gate{}
+	cfg := bus.RedisConfig{URL: bustest.StartRedis(t).URL(), HeartbeatInterval: time.Hour, CompareInterval: time.Hour, Publishers: 1}
+	cfg.SetDial(g.dial)
+	r := openRedis(t, cfg)
+	appendTo(t, r, "good", "before", "")
+	ctx, last := context.Background(), bus.KeysOf("bad").Last
+	if err := r.Client().LPush(ctx, last, "not an id").Err(); err != nil {
+		t.Fatal(err)
+	}
+	g.close()
+	const n = 500 // more than a batch
+	outcomes := make(chan error, n+2)
+	settled := func(_ bus.ID, err error) { outcomes <- err }
+	r.Publish("good", bus.Draft{}, settled)
+	eventually(t, "the first to be on its way", func() bool { return g.waits.Load() > 0 })
+	r.Publish("bad", bus.Draft{}, func(_ bus.ID, err error) {
+		r.Client().Del(ctx, last) // what comes behind could be published, from here on
+		outcomes <- err
+	})
+	for range n - 1 {
+		r.Publish("bad", bus.Draft{}, settled)
+	}
+	r.Publish("good", bus.Draft{}, settled)
+	g.open()
+	failed := 0
+	for range n + 2 {
+		if err := <-outcomes; errors.Is(err, bus.ErrUnavailable) {
+			failed++
+		} else if err != nil {
+			t.Error(err)
+		}
+	}
+	if failed != n {
+		t.Errorf("%d failed, want the %d of the bad room", failed, n)
+	}
+	appendTo(t, r, "bad", "after", "")
+}
+
 func TestRedisQueueIsBounded(t *testing.T) {
 	g := &gate{}
 	cfg := bus.RedisConfig{

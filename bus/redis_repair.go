@@ -177,6 +177,7 @@ func (rd *reading) join(newest []Message) (again bool) {
 		rm.at = newest[0].ID
 	}
 	rm.remember(rm.at)
+	rm.seen(rm.at)
 	rm.horizon = rm.at
 	rm.last = rm.at
 	rm.state = live
@@ -273,7 +274,7 @@ func (rm *redisRoom) mend(t tail, rd *reading) error {
 	}
 	q := r.query(r.ctx, r.own)
 	q.cmds = append(q.cmds, r.appendCommand(&op{
-		keys: rm.keys, kind: "g", body: point.String(), floor: rm.floorID().String(),
+		keys: rm.keys, kind: "g", body: point.String(), floor: rm.floorText(),
 	}))
 	if err := q.send(); err != nil {
 		return err

@@ -233,11 +233,7 @@ func (rm *redisRoom) release() bool {
 func (rm *redisRoom) deliver(m Message) {
 	rm.at = m.ID
 	rm.remember(m.ID)
-	rm.mu.Lock()
-	if rm.floor.Less(m.ID) {
-		rm.floor = m.ID
-	}
-	rm.mu.Unlock()
+	rm.seen(m.ID)
 	switch {
 	case m.Break && rm.owes && m.Lost == rm.owing:
 		rm.owes, rm.passed, rm.before = false, true, m.Prev
@@ -290,10 +286,23 @@ func (rm *redisRoom) acknowledged(i ID) {
 	}
 }
 
-func (rm *redisRoom) floorID() ID {
+// seen raises the floor.
+func (rm *redisRoom) seen(i ID) {
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
-	return rm.floor
+	if rm.floor.Less(i) {
+		rm.floor = i
+	}
+}
+
+// floorText is the floor as append.lua takes it.
+func (rm *redisRoom) floorText() string {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	if rm.floor.IsZero() {
+		return ""
+	}
+	return rm.floor.String()
 }
 
 func (rm *redisRoom) ackedID() ID {

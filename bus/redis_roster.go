@@ -23,6 +23,7 @@ type roster struct {
 	absent  int                 // how many of them are not in users
 	dirty   map[string]struct{} // users of whom it is not known that Redis has them as wanted
 	leaving map[string]uint64   // users who left here but are still in users: id -> the version that does without them
+	awaited uint64              // the latest of these versions; 0 for none
 	in      string              // the incarnation whose index names this room
 	queued  bool                // rosterLoop is to look at it
 	writes  uint64              // how often something was sent for it
@@ -206,7 +207,9 @@ func (rm *redisRoom) applyChange(c rosterChange) bool {
 	} else {
 		ro.putLocked(c.member)
 	}
-	ro.arrivedLocked()
+	if ro.awaited != 0 && ro.awaited <= c.version {
+		ro.arrivedLocked()
+	}
 	ro.mu.Unlock()
 	if there == (kind == Left) { // otherwise it was told before, or is a new name
 		rm.sink.Presence(Change{Kind: kind, Member: c.member, Count: c.count, Version: c.version})
@@ -231,8 +234,11 @@ func (ro *roster) removeLocked(user string) {
 	delete(ro.leaving, user)
 }
 
-// arrivedLocked is told that users are as of their version.
+// arrivedLocked shows again who left here and is still there over another node.
 func (ro *roster) arrivedLocked() {
+	if ro.awaited <= ro.version {
+		ro.awaited = 0
+	}
 	for user, version := range ro.leaving {
 		if _, there := ro.users[user]; !there || version <= ro.version {
 			delete(ro.leaving, user)
