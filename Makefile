@@ -7,7 +7,7 @@ BENCHTIME = 1s
 .PHONY: help run test deps lint fuzz bench benchmarks
 
 help: ## list this
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 run: ## start a node on :8765
 	go run ./cmd/parley
