@@ -281,6 +281,9 @@ func TestRedisLargeRoomsStayCheap(t *testing.T) {
 	}
 	began = time.Now()
 	sub.Close()
+	if left := sub.Roster(); left.Count != 0 {
+		t.Errorf("a closed subscription has %d members", left.Count)
+	}
 	eventually(t, "all to leave", func() bool { return late.Roster().Count == 0 })
 	t.Logf("all had left after %v", time.Since(began))
 }

@@ -34,7 +34,10 @@ type roster struct {
 func (r *Redis) rosterLocked(k *roomKeys) *roster {
 	ro := r.rosters[k.room]
 	if ro == nil {
-		ro = &roster{bus: r, keys: k, want: make(map[string]string), dirty: make(map[string]struct{}), leaving: make(map[string]uint64)}
+		ro = &roster{
+			bus: r, keys: k,
+			want: make(map[string]string), dirty: make(map[string]struct{}), leaving: make(map[string]uint64),
+		}
 		r.rosters[k.room] = ro
 	}
 	ro.mu.Lock()
@@ -96,7 +99,8 @@ func (ro *roster) leaveAll() {
 	for user := range ro.want {
 		ro.leaveLocked(user)
 	}
-	ro.users = nil
+	ro.users, ro.absent = nil, 0
+	clear(ro.leaving)
 	ro.queueLocked() // even if nobody was in it, so that it is forgotten
 }
 
