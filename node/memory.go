@@ -9,7 +9,8 @@ import (
 // their handshakes, or all that they took. The runtime by itself keeps it, as a node that is quiet then allocates too little
 // for another collection.
 //
-// Measured: of 10,000 idle clients each takes 8.0 KB of resident memory without it, 4.6 KB with it.
+// Measured with "parley bench load --idle", 10,000 clients over two nodes: 8.0 KB of resident memory each without it, 6.3 KB
+// with it.
 type tide struct {
 	level int       // how many there were when memory was given back last
 	last  int       // how many there were at the last look
@@ -36,5 +37,5 @@ func (t *tide) turned(n int, now time.Time) bool {
 
 func abs(n int) int { return max(n, -n) }
 
-// giveBack collects garbage and returns free memory to the system: some 10 ms of CPU time per 10,000 clients.
+// giveBack collects garbage and returns free memory to the system.
 func giveBack() { debug.FreeOSMemory() }

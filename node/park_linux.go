@@ -16,8 +16,6 @@ import (
 // A session is either parked, or has one goroutine that reads it. Each wake-up disarms the socket (EPOLLONESHOT), so it
 // cannot be had twice; and names the session by its slot and the slot's generation, so that a wake-up which was under way
 // when the session ended, and its slot and descriptor went to another, is nobody's.
-//
-// Measured: an idle connection takes 3.0 KB of heap and stack, with a goroutine 8.1 KB.
 type lot struct {
 	epoll int             // static
 	file  *os.File        // static; epoll itself, which the Go runtime waits for
