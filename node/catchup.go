@@ -119,7 +119,11 @@ func (m *member) serveLog(buf, scratch []byte) bool {
 			buf, scratch = m.s.codec.appendMessage(buf, scratch, msg)
 			continue
 		}
-		if msg.Lost != m.lost && !m.tellGap(msg.Lost) {
+		if msg.Lost == m.lost {
+			continue // it was told
+		}
+		var told bool
+		if buf, told = m.appendGap(buf, msg.Lost); !told {
 			return false
 		}
 	}
@@ -141,7 +145,11 @@ func (m *member) skip(ctx context.Context, page bus.Page) bool {
 		}
 	}
 	start, err := m.r.start(ctx, wire.DefaultBacklog)
-	if err != nil || !m.tellGap(lost) {
+	if err != nil {
+		return false
+	}
+	gap, told := m.appendGap(nil, lost)
+	if !told {
 		return false
 	}
 	if lost != m.cursor && start.Less(lost) {
@@ -149,18 +157,21 @@ func (m *member) skip(ctx context.Context, page bus.Page) bool {
 	}
 	m.r.mu.Lock()
 	defer m.r.mu.Unlock()
-	m.cursor = start
+	if !m.gone {
+		m.s.conn.put(gap)
+		m.cursor = start
+	}
 	return true
 }
 
-// tellGap tells of a gap. It reports false if the client can't be told, and is gone.
-func (m *member) tellGap(after bus.ID) bool {
+// appendGap appends what tells of a gap, in its place among the messages. It reports false if the client can't be told, and is
+// gone.
+func (m *member) appendGap(buf []byte, after bus.ID) ([]byte, bool) {
 	m.lost = after
 	if !m.s.gapTold() {
-		return false
+		return buf, false
 	}
-	m.s.say("gap", wire.Gap{Room: m.r.name, After: after})
-	return true
+	return m.s.codec.appendEvent(buf, "gap", wire.Gap{Room: m.r.name, After: after}.Append(nil)), true
 }
 
 // start gives the id after which the room's newest n messages up to the head follow, or fewer if it has fewer.

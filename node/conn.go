@@ -204,7 +204,7 @@ func (c *conn) waitForSpace() bool {
 			c.mu.Unlock()
 			return false
 		}
-		if c.waitingLocked() <= c.limit/2 {
+		if c.hasSpaceLocked() {
 			c.mu.Unlock()
 			return true
 		}

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -291,5 +290,3 @@ func (s *session) member(room string) *member {
 	}
 	return s.rooms[i]
 }
-
-var _ net.Conn = (*conn)(nil)
