@@ -32,7 +32,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 		sess.conn.abort(&closing{code: wire.StatusRestart})
 	}
 	s.sessionsMu.Unlock()
-	<-s.none() // an ended session is gone soon
+	<-s.noSessions() // an ended session is gone soon
 	s.cancel()
 	s.wg.Wait()
 	s.closeRooms()
@@ -43,8 +43,8 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// none gives a channel that is closed once there are no sessions. Only Shutdown uses it.
-func (s *Server) none() <-chan struct{} {
+// noSessions gives a channel that is closed once there are no sessions. Only Shutdown uses it.
+func (s *Server) noSessions() <-chan struct{} {
 	s.sessionsMu.Lock()
 	defer s.sessionsMu.Unlock()
 	if s.empty == nil {
@@ -70,7 +70,7 @@ func (s *Server) emptyLocked() {
 
 // sayGoodbyes ends all sessions, spread over Config.Drain, and waits for them to be gone.
 func (s *Server) sayGoodbyes(ctx context.Context) error {
-	empty := s.none()
+	empty := s.noSessions()
 	s.sessionsMu.Lock()
 	left := slices.Clone(s.sessions)
 	s.sessionsMu.Unlock()

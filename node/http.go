@@ -19,9 +19,12 @@ import (
 	"parley/node/wire"
 )
 
+// methods are what a path answers, by HTTP method.
+type methods map[string]func(http.ResponseWriter, *http.Request) *wire.Error
+
 // route adds what is served by plain HTTP. Every error is told as problem details (RFC 9457) with the wire's code.
 func (s *Server) route(mux *http.ServeMux) {
-	handle := func(path string, methods map[string]func(w http.ResponseWriter, r *http.Request) *wire.Error) {
+	handle := func(path string, methods methods) {
 		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
 			if !s.cors(w, r, methods) {
 				return
@@ -34,7 +37,6 @@ func (s *Server) route(mux *http.ServeMux) {
 			}
 		})
 	}
-	type methods = map[string]func(w http.ResponseWriter, r *http.Request) *wire.Error
 	handle("/v1/rooms/{room}/events", methods{"GET": s.events})
 	handle("/v1/rooms/{room}/messages", methods{"GET": s.getMessages, "POST": s.postMessage})
 	handle("/v1/rooms/{room}/members", methods{"GET": s.getMembers})
@@ -44,7 +46,7 @@ func (s *Server) route(mux *http.ServeMux) {
 }
 
 // cors answers for the origin by the rule of the WebSocket, and the preflight. It reports whether to go on.
-func (s *Server) cors(w http.ResponseWriter, r *http.Request, methods map[string]func(http.ResponseWriter, *http.Request) *wire.Error) bool {
+func (s *Server) cors(w http.ResponseWriter, r *http.Request, methods methods) bool {
 	h := w.Header()
 	if origin := r.Header.Get("Origin"); origin != "" {
 		if !s.allows(origin) {
