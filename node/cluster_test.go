@@ -109,3 +109,17 @@ func TestWithoutRedisSendsAreUnavailableAndNobodyIsDropped(t *testing.T) {
 		t.Errorf("the repeats came through too: %s", nodetest.Show(m))
 	}
 }
+
+func TestAnAnswerComesBeforeTheMessageItIsFor(t *testing.T) {
+	c, _ := onRedis(t, 1)
+	p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	p.Join("lobby", `"limit":0`)
+	p.Until("presence") // its own coming: from here on all is ours
+	for n := range 200 {
+		p.Say(`{"op":"send","room":"lobby","text":"hello"}`)
+		if first := p.Next(); first.Op != "ok" {
+			t.Fatalf("message %d: first came %s", n, nodetest.Show(first))
+		}
+		p.Want("message")
+	}
+}

@@ -91,6 +91,19 @@ func (o *sends) begin(req json.RawMessage) uint32 {
 func (o *sends) take(seq uint32) (json.RawMessage, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	return o.takeLocked(seq)
+}
+
+// answer has a send that has no answer yet answered by say, before the flush of its message can find it answered.
+func (o *sends) answer(seq uint32, say func(req json.RawMessage)) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if req, waits := o.takeLocked(seq); waits {
+		say(req)
+	}
+}
+
+func (o *sends) takeLocked(seq uint32) (json.RawMessage, bool) {
 	i := slices.IndexFunc(o.open, func(s openSend) bool { return s.seq == seq })
 	if i < 0 {
 		return nil, false
@@ -154,16 +167,15 @@ func (s *session) publish(req *wire.Request) {
 	defer s.sends.handing.Store(0)
 	d := draft(wire.Origin{Conn: s.id, Seq: seq}, s.user, req)
 	s.srv.cfg.Bus.Publish(room, d, func(id bus.ID, err error) {
-		req, waits := s.sends.take(seq)
-		switch {
-		case !waits:
-		case err != nil:
+		if err == nil {
+			s.sends.answer(seq, func(req json.RawMessage) { s.say("ok", wire.Sent{Req: req, ID: id}) })
+			return
+		}
+		if req, waits := s.sends.take(seq); waits {
 			if !errors.Is(err, bus.ErrConflict) {
 				s.sends.doubt(seq, room, key)
 			}
 			s.refuse(req, busError(err))
-		case s.codec != plain:
-			s.say("ok", wire.Sent{Req: req, ID: id})
 		}
 	})
 }
