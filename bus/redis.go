@@ -138,8 +138,16 @@ func OpenRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
 	options.WriteBufferSize = 64 << 10
 	options.DisableIdentity = true
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	if cfg.dial != nil {
-		options.Dialer = cfg.dial
+	dial := cfg.dial
+	if dial == nil {
+		dial = redis.NewDialer(options)
+	}
+	options.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return quiet(c), nil
 	}
 
 	r := &Redis{

@@ -157,9 +157,6 @@ func (s *subscriber) newSession() *session {
 	o := *s.bus.options
 	o.ReadBufferSize = 256 << 10 // big gulps
 	dial := o.Dialer
-	if dial == nil {
-		dial = redis.NewDialer(&o)
-	}
 	var once error // owned by the PubSub, which holds a lock as it dials; why there is no second connection
 	o.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
 		if once != nil {
