@@ -4,14 +4,16 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// A lot is where idle connections are parked: a set of sockets that the kernel watches, instead of a goroutine each. A few
-// attendants wait for any of them to have something to read, and give the session a turn.
+// A lot is where idle connections are parked: a set of sockets that the kernel watches, instead of a goroutine each. An
+// attendant waits for any of them to have something to read, and gives the session a turn.
 //
 // A session is either parked, or has one goroutine that reads it. Each wake-up disarms the socket (EPOLLONESHOT), so it
 // cannot be had twice; and names the session by its slot and the slot's generation, so that a wake-up which was under way
@@ -43,13 +45,11 @@ func newLot() (*lot, error) {
 		l.file.Close()
 		return nil, fmt.Errorf("park idle connections: %w", err)
 	}
-	for range runtime.GOMAXPROCS(0) {
-		l.wg.Go(l.attend)
-	}
+	l.wg.Go(l.attend)
 	return l, nil
 }
 
-// close ends the attendants. All sessions have ended.
+// close ends the attendant. All sessions have ended.
 func (l *lot) close() {
 	l.file.Close()
 	l.wg.Wait()
@@ -68,7 +68,7 @@ func (l *lot) park(s *session) bool {
 	}
 	event := unix.EpollEvent{Events: wakeEvents, Fd: s.slot, Pad: s.generation}
 	l.mu.Unlock()
-	return unix.EpollCtl(l.epoll, op, s.conn.fd, &event) == nil // past this call another may have the session
+	return watch(l.epoll, op, s.conn.fd, &event) // past this call another may have the session
 }
 
 // assignLocked gives a session a slot. Slot 0 is none.
@@ -96,33 +96,76 @@ func (l *lot) remove(s *session) {
 	s.slot = 0
 }
 
-// attend waits for sockets that have something to read, and gives their sessions a turn. While one attendant waits the others
-// that are free queue behind it.
+// attend waits for sockets that have something to read, and gives their sessions a turn. When they are many it has helpers:
+// were there always several attendants, each event would wake one more, to wait for the next.
 func (l *lot) attend() {
 	const batch = 16 // few enough that others get their share, enough that publishes share round trips
 	var events [batch]unix.EpollEvent
+	helpers := make(chan struct{}, runtime.GOMAXPROCS(0)-1)
 	buf := make([]byte, turnBuffer)
 	sessions := make([]*session, 0, batch)
 	for {
 		n := 0
 		err := l.wait.Read(func(fd uintptr) bool {
-			n, _ = unix.EpollWait(int(fd), events[:], 0)
+			n = waiting(fd, events[:])
 			return n > 0
 		})
 		if err != nil {
 			return // closed
 		}
-		sessions = sessions[:0]
-		l.mu.Lock()
-		for _, ev := range events[:n] {
-			if sl := l.slots[ev.Fd]; sl.s != nil && sl.generation == ev.Pad {
-				sessions = append(sessions, sl.s)
+		sessions = l.parked(sessions[:0], events[:n])
+		if n == batch {
+			select {
+			case helpers <- struct{}{}:
+				many := slices.Clone(sessions)
+				l.wg.Go(func() {
+					defer func() { <-helpers }()
+					buf := turnBuffers.Get().(*[]byte)
+					defer turnBuffers.Put(buf)
+					giveTurns(many, *buf)
+				})
+				continue
+			default: // all are busy
 			}
 		}
-		l.mu.Unlock()
-		for _, s := range sessions {
-			s.turn(buf)
-		}
-		clear(sessions)
+		giveTurns(sessions, buf)
 	}
+}
+
+// parked appends the sessions that events are about.
+func (l *lot) parked(dst []*session, events []unix.EpollEvent) []*session {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, ev := range events {
+		if sl := l.slots[ev.Fd]; sl.s != nil && sl.generation == ev.Pad {
+			dst = append(dst, sl.s)
+		}
+	}
+	return dst
+}
+
+func giveTurns(sessions []*session, buf []byte) {
+	for _, s := range sessions {
+		s.turn(buf)
+	}
+	clear(sessions)
+}
+
+// Calls that never block, of which the Go scheduler is not told (see writeNow).
+
+// watch is epoll_ctl(2). It reports whether it was done.
+func watch(epoll, op, fd int, event *unix.EpollEvent) bool {
+	_, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_CTL, uintptr(epoll), uintptr(op), uintptr(fd),
+		uintptr(unsafe.Pointer(event)), 0, 0)
+	return errno == 0
+}
+
+// waiting is epoll_wait(2) without the wait. It answers how many events there are.
+func waiting(epoll uintptr, events []unix.EpollEvent) int {
+	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, epoll,
+		uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
 }
