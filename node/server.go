@@ -24,6 +24,7 @@ type Server struct {
 	draining atomic.Bool
 
 	flushers flushers
+	batches  sync.Pool      // of *batch, for rooms that are flushed by who brings a message
 	lot      *lot           // static; nil where connections have a goroutine each
 	buffers  sync.Pool      // of *sayBuffers
 	wg       sync.WaitGroup // sessions, catch-ups and the sweep
@@ -46,6 +47,7 @@ func New(cfg Config) *Server {
 		base:  rand.Uint64() &^ 0xffffffff,
 		rooms: make(map[string]*room),
 	}
+	s.batches.New = func() any { return new(batch) }
 	s.buffers.New = func() any { return new(sayBuffers) }
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.flushers.start()
