@@ -13,56 +13,97 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 
 	"parley/cmd/parley/bench"
 	"parley/cmd/parley/bench/hub"
 )
 
-// BenchCmd measures servers under load.
-type BenchCmd struct {
-	Load   BenchLoadCmd   `cmd:"" default:"withargs" help:"Load servers and measure them. This is what bench does without a command."`
-	Suite  BenchSuiteCmd  `cmd:"" help:"Measure two local nodes in a few scenarios, beside the bare write(2) and a plain hub."`
-	Hub    BenchHubCmd    `cmd:"" hidden:"" help:"Run the plain chat server that nodes are compared with."`
-	Worker BenchWorkerCmd `cmd:"" hidden:"" help:"Serve as a process of the generator."`
+func newBench() *cobra.Command {
+	bench := newLoad("bench", "Measure nodes, or other chat servers, under load.")
+	bench.Long = bench.Short + "\n\nWithout a command, what follows are the URLs and flags of a load: see parley bench load --help."
+	load := newLoad("load [url...]", "Load servers and measure them. This is what bench does without a command.")
+	load.Long = load.Short + "\n\nA URL is that of a node, such as ws://127.0.0.1:8765; the members of each room are spread over all."
+	hub := newCommand("hub", "Run the plain chat server that nodes are compared with.", new(BenchHubCmd))
+	worker := newCommand("worker", "Serve as a process of the generator.", BenchWorkerCmd{})
+	hub.Hidden, worker.Hidden = true, true
+	bench.AddCommand(
+		load,
+		newCommand("suite", "Measure two local nodes in a few scenarios, beside the bare write(2) and a plain hub.", new(BenchSuiteCmd)),
+		hub, worker,
+	)
+	return bench
 }
 
-// Help says where the flags are listed.
-func (BenchCmd) Help() string {
-	return "Without a command, what follows are the URLs and flags of a load: see parley bench load --help."
+func newLoad(use, short string) *cobra.Command {
+	c := newCommand(use, short, new(BenchLoadCmd))
+	c.Args = cobra.ArbitraryArgs
+	return c
 }
 
 // BenchLoadCmd is a load and what is to be found out with it.
 type BenchLoadCmd struct {
-	URLs []string `arg:"" optional:"" name:"url" help:"A node, such as ws://127.0.0.1:8765; the members of each room are spread over all."`
+	URLs []string
 
-	Codec       string        `default:"parley.v1" enum:"parley.v1,text" help:"parley.v1, or text for any relay that passes on what it gets in ?room=."`
-	Connections int           `help:"Number of connections; a whole number of rooms."`
-	Rooms       int           `help:"Number of rooms, if not given by --connections (default 1)."`
-	RoomSize    int           `default:"1000" help:"Members of each room."`
-	Senders     int           `help:"Members of each room that send (default half of them, 10 at most)."`
-	Rate        float64       `default:"25" help:"Messages a second that are sent into all rooms together; a ramp begins here."`
-	RoomRate    float64       `help:"Messages a second that are sent into each room, instead of --rate."`
-	Size        int           `default:"120" help:"Bytes of a message's text."`
-	Duration    time.Duration `default:"10s" help:"Time measured; of each step of a ramp; for how long an idle run holds."`
-	Warmup      time.Duration `default:"2s" help:"Time of sending before it."`
-	Settle      time.Duration `default:"5s" help:"How long to wait at the end, while nothing comes, for what is missing."`
-	ConnectRate float64       `help:"Connections opened a second (default as fast as they are accepted)."`
-	Insecure    bool          `help:"Take any certificate."`
-	Workers     int           `help:"Processes of the generator (default as many as its sockets need)."`
+	Codec       string
+	Connections int
+	Rooms       int
+	RoomSize    int
+	Senders     int
+	Rate        float64
+	RoomRate    float64
+	Size        int
+	Duration    time.Duration
+	Warmup      time.Duration
+	Settle      time.Duration
+	ConnectRate float64
+	Insecure    bool
+	Workers     int
 
-	PID   []string      `name:"pid" placeholder:"[NAME=]PID" help:"A server's process, whose CPU time and memory are measured; those of one name are added up. Repeatable."`
-	Ramp  bool          `help:"Search the highest rate at which nothing is lost and p99 is below --bound."`
-	Bound time.Duration `default:"200ms" help:"What a ramp allows the 99th percentile."`
-	Idle  bool          `help:"Send nothing: connect, join, hold, and measure memory."`
-	Churn int           `help:"In an idle run, how often all go and come again."`
-	Floor bool          `help:"Measure the bare write(2) of such deliveries to as many sockets; alone if no URL is given, otherwise before the load."`
-	Batch int           `default:"1" help:"For the floor, messages that share a write."`
-	JSON  bool          `name:"json" help:"Report as JSON."`
+	PID   list
+	Ramp  bool
+	Bound time.Duration
+	Idle  bool
+	Churn int
+	Floor bool
+	Batch int
+	JSON  bool
 }
+
+func (c *BenchLoadCmd) flags(f *pflag.FlagSet) {
+	f.StringVar(&c.Codec, "codec", "parley.v1", "`CODEC` parley.v1, or text for any relay that passes on what it gets in ?room=.")
+	f.IntVar(&c.Connections, "connections", 0, "Number of connections; a whole number of rooms.")
+	f.IntVar(&c.Rooms, "rooms", 0, "Number of rooms, if not given by --connections (default 1).")
+	f.IntVar(&c.RoomSize, "room-size", 1000, "Members of each room.")
+	f.IntVar(&c.Senders, "senders", 0, "Members of each room that send (default half of them, 10 at most).")
+	f.Float64Var(&c.Rate, "rate", 25, "Messages a second that are sent into all rooms together; a ramp begins here.")
+	f.Float64Var(&c.RoomRate, "room-rate", 0, "Messages a second that are sent into each room, instead of --rate.")
+	f.IntVar(&c.Size, "size", 120, "`BYTES` Bytes of a message's text.")
+	f.DurationVar(&c.Duration, "duration", 10*time.Second, "Time measured; of each step of a ramp; for how long an idle run holds.")
+	f.DurationVar(&c.Warmup, "warmup", 2*time.Second, "Time of sending before it.")
+	f.DurationVar(&c.Settle, "settle", 5*time.Second, "How long to wait at the end, while nothing comes, for what is missing.")
+	f.Float64Var(&c.ConnectRate, "connect-rate", 0, "Connections opened a second (default as fast as they are accepted).")
+	f.BoolVar(&c.Insecure, "insecure", false, "Take any certificate.")
+	f.IntVar(&c.Workers, "workers", 0, "Processes of the generator (default as many as its sockets need).")
+
+	f.TextVar(&c.PID, "pid", list(nil), "`[NAME=]PID,...` A server's process, whose CPU time and memory are measured; those of one name are added up. Repeatable.")
+	f.BoolVar(&c.Ramp, "ramp", false, "Search the highest rate at which nothing is lost and p99 is below --bound.")
+	f.DurationVar(&c.Bound, "bound", 200*time.Millisecond, "What a ramp allows the 99th percentile.")
+	f.BoolVar(&c.Idle, "idle", false, "Send nothing: connect, join, hold, and measure memory.")
+	f.IntVar(&c.Churn, "churn", 0, "In an idle run, how often all go and come again.")
+	f.BoolVar(&c.Floor, "floor", false, "Measure the bare write(2) of such deliveries to as many sockets; alone if no URL is given, otherwise before the load.")
+	f.IntVar(&c.Batch, "batch", 1, "For the floor, messages that share a write.")
+	f.BoolVar(&c.JSON, "json", false, "Report as JSON.")
+}
+
+// Validate refuses an unknown codec.
+func (c *BenchLoadCmd) Validate() error { return oneOf("--codec", c.Codec, "parley.v1", "text") }
 
 // Run runs the load and reports.
 func (c *BenchLoadCmd) Run(env *Env) error {
+	c.URLs = env.Args
 	plan, err := c.plan()
 	if err != nil {
 		return err
@@ -190,11 +231,19 @@ func (p *progress) end() {
 
 // BenchSuiteCmd measures local nodes beside the floor and the plain hub.
 type BenchSuiteCmd struct {
-	Quick  bool   `help:"Short times and fewer connections: about half a minute in all."`
-	Only   string `help:"Measure only scenarios with this in their name, such as idle."`
-	Repeat int    `help:"How often each measurement is made, of which the median is reported (default 3, with --quick 1)."`
-	Server string `name:"redis-server" default:"redis-server" help:"The Redis that the nodes share is started from this program."`
-	JSON   bool   `name:"json" help:"Report as JSON."`
+	Quick  bool
+	Only   string
+	Repeat int
+	Server string
+	JSON   bool
+}
+
+func (c *BenchSuiteCmd) flags(f *pflag.FlagSet) {
+	f.BoolVar(&c.Quick, "quick", false, "Short times and fewer connections: about half a minute in all.")
+	f.StringVar(&c.Only, "only", "", "`NAME` Measure only scenarios with this in their name, such as idle.")
+	f.IntVar(&c.Repeat, "repeat", 0, "How often each measurement is made, of which the median is reported (default 3, with --quick 1).")
+	f.StringVar(&c.Server, "redis-server", "redis-server", "`PROGRAM` The Redis that the nodes share is started from this program.")
+	f.BoolVar(&c.JSON, "json", false, "Report as JSON.")
 }
 
 // Run measures and reports.
@@ -217,12 +266,18 @@ func (c *BenchSuiteCmd) Run(env *Env) error {
 // BenchWorkerCmd is a process of the generator.
 type BenchWorkerCmd struct{}
 
+func (BenchWorkerCmd) flags(*pflag.FlagSet) {}
+
 // Run serves until standard input ends.
 func (BenchWorkerCmd) Run(env *Env) error { return bench.Work(env.Ctx, env.In, env.Out) }
 
 // BenchHubCmd is the plain chat server.
 type BenchHubCmd struct {
-	Listen string `default:"127.0.0.1:8766" help:"Where to listen."`
+	Listen string
+}
+
+func (c *BenchHubCmd) flags(f *pflag.FlagSet) {
+	f.StringVar(&c.Listen, "listen", "127.0.0.1:8766", "`ADDR` Where to listen.")
 }
 
 // Run serves until the process is told to end.

@@ -8,9 +8,13 @@ import (
 	"io"
 	"net"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"parley/node/client"
 	"parley/node/wire"
@@ -18,18 +22,47 @@ import (
 
 // ChatCmd talks in a room: at a terminal with a prompt, in a pipe line by line.
 type ChatCmd struct {
-	URL string `arg:"" optional:"" default:"localhost:8765" env:"-" help:"A node: ws://, wss://, http:// or https://, or just host:port."`
+	URL string
 
-	Room    string        `placeholder:"NAME" help:"The room. By default the one that the URL names, or else lobby."`
-	Name    string        `placeholder:"NAME" help:"What to be called."`
-	Token   string        `placeholder:"TOKEN" help:"Who to be, by a token of the operator's."`
-	History *int          `placeholder:"COUNT" help:"Messages from before to show. By default 20 at a terminal, none in a pipe."`
-	JSON    bool          `name:"json" help:"Print messages as JSON, one a line."`
-	Timeout time.Duration `default:"30s" placeholder:"TIME" help:"How long to wait for a connection, and for what was said to be acknowledged."`
+	Room    string
+	Name    string
+	Token   string
+	History *int
+	JSON    bool
+	Timeout time.Duration
+}
+
+func newChat() *cobra.Command {
+	c := newCommand("chat [url]", "Talk in a room, at a terminal or in a pipe.", new(ChatCmd))
+	c.Long = c.Short + " The URL of a node is ws://, wss://, http:// or https://, or just host:port (default localhost:8765)."
+	c.Args = atMost(1)
+	return c
+}
+
+func (c *ChatCmd) flags(f *pflag.FlagSet) {
+	f.StringVar(&c.Room, "room", "", "`NAME` The room. By default the one that the URL names, or else lobby.")
+	f.StringVar(&c.Name, "name", "", "`NAME` What to be called.")
+	f.StringVar(&c.Token, "token", "", "`TOKEN` Who to be, by a token of the operator's.")
+	f.Func("history", "`COUNT` Messages from before to show. By default 20 at a terminal, none in a pipe.", func(s string) error {
+		n, err := strconv.Atoi(s)
+		if err != nil {
+			return fmt.Errorf("expected a whole number but got %q", s)
+		}
+		c.History = &n
+		return nil
+	})
+	f.BoolVar(&c.JSON, "json", false, "Print messages as JSON, one a line.")
+	f.DurationVar(&c.Timeout, "timeout", 30*time.Second, "How long to wait for a connection, and for what was said to be acknowledged.")
 }
 
 // Run implements "parley chat".
-func (c *ChatCmd) Run(env *Env) error { return c.run(env.Ctx, env.In, env.Out, env.Err) }
+func (c *ChatCmd) Run(env *Env) error {
+	c.URL = "localhost:8765"
+	if len(env.Args) > 0 {
+		c.URL = env.Args[0]
+	}
+	return c.run(env.Ctx, env.In, env.Out, env.Err)
+}
 
 // A view is where a chat is read and written. Its methods may be called concurrently, but for readLine.
 type view interface {

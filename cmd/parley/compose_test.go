@@ -66,7 +66,7 @@ func (c *composed) testImage() {
 	}
 	size, _ := strconv.Atoi(layer[1])
 	c.t.Logf("the program's layer has %.1f MB", float64(size)/1e6)
-	if size > 25e6 {
+	if size > mostProgram {
 		c.t.Error("that is too much")
 	}
 	node := c.nodes()[0]

@@ -10,26 +10,44 @@ import (
 	"net/url"
 	"strings"
 	"time"
+
+	"github.com/spf13/pflag"
 )
 
 // HealthCmd asks a node how it is, for the HEALTHCHECK of a container that has no other program.
 type HealthCmd struct {
-	URL     *url.URL      `name:"url" env:"PARLEY_HEALTH_URL" default:"http://127.0.0.1:8765/healthz" help:"What to ask. The certificate of a loopback address is not checked."`
-	Timeout time.Duration `env:"PARLEY_HEALTH_TIMEOUT" default:"3s" help:"How long to wait for the answer."`
+	URL     string
+	Timeout time.Duration
+}
+
+func (c *HealthCmd) flags(f *pflag.FlagSet) {
+	f.StringVar(&c.URL, "url", "http://127.0.0.1:8765/healthz", "`URL` What to ask. The certificate of a loopback address is not checked.")
+	f.DurationVar(&c.Timeout, "timeout", 3*time.Second, "How long to wait for the answer.")
+	// Whoever sets PARLEY_TIMEOUT means a chat.
+	f.SetAnnotation("url", variable, []string{"PARLEY_HEALTH_URL"})
+	f.SetAnnotation("timeout", variable, []string{"PARLEY_HEALTH_TIMEOUT"})
+}
+
+// Validate refuses what is no URL.
+func (c *HealthCmd) Validate() error {
+	if _, err := url.Parse(c.URL); err != nil {
+		return fmt.Errorf("--url: %w", err)
+	}
+	return nil
 }
 
 // Run implements "parley health".
 func (c *HealthCmd) Run(env *Env) error {
 	ctx, cancel := context.WithTimeout(env.Ctx, c.Timeout)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL, nil)
 	if err != nil {
 		return err
 	}
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		// The certificate names the service, not the loopback address, where there is nobody to guard against.
-		TLSClientConfig: &tls.Config{InsecureSkipVerify: isLoopback(c.URL.Hostname())}, //nolint:gosec // see above
+		TLSClientConfig: &tls.Config{InsecureSkipVerify: isLoopback(req.URL.Hostname())}, //nolint:gosec // see above
 	}}
 	res, err := client.Do(req)
 	if err != nil {
@@ -39,7 +57,7 @@ func (c *HealthCmd) Run(env *Env) error {
 	if res.StatusCode != http.StatusOK {
 		body, _ := io.ReadAll(io.LimitReader(res.Body, 200))
 		said := strings.Join(strings.Fields(string(body)), " ")
-		return fmt.Errorf("unhealthy: %s answered %s: %s", c.URL.Redacted(), res.Status, said)
+		return fmt.Errorf("unhealthy: %s answered %s: %s", req.URL.Redacted(), res.Status, said)
 	}
 	return nil
 }

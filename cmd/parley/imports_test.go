@@ -31,7 +31,7 @@ var keptTo = map[string]string{
 	"github.com/redis/go-redis":           "bus",
 	"github.com/prometheus/client_golang": "metrics",
 	"github.com/coder/websocket":          "node",
-	"github.com/alecthomas/kong":          "",
+	"github.com/spf13":                    "",
 }
 
 func TestImportsPointDown(t *testing.T) {
@@ -133,7 +133,7 @@ func TestImportsAgainstTheDirectionAreRefused(t *testing.T) {
 		{"metrics/metrics.go", "parley/node", true},
 		{"metrics/metrics.go", "github.com/prometheus/client_golang/prometheus", false},
 		{"node/server.go", "github.com/prometheus/client_golang/prometheus", true},
-		{"node/server.go", "github.com/alecthomas/kong", true},
+		{"node/server.go", "github.com/spf13/cobra", true},
 		{"node/new/new.go", "parley/bus", true},
 		{"node/room_test.go", "parley/cmd/parley/bench", true},
 		{"cmd/parley/serve.go", "github.com/redis/go-redis/v9", false},

@@ -63,6 +63,31 @@ func TestScripts(t *testing.T) {
 	})
 }
 
+// A mistake in the command line has another status than what fails.
+func TestStatuses(t *testing.T) {
+	for _, tt := range []struct {
+		want int
+		args string
+	}{
+		{0, "version"},
+		{0, "serve --version"},
+		{0, "bench --help"},
+		{1, "serve --listen nowhere"},
+		{1, "bench suite --only nothing"},
+		{2, "--bogus"},
+		{2, "health --timeout soon"},
+		{2, "bench load --codec morse"},
+		{2, "chat one two"},
+		{2, "--ping 10ms"},
+	} {
+		cmd := exec.Command("parley", strings.Fields(tt.args)...)
+		cmd.Run()
+		if got := cmd.ProcessState.ExitCode(); got != tt.want {
+			t.Errorf("parley %s ends with %d, not %d", tt.args, got, tt.want)
+		}
+	}
+}
+
 type nodesKey struct{}
 
 func scriptNode(ts *testscript.TestScript, neg bool, args []string) {

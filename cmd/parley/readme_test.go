@@ -5,13 +5,12 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/alecthomas/kong"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/pflag"
 
 	"parley/metrics"
 )
@@ -22,16 +21,15 @@ const readme = root + "/README.md"
 
 // The README lists the flags of "parley serve" as they are.
 func TestREADMEListsTheFlags(t *testing.T) {
-	parser, err := newParser(new(cli))
+	serve, _, err := newRoot().Find([]string{"serve"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	i := slices.IndexFunc(parser.Model.Children, func(n *kong.Node) bool { return n.Name == "serve" })
 	var table strings.Builder
 	table.WriteString("| flag | variable | default | what it says |\n| --- | --- | --- | --- |\n")
-	for _, f := range parser.Model.Children[i].Flags {
-		fmt.Fprintf(&table, "| `--%s` | `%s` | %s | %s |\n", f.Name, strings.Join(f.Envs, "`, `"), code(f.Default), cell(f.Help))
-	}
+	serve.LocalFlags().VisitAll(func(f *pflag.Flag) {
+		fmt.Fprintf(&table, "| `--%s` | `%s` | %s | %s |\n", f.Name, noted(f, variable), code(defaultOf(f)), cell(f.Usage))
+	})
 	keepTable(t, "flags", table.String())
 }
 

@@ -1,15 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/pflag"
 
 	"parley/bus"
 	"parley/metrics"
@@ -19,30 +20,57 @@ import (
 
 // ServeCmd runs a node.
 type ServeCmd struct {
-	Listen string `default:":8765" placeholder:"ADDR" help:"Address that clients connect to."`
+	Listen string
 
-	Redis          string        `placeholder:"URL" help:"The Redis that joins nodes into a cluster: redis://, rediss:// or unix://. Without it the node is alone, and keeps its rooms in memory."`
-	RedisWaitStart time.Duration `default:"30s" placeholder:"TIME" help:"How long to wait at the start for a Redis that is away."`
+	Redis          string
+	RedisWaitStart time.Duration
 
-	HistorySize int           `default:"5000" placeholder:"COUNT" help:"Messages that a room's log keeps."`
-	HistoryTTL  time.Duration `name:"history-ttl" default:"24h" placeholder:"TIME" help:"How long a room's log keeps them."`
+	HistorySize int
+	HistoryTTL  time.Duration
 
-	Origins       []string      `placeholder:"PATTERN" help:"Origins that pages may connect from, such as *.example.com or https://example.com. Any, by default."`
-	MaxText       byteSize      `default:"4KiB" placeholder:"BYTES" help:"Longest text of a message."`
-	Queue         byteSize      `default:"256KiB" placeholder:"BYTES" help:"What may wait for one slow client; past it, the log serves it."`
-	PresenceLimit int           `default:"200" placeholder:"COUNT" help:"Members of a room past which single joins and leaves are not told."`
-	Ping          time.Duration `default:"25s" placeholder:"TIME" help:"Time between pings to a client."`
-	Drain         time.Duration `default:"10s" placeholder:"TIME" help:"Over how long a shutdown spreads the goodbyes to its clients."`
-	NodeID        string        `placeholder:"NAME" help:"The node's name. The host's name and a random suffix, by default."`
+	Origins       list
+	MaxText       byteSize
+	Queue         byteSize
+	PresenceLimit int
+	Ping          time.Duration
+	Drain         time.Duration
+	NodeID        string
 
-	TLSCert string `name:"tls-cert" placeholder:"FILE" help:"Certificate chain (PEM) to serve TLS with. Read again when it changes."`
-	TLSKey  string `name:"tls-key" placeholder:"FILE" help:"Its private key (PEM)."`
+	TLSCert string
+	TLSKey  string
 
-	TrustedProxies []netip.Prefix `placeholder:"PREFIX" help:"Addresses of load balancers, such as 10.0.0.0/8, whose X-Forwarded-For is believed. None, by default."`
+	TrustedProxies prefixes
 
-	Admin     string `placeholder:"ADDR" help:"Address for operators only: pprof, and /metrics, which then leaves the public address."`
-	LogFormat string `enum:"text,json" default:"text" placeholder:"FORMAT" help:"Form of the log on standard error: text or json."`
-	LogLevel  string `enum:"debug,info,warn,error" default:"info" placeholder:"LEVEL" help:"Least level that is logged: debug, info, warn or error."`
+	Admin     string
+	LogFormat string
+	LogLevel  string
+}
+
+func (c *ServeCmd) flags(f *pflag.FlagSet) {
+	f.StringVar(&c.Listen, "listen", ":8765", "`ADDR` Address that clients connect to.")
+
+	f.StringVar(&c.Redis, "redis", "", "`URL` The Redis that joins nodes into a cluster: redis://, rediss:// or unix://. Without it the node is alone, and keeps its rooms in memory.")
+	f.DurationVar(&c.RedisWaitStart, "redis-wait-start", 30*time.Second, "How long to wait at the start for a Redis that is away.")
+
+	f.IntVar(&c.HistorySize, "history-size", 5000, "Messages that a room's log keeps.")
+	f.DurationVar(&c.HistoryTTL, "history-ttl", 24*time.Hour, "How long a room's log keeps them.")
+
+	f.TextVar(&c.Origins, "origins", list(nil), "`PATTERN,...` Origins that pages may connect from, such as *.example.com or https://example.com. Any, by default.")
+	f.TextVar(&c.MaxText, "max-text", byteSize(4<<10), "`BYTES` Longest text of a message.")
+	f.TextVar(&c.Queue, "queue", byteSize(256<<10), "`BYTES` What may wait for one slow client; past it, the log serves it.")
+	f.IntVar(&c.PresenceLimit, "presence-limit", 200, "Members of a room past which single joins and leaves are not told.")
+	f.DurationVar(&c.Ping, "ping", 25*time.Second, "Time between pings to a client.")
+	f.DurationVar(&c.Drain, "drain", 10*time.Second, "Over how long a shutdown spreads the goodbyes to its clients.")
+	f.StringVar(&c.NodeID, "node-id", "", "`NAME` The node's name. The host's name and a random suffix, by default.")
+
+	f.StringVar(&c.TLSCert, "tls-cert", "", "`FILE` Certificate chain (PEM) to serve TLS with. Read again when it changes.")
+	f.StringVar(&c.TLSKey, "tls-key", "", "`FILE` Its private key (PEM).")
+
+	f.TextVar(&c.TrustedProxies, "trusted-proxies", prefixes(nil), "`PREFIX,...` Addresses of load balancers, such as 10.0.0.0/8, whose X-Forwarded-For is believed. None, by default.")
+
+	f.StringVar(&c.Admin, "admin", "", "`ADDR` Address for operators only: pprof, and /metrics, which then leaves the public address.")
+	f.StringVar(&c.LogFormat, "log-format", "text", "`FORMAT` Form of the log on standard error: text or json.")
+	f.StringVar(&c.LogLevel, "log-level", "info", "`LEVEL` Least level that is logged: debug, info, warn or error.")
 }
 
 // The least and the most that make sense, where that is not plain.
@@ -74,7 +102,10 @@ func (c *ServeCmd) Validate() error {
 	case (c.TLSCert == "") != (c.TLSKey == ""):
 		return errors.New("--tls-cert and --tls-key go together")
 	}
-	return nil
+	return cmp.Or(
+		oneOf("--log-format", c.LogFormat, "text", "json"),
+		oneOf("--log-level", c.LogLevel, "debug", "info", "warn", "error"),
+	)
 }
 
 // Run implements "parley serve": a node, until env.Ctx is done.

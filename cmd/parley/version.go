@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+
+	"github.com/spf13/pflag"
 )
 
 // version is set by the linker (-X main.version=v1.2.3). Otherwise what the Go tool recorded speaks.
@@ -12,6 +14,8 @@ var version string
 
 // VersionCmd prints the version.
 type VersionCmd struct{}
+
+func (VersionCmd) flags(*pflag.FlagSet) {}
 
 // Run implements "parley version".
 func (VersionCmd) Run(env *Env) error {

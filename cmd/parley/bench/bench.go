@@ -91,9 +91,9 @@ func (s *session) close() {
 // gather connects and joins whoever is not there.
 func (s *session) gather() (err error) {
 	rate := s.plan.ConnectRate / float64(len(s.fleet.workers))
-	s.report.Connect, err = s.phase("connecting", "Worker.Connect", rate)
+	s.report.Connect, err = s.phase("connecting", "Connect", rate)
 	if err == nil && s.plan.Codec != Text {
-		s.report.Join, err = s.phase("joining", "Worker.Join", None{})
+		s.report.Join, err = s.phase("joining", "Join", None{})
 	}
 	return err
 }
@@ -144,18 +144,18 @@ func (s *session) step(rate float64, warmup, duration time.Duration) (*LoadRepor
 	all, err := s.collect(func(i int, w *workerClient, sent *Sent) error {
 		order := order
 		order.Worker = i
-		return w.Call("Worker.Load", order, sent)
+		return w.Call("Load", order, sent)
 	})
 	used := <-costs
 	if err = cmp.Or(err, used.err); err != nil {
 		return nil, err
 	}
-	all, err = s.collect(func(_ int, w *workerClient, sent *Sent) error { return w.Call("Worker.Settle", all, sent) })
+	all, err = s.collect(func(_ int, w *workerClient, sent *Sent) error { return w.Call("Settle", all, sent) })
 	if err != nil {
 		return nil, err
 	}
 	outcomes := make([]Outcome, len(s.fleet.workers))
-	if err := s.call(func(i int, w *workerClient) error { return w.Call("Worker.Judge", all, &outcomes[i]) }); err != nil {
+	if err := s.call(func(i int, w *workerClient) error { return w.Call("Judge", all, &outcomes[i]) }); err != nil {
 		return nil, err
 	}
 	return s.judge(rate, duration, outcomes, used), nil
@@ -283,7 +283,7 @@ func (s *session) watch(what string) (stop func()) {
 			total := Status{What: what}
 			for _, w := range s.fleet.workers {
 				var one Status
-				if w.Call("Worker.Progress", None{}, &one) != nil {
+				if w.Call("Progress", None{}, &one) != nil {
 					return
 				}
 				total.add(one)

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/rpc"
 	"os"
 	"os/exec"
 	"sync"
@@ -20,7 +19,7 @@ type fleet struct {
 }
 
 type workerClient struct {
-	*rpc.Client
+	*caller
 	assignment Assignment
 	process    *exec.Cmd // nil in this process
 }
@@ -35,14 +34,14 @@ func muster(ctx context.Context, plan Plan, count int, command []string) (*fleet
 		if len(shares) == 1 {
 			near, far := net.Pipe()
 			f.done.Go(func() { serveWorker(far) })
-			w.Client = rpc.NewClient(near)
-		} else if w.Client, w.process, err = startWorker(ctx, command); err != nil {
+			w.caller = newCaller(near)
+		} else if w.caller, w.process, err = startWorker(ctx, command); err != nil {
 			f.dismiss()
 			return nil, err
 		}
 		f.workers = append(f.workers, w)
 	}
-	err := f.each(func(w *workerClient) error { return w.Call("Worker.Open", w.assignment, new(None)) })
+	err := f.each(func(w *workerClient) error { return w.Call("Open", w.assignment, new(None)) })
 	if err != nil {
 		f.dismiss()
 		return nil, err
@@ -51,7 +50,7 @@ func muster(ctx context.Context, plan Plan, count int, command []string) (*fleet
 }
 
 // startWorker starts a process that serves as a worker until its standard input ends.
-func startWorker(ctx context.Context, command []string) (*rpc.Client, *exec.Cmd, error) {
+func startWorker(ctx context.Context, command []string) (*caller, *exec.Cmd, error) {
 	if len(command) == 0 {
 		self, err := os.Executable()
 		if err != nil {
@@ -66,7 +65,7 @@ func startWorker(ctx context.Context, command []string) (*rpc.Client, *exec.Cmd,
 	if err := errors.Join(err1, err2, cmd.Start()); err != nil {
 		return nil, nil, fmt.Errorf("start a worker: %w", err)
 	}
-	return rpc.NewClient(pipes{out, in}), cmd, nil
+	return newCaller(pipes{out, in}), cmd, nil
 }
 
 // end waits for a worker whose pipe was closed, but not for ever.

@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"fmt"
-	"net/rpc"
 	"runtime"
 	"strings"
 	"time"
@@ -49,7 +48,8 @@ func drainedSockets(ctx context.Context, count int, command []string) (sockets [
 		drain.Close()
 		end(process)
 	}
-	drained := drain.Go("Worker.Drain", DrainOrder{Port: port, Sockets: count}, new(None), make(chan *rpc.Call, 1))
+	drained := make(chan error, 1) // it ends with the worker, if not before
+	go func() { drained <- drain.Call("Drain", DrainOrder{Port: port, Sockets: count}, new(None)) }()
 	for len(sockets) < count {
 		fd, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
 		if err == unix.EINTR {
@@ -57,8 +57,7 @@ func drainedSockets(ctx context.Context, count int, command []string) (sockets [
 		}
 		if err != nil {
 			select {
-			case <-drained.Done:
-				err = drained.Error
+			case err = <-drained:
 			default:
 				err = fmt.Errorf("accept: %w", err)
 			}

@@ -59,7 +59,7 @@ func (b Bench) Idle(ctx context.Context, churn int) (*Report, error) {
 }
 
 func (s *session) leave() error {
-	return s.call(func(_ int, w *workerClient) error { return w.Call("Worker.Disconnect", None{}, new(None)) })
+	return s.call(func(_ int, w *workerClient) error { return w.Call("Disconnect", None{}, new(None)) })
 }
 
 // missing counts the connections that are not there any more.
@@ -67,7 +67,7 @@ func (s *session) missing() (int, error) {
 	joined := 0
 	for _, w := range s.fleet.workers {
 		var one Status
-		if err := w.Call("Worker.Progress", None{}, &one); err != nil {
+		if err := w.Call("Progress", None{}, &one); err != nil {
 			return 0, err
 		}
 		joined += one.Joined

@@ -2,7 +2,7 @@ package bench
 
 import "github.com/HdrHistogram/hdrhistogram-go"
 
-// What the coordinator and its workers tell each other, over net/rpc. A worker's methods are those of Worker.
+// What the coordinator and its workers tell each other. A worker's methods are those of Worker.
 
 // An Assignment is a worker's share of a plan: the connections First to First+Count-1.
 type Assignment struct {

@@ -5,12 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/rpc"
 	"sync"
 	"time"
 )
 
-// A Worker serves a part of the connections, in this process or in another one. Its methods are called over net/rpc.
+// A Worker serves a part of the connections, in this process or in another one. The coordinator calls its methods.
 type Worker struct {
 	mu   sync.Mutex
 	loop *loop // guarded by mu until Open has set it
@@ -29,27 +28,18 @@ func Work(_ context.Context, in io.Reader, out io.Writer) error {
 
 func serveWorker(conn io.ReadWriteCloser) error {
 	w := new(Worker)
-	server := rpc.NewServer()
-	if err := server.Register(w); err != nil {
-		return err
-	}
-	server.ServeConn(&watchedConn{conn, w.leave}) // which waits for the calls under way, so they must be told
-	w.leave()
+	serveCalls(conn, map[string]method{
+		"Open":       methodOf(w.Open),
+		"Connect":    methodOf(w.Connect),
+		"Join":       methodOf(w.Join),
+		"Disconnect": methodOf(w.Disconnect),
+		"Load":       methodOf(w.Load),
+		"Settle":     methodOf(w.Settle),
+		"Judge":      methodOf(w.Judge),
+		"Progress":   methodOf(w.Progress),
+		"Drain":      methodOf(w.Drain),
+	}, w.leave)
 	return nil
-}
-
-// A watchedConn calls over when the other side has closed it.
-type watchedConn struct {
-	io.ReadWriteCloser
-	over func()
-}
-
-func (c *watchedConn) Read(b []byte) (int, error) {
-	n, err := c.ReadWriteCloser.Read(b)
-	if err != nil {
-		c.over()
-	}
-	return n, err
 }
 
 // leave closes the connections and ends all calls.
