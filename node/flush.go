@@ -102,15 +102,15 @@ func (r *room) flush(b *batch) {
 // given the room for it, calls it. It needs room.mu, and gives it up.
 func (r *room) flushAndUnlock(b *batch) {
 	began := time.Now()
-	items := r.inbox.take()
 	b.begin(r)
-	for i := range items {
-		b.addLocked(&items[i])
+	b.items = r.inbox.take(b.items[:0])
+	for i := range b.items {
+		b.addLocked(&b.items[i])
 	}
 	b.sendLocked()
-	b.r = nil
+	b.end()
 	r.mu.Unlock()
-	if r.inbox.rest(windowAfter(time.Since(began)), items, r.wake) {
+	if r.inbox.rest(windowAfter(time.Since(began)), r.wake) {
 		r.srv.flushers.queue(r)
 	}
 }
@@ -119,6 +119,7 @@ func (r *room) flushAndUnlock(b *batch) {
 // allocates nothing.
 type batch struct {
 	r       *room
+	items   []item // what the room's inbox had
 	from    bus.ID // the room's head before the batch: where who misses it goes on
 	frames  [codecs][]byte
 	wanted  [codecs]bool // the codecs that have members
@@ -146,6 +147,18 @@ func (b *batch) begin(r *room) {
 	}
 	b.reset()
 }
+
+// end lets go of the room and of what was in its inbox.
+func (b *batch) end() {
+	b.r = nil
+	clear(b.items)
+	if cap(b.items) > maxBatchItems {
+		b.items = nil
+	}
+}
+
+// maxBatchItems bounds the memory that a batch keeps between flushes.
+const maxBatchItems = 1024
 
 func (b *batch) reset() {
 	b.from, b.count, b.own = b.r.head, 0, b.own[:0]

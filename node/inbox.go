@@ -12,7 +12,6 @@ import (
 type inbox struct {
 	mu     sync.Mutex
 	items  []item      // guarded by mu
-	spare  []item      // guarded by mu; the array of the batch before, to be used again
 	state  inboxState  // guarded by mu
 	rested time.Time   // guarded by mu; when the next flush may be, at the earliest
 	timer  *time.Timer // guarded by mu; waits for rested
@@ -84,24 +83,26 @@ func (in *inbox) woken() bool {
 	return true
 }
 
-// take hands out what there is, to the one flusher that has the room.
-func (in *inbox) take() []item {
+// take moves what there is to dst, for the one who flushes the room.
+func (in *inbox) take(dst []item) []item {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	out := in.items
-	in.items, in.spare = in.spare[:0], nil
-	return out
+	dst = append(dst, in.items...)
+	clear(in.items)
+	in.items = in.items[:0]
+	if cap(in.items) > maxIdleItems {
+		in.items = nil
+	}
+	return dst
 }
 
-// rest ends a flush and starts the window. It reports whether the room is to be queued again now. The items taken are given
-// back.
-func (in *inbox) rest(window time.Duration, used []item, wake func()) bool {
-	clear(used)
+// maxIdleItems bounds the memory that a room keeps between flushes.
+const maxIdleItems = 4
+
+// rest ends a flush and starts the window. It reports whether the room is to be queued again now.
+func (in *inbox) rest(window time.Duration, wake func()) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if cap(used) <= maxSpareItems {
-		in.spare = used[:0]
-	}
 	if in.state == inboxClosed {
 		return false
 	}
@@ -113,14 +114,11 @@ func (in *inbox) rest(window time.Duration, used []item, wake func()) bool {
 	return in.dueLocked(wake)
 }
 
-// maxSpareItems bounds the memory that a room keeps between flushes.
-const maxSpareItems = 32
-
 func (in *inbox) close() {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	in.state = inboxClosed
-	in.items, in.spare = nil, nil
+	in.items = nil
 	if in.timer != nil {
 		in.timer.Stop()
 	}
