@@ -187,7 +187,7 @@ func TestAnIdleRunMeasuresMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if i := report.Idle; len(i.Churn) != 2 || i.Dropped != 0 || len(i.Left) != 1 || i.Left[0].After <= 0 {
+	if i := report.Idle; len(i.Servers) != 1 || len(i.Churn) != 2 || i.Dropped != 0 || len(i.Left) != 1 || i.Left[0].After <= 0 {
 		t.Errorf("%+v", i)
 	}
 	if report.Connect.Count != 200 || report.Join.Count != 200 {

@@ -174,6 +174,16 @@ func costOf(name string, used CPU, deliveries int64, seconds float64) Cost {
 // PerMillion is the processor time for a million deliveries, in seconds.
 func (c Cost) PerMillion() float64 { return c.UserPerMillion + c.SystemPerMillion }
 
+// costNamed is the cost of a group, or of nobody if there is none of that name.
+func costNamed(all []Cost, name string) Cost {
+	for _, c := range all {
+		if c.Name == name {
+			return c
+		}
+	}
+	return Cost{}
+}
+
 // Memory is what a group of processes holds resident, in bytes.
 type Memory struct {
 	Name          string  `json:"name"`
@@ -182,9 +192,20 @@ type Memory struct {
 	PerConnection float64 `json:"bytes_per_connection"`
 }
 
+// memoryNamed is the memory of a group, or of nobody if there is none of that name.
+func memoryNamed(all []Memory, name string) Memory {
+	for _, m := range all {
+		if m.Name == name {
+			return m
+		}
+	}
+	return Memory{}
+}
+
 // An IdleReport is what a run without sending saw.
 type IdleReport struct {
 	HeldSeconds float64  `json:"held_seconds"`
+	Servers     []Cost   `json:"servers,omitempty"`     // what each group of processes used in the second half
 	Joined      []Memory `json:"joined"`                // right after joining
 	Churn       []int64  `json:"churn_bytes,omitempty"` // of all servers, when everyone had come again, each time
 	Left        []Memory `json:"left"`                  // after everyone had gone

@@ -60,6 +60,9 @@ func (l *LoadReport) print(row func(what, format string, args ...any), size int)
 
 func (i *IdleReport) print(row func(what, format string, args ...any)) {
 	row("held", "%v, %s connections dropped", time.Duration(i.HeldSeconds*float64(time.Second)), grouped(i.Dropped))
+	for _, c := range i.Servers {
+		row(c.Name+" CPU", "%s cores while idle", short(c.Cores))
+	}
 	for n, bytes := range i.Churn {
 		row(fmt.Sprintf("came back %d", n+1), "%s MB", short(float64(bytes)/(1<<20)))
 	}
