@@ -49,10 +49,12 @@ type GrowthRow struct {
 	RedisCores     float64 `json:"redis_cores"`
 	GeneratorCores float64 `json:"generator_cores,omitempty"`
 
-	NodesMemory float64 `json:"nodes_bytes_per_connection"`
-	RedisMemory float64 `json:"redis_bytes_per_connection"`
-	Connected   float64 `json:"connected_per_second"`
-	Joined      float64 `json:"joined_per_second"`
+	NodesMemory  float64 `json:"nodes_bytes_per_connection"`
+	RedisMemory  float64 `json:"redis_bytes_per_connection"`
+	Connected    float64 `json:"connected_per_second"`
+	Joined       float64 `json:"joined_per_second"`
+	NodesArrival float64 `json:"nodes_cpu_us_per_arrival"` // CPU time of a connection that comes and joins
+	RedisArrival float64 `json:"redis_cpu_us_per_arrival"`
 
 	Held  int64   `json:"held_bytes,omitempty"`  // of all servers, in an idle run: everyone is there,
 	Churn []int64 `json:"churn_bytes,omitempty"` // has come again, each time,
@@ -196,6 +198,7 @@ func (run growthRun) row(r *Report) GrowthRow {
 		Name: run.name, Kind: run.kind, Nodes: run.nodes, TLS: run.tls, Rooms: r.Rooms, RoomSize: r.RoomSize,
 		NodesMemory: memoryNamed(r.Memory, nodeProcess).PerConnection, RedisMemory: memoryNamed(r.Memory, redisProcess).PerConnection,
 		Connected: r.Connect.PerSecond(), Joined: r.Join.PerSecond(),
+		NodesArrival: costNamed(r.Arrival, nodeProcess).PerMillion(), RedisArrival: costNamed(r.Arrival, redisProcess).PerMillion(),
 	}
 	if l := r.Load; l != nil {
 		nodes, redis := costNamed(l.Servers, nodeProcess), costNamed(l.Servers, redisProcess)

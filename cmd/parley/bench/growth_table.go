@@ -45,8 +45,8 @@ var growthHeads = map[Kind][]string{
 		"nodes", "messages/s", "deliveries/s", "p99 ms", "nodes' CPU", "nodes' cores", "Redis' cores", "generator's cores", "check",
 	},
 	KindIdle: {
-		"connections", "nodes", "KB per connection", "of Redis", "connected/s", "joined/s", "nodes' cores", "Redis' cores",
-		"MB of all, held", "come again", "gone", "check",
+		"connections", "nodes", "KB each", "Redis, KB", "connected/s", "joined/s", "µs to come and join", "Redis, µs",
+		"cores at rest", "Redis, cores", "MB of all, held", "come again", "gone", "check",
 	},
 }
 
@@ -65,7 +65,7 @@ func (r GrowthRow) cells() []string {
 			again = fmt.Sprintf("%s, at last %s", mb(r.Churn[0]), mb(r.Churn[n-1]))
 		}
 		return []string{
-			r.Name, grouped(r.Nodes), kb(r.NodesMemory), kb(r.RedisMemory), short(r.Connected), short(r.Joined),
+			r.Name, grouped(r.Nodes), kb(r.NodesMemory), kb(r.RedisMemory), short(r.Connected), short(r.Joined), short(r.NodesArrival), short(r.RedisArrival),
 			short(r.NodesCores), short(r.RedisCores), mb(r.Held), again, mb(r.Left), outcome(r.Check),
 		}
 	}

@@ -23,6 +23,7 @@ type Report struct {
 
 	Connect PhaseReport `json:"connect"`
 	Join    PhaseReport `json:"join"`
+	Arrival []Cost      `json:"arrival,omitempty"` // what both cost each group of servers, by the million connections
 
 	Load  *LoadReport   `json:"load,omitempty"`  // of the step that counts: the only one, or the best of a ramp
 	Steps []*LoadReport `json:"steps,omitempty"` // of a ramp
@@ -150,7 +151,7 @@ func (c CPU) plus(d CPU) CPU  { return CPU{c.User + d.User, c.System + d.System}
 // Total is the processor time in both modes.
 func (c CPU) Total() float64 { return c.User + c.System }
 
-// A Cost is what a group of processes used for a number of deliveries.
+// A Cost is what a group of processes used for a number of deliveries, or of connections.
 type Cost struct {
 	Name string `json:"name"`
 	CPU

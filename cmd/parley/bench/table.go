@@ -18,6 +18,9 @@ func (r *Report) Print(w io.Writer) error {
 	if r.Join.Count > 0 {
 		row("joined", "%s in %s s: %s/s", grouped(r.Join.Count), short(r.Join.Seconds), short(r.Join.PerSecond()))
 	}
+	for _, c := range r.Arrival {
+		row(c.Name+" CPU", "%s µs per connection that came and joined", short(c.PerMillion()))
+	}
 	for _, step := range r.Steps {
 		verdict := "passed"
 		if !step.Passed {
