@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -81,7 +82,7 @@ func (g Growth) runs() (all []growthRun) {
 	times := Plan{Warmup: 2 * time.Second, Duration: 10 * time.Second}
 	step := Search{Step: 3 * time.Second, Close: 1.1}
 	nodes, sizes, connections, deliveries := []int{1, 2, 4, 6}, []int{10, 100, 1000, 10_000, 20_000}, 10_000, 25_000
-	holding, crowd, churn := 30*time.Second, 100_000, 10
+	holding, crowd, churn := 20*time.Second, 100_000, 10
 	if g.Quick {
 		times = Plan{Warmup: 500 * time.Millisecond, Duration: time.Second}
 		step = Search{Step: 500 * time.Millisecond, Close: 2}
@@ -211,7 +212,18 @@ func (run growthRun) row(r *Report) GrowthRow {
 		row.Held, row.Churn, row.Left = memoryNamed(r.Memory, Together).After, i.Churn, memoryNamed(i.Left, Together).After
 		row.Check.Dropped = int64(i.Dropped)
 	}
+	row.round()
 	return row
+}
+
+// round keeps four digits of each figure, more than a measurement is good for.
+func (r *GrowthRow) round() {
+	for _, f := range []*float64{
+		&r.Rate, &r.Deliveries, &r.P50, &r.P99, &r.NodesCPU, &r.RedisCPU, &r.NodesCores, &r.RedisCores, &r.GeneratorCores,
+		&r.NodesMemory, &r.RedisMemory, &r.Connected, &r.Joined, &r.NodesArrival, &r.RedisArrival,
+	} {
+		*f, _ = strconv.ParseFloat(strconv.FormatFloat(*f, 'g', 4, 64), 64)
+	}
 }
 
 // figure is what the repetitions of a measurement are ordered by.
