@@ -110,7 +110,7 @@ func (f figure) scale(p *plot.Plot) {
 		p.X.Scale = plot.LogScale{}
 	}
 	if !f.logY {
-		p.Y.Min, p.Y.Max = 0, most*(1.05+0.05*float64(len(f.lines))) // the legend is above the lines
+		p.Y.Min, p.Y.Max = 0, most*(1.1+0.06*float64(len(f.lines))) // the legend is above the lines
 		p.Y.Tick.Marker = plot.TickerFunc(rounded)
 		return
 	}
