@@ -121,8 +121,8 @@ func counted(nodes int) string {
 	return fmt.Sprintf("%d nodes", nodes)
 }
 
-// Run measures everything that the limit of open files allows. Nodes that fail the check fail it, but the rest is measured all
-// the same.
+// Run measures everything that the limit of open files allows. What fails, as nodes do that do not deliver everything, makes
+// it fail, but the rest is measured all the same.
 func (g Growth) Run(ctx context.Context) (*GrowthReport, error) {
 	report := &GrowthReport{Machine: machine()}
 	var failed []error
@@ -135,18 +135,23 @@ func (g Growth) Run(ctx context.Context) (*GrowthReport, error) {
 			continue
 		}
 		row, err := g.measure(ctx, run)
-		if err != nil && !errors.Is(err, ErrFailed) {
-			return nil, fmt.Errorf("%s: %w", run.name, err)
-		}
 		if err != nil {
 			failed = append(failed, fmt.Errorf("%s: %w", run.name, err))
 		}
-		report.Rows = append(report.Rows, row)
+		if row.Name != "" {
+			report.Rows = append(report.Rows, row)
+		}
+		if ctx.Err() != nil || len(report.Rows) == 0 {
+			break // nothing else would go better
+		}
 	}
-	if len(report.Rows) == 0 {
-		return nil, fmt.Errorf("nothing that can be measured has %q in its name", g.Only)
+	switch {
+	case len(report.Rows) > 0:
+		return report, errors.Join(failed...)
+	case failed != nil:
+		return nil, errors.Join(failed...)
 	}
-	return report, errors.Join(failed...)
+	return nil, fmt.Errorf("nothing that can be measured has %q in its name", g.Only)
 }
 
 // measure makes a measurement as often as it is to be, and picks the median.
