@@ -4,7 +4,7 @@ GOTESTFLAGS =
 FUZZTIME = 30s
 BENCHTIME = 1s
 
-.PHONY: help run test deps lint fuzz bench benchmarks
+.PHONY: help run test deps lint fuzz bench benchmarks plots
 
 help: ## list this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -38,3 +38,7 @@ bench: benchmarks ## run the Go benchmarks, and load two nodes beside the floor 
 
 benchmarks: ## run the Go benchmarks alone, for BENCHTIME each
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 60m ./...
+
+plots: ## draw cmd/parley/bench/growth/growth.json, and write the tables of SCALE.md
+	go run ./cmd/parley/bench/plot cmd/parley/bench/growth/growth.json cmd/parley/bench/growth
+	go test -run SCALE ./cmd/parley/bench -update

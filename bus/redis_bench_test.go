@@ -81,13 +81,20 @@ func infoValue(t testing.TB, r *bus.Redis, section, name, field string) float64 
 	return 0
 }
 
-// BenchmarkRedisPublish publishes through two nodes into 500 rooms that both are subscribed to, as fast as Redis takes it. It
-// ends when everything has arrived at both.
+// BenchmarkRedisPublish publishes through all nodes into 500 rooms that all are subscribed to, as fast as Redis takes it. It
+// ends when everything has arrived everywhere.
 func BenchmarkRedisPublish(b *testing.B) {
+	for _, nodes := range []int{1, 2, 4, 8} {
+		b.Run(fmt.Sprint("nodes=", nodes), func(b *testing.B) { benchmarkPublish(b, nodes) })
+	}
+}
+
+func benchmarkPublish(b *testing.B, count int) {
 	const rooms, waiting = 500, 2000
 	server := bustest.StartRedis(b)
-	nodes := []*bus.Redis{
-		openRedis(b, bus.RedisConfig{URL: server.URL()}), openRedis(b, bus.RedisConfig{URL: server.URL()}),
+	nodes := make([]*bus.Redis, count)
+	for i := range nodes {
+		nodes[i] = openRedis(b, bus.RedisConfig{URL: server.URL()})
 	}
 	var arrived sync.WaitGroup
 	names := make([]string, rooms)
@@ -103,7 +110,7 @@ func BenchmarkRedisPublish(b *testing.B) {
 	}
 	body := []byte(strings.Repeat("x", 128))
 	slots := make(chan struct{}, waiting)
-	arrived.Add(2 * b.N)
+	arrived.Add(count * b.N)
 	b.ReportAllocs()
 	b.ResetTimer()
 	_, cpu := redisUse(b, nodes[0])
@@ -111,10 +118,10 @@ func BenchmarkRedisPublish(b *testing.B) {
 		slots <- struct{}{}
 		var key bus.Key
 		binary.BigEndian.PutUint64(key[:], uint64(n)+1)
-		nodes[n%2].Publish(names[n/2%rooms], bus.Draft{Body: body, Key: key}, func(_ bus.ID, err error) {
+		nodes[n%count].Publish(names[n/count%rooms], bus.Draft{Body: body, Key: key}, func(_ bus.ID, err error) {
 			if err != nil {
 				b.Error(err)
-				arrived.Add(-2)
+				arrived.Add(-count)
 			}
 			<-slots
 		})

@@ -32,6 +32,7 @@ func newBench() *cobra.Command {
 	bench.AddCommand(
 		load,
 		newCommand("suite", "Measure two local nodes in a few scenarios, beside the bare write(2) and a plain hub.", new(BenchSuiteCmd)),
+		newCommand("growth", "Measure how cost, latency and memory grow with nodes and rooms, on one to six local nodes.", new(BenchGrowthCmd)),
 		hub, worker,
 	)
 	return bench

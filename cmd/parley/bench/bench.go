@@ -70,7 +70,7 @@ func (b Bench) open(ctx context.Context) (*session, error) {
 		URLs: plan.URLs, Codec: plan.Codec, Connections: plan.Connections(), Rooms: plan.Rooms, RoomSize: plan.RoomSize,
 		Senders: plan.Senders, Size: plan.Size, Workers: len(s.fleet.workers),
 	}
-	if err := s.gather(); err != nil {
+	if err := s.arrive(); err != nil {
 		s.close()
 		return nil, err
 	}
@@ -86,6 +86,27 @@ func (b Bench) open(ctx context.Context) (*session, error) {
 func (s *session) close() {
 	s.cancel()
 	s.fleet.dismiss()
+}
+
+// arrive has all connect and join, and reports what that costs the servers.
+func (s *session) arrive() error {
+	before, err := cpuOf(s.Servers)
+	if err != nil {
+		return err
+	}
+	if err := s.gather(); err != nil {
+		return err
+	}
+	after, err := cpuOf(s.Servers)
+	if err != nil {
+		return err
+	}
+	seconds := s.report.Connect.Seconds + s.report.Join.Seconds
+	for _, name := range groups(s.Servers) {
+		used := after[name].minus(before[name])
+		s.report.Arrival = append(s.report.Arrival, costOf(name, used, int64(s.plan.Connections()), seconds))
+	}
+	return nil
 }
 
 // gather connects and joins whoever is not there.

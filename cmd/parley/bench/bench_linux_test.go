@@ -68,6 +68,9 @@ func TestAFaithfulServerPasses(t *testing.T) {
 		if !l.Passed || l.Latency.P50 <= 0 || l.Latency.Max < l.Latency.P50 || l.DeliveriesPerSecond <= 0 {
 			t.Errorf("%+v", l)
 		}
+		if a := report.Arrival; len(a) != 1 || a[0].PerMillion() <= 0 {
+			t.Errorf("arriving cost %+v", a)
+		}
 		if len(l.Servers) != 1 || l.Servers[0].PerMillion() <= 0 || l.Self.PerMillion() <= 0 || report.Memory[0].After <= 0 {
 			t.Errorf("costs %+v and %+v, memory %+v", l.Servers, l.Self, report.Memory)
 		}
@@ -187,7 +190,7 @@ func TestAnIdleRunMeasuresMemory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if i := report.Idle; len(i.Churn) != 2 || i.Dropped != 0 || len(i.Left) != 1 || i.Left[0].After <= 0 {
+	if i := report.Idle; len(i.Servers) != 1 || len(i.Churn) != 2 || i.Dropped != 0 || len(i.Left) != 1 || i.Left[0].After <= 0 {
 		t.Errorf("%+v", i)
 	}
 	if report.Connect.Count != 200 || report.Join.Count != 200 {

@@ -6,9 +6,9 @@ import (
 	"time"
 )
 
-// Idle connects, joins, holds the connections for the plan's duration without sending, and measures the servers' memory. With
-// churn, everyone then goes and comes again so many times. At last all go, and the memory is read once more when it has come
-// to rest.
+// Idle connects, joins, holds the connections for the plan's duration without sending, and measures the servers' memory, and
+// the processor time of pings and of looking after the rooms, in the second half. With churn, everyone then goes and comes
+// again so many times. At last all go, and the memory is read once more when it has come to rest.
 func (b Bench) Idle(ctx context.Context, churn int) (*Report, error) {
 	s, err := b.open(ctx)
 	if err != nil {
@@ -17,8 +17,18 @@ func (b Bench) Idle(ctx context.Context, churn int) (*Report, error) {
 	defer s.close()
 	idle := &IdleReport{HeldSeconds: s.plan.Duration.Seconds(), Joined: s.report.Memory}
 	s.report.Idle = idle
+	half := s.plan.Duration / 2
+	began := s.clock.now()
+	costs := s.sampleCosts(began+int64(half), began+int64(s.plan.Duration))
 	if err := s.hold("holding", s.plan.Duration); err != nil {
 		return nil, err
+	}
+	used := <-costs
+	if used.err != nil {
+		return nil, used.err
+	}
+	for _, name := range groups(s.Servers) {
+		idle.Servers = append(idle.Servers, costOf(name, used.groups[name], 0, half.Seconds()))
 	}
 	held, err := residentOf(s.Servers)
 	if err != nil {

@@ -23,6 +23,7 @@ type Report struct {
 
 	Connect PhaseReport `json:"connect"`
 	Join    PhaseReport `json:"join"`
+	Arrival []Cost      `json:"arrival,omitempty"` // what both cost each group of servers, by the million connections
 
 	Load  *LoadReport   `json:"load,omitempty"`  // of the step that counts: the only one, or the best of a ramp
 	Steps []*LoadReport `json:"steps,omitempty"` // of a ramp
@@ -150,7 +151,7 @@ func (c CPU) plus(d CPU) CPU  { return CPU{c.User + d.User, c.System + d.System}
 // Total is the processor time in both modes.
 func (c CPU) Total() float64 { return c.User + c.System }
 
-// A Cost is what a group of processes used for a number of deliveries.
+// A Cost is what a group of processes used for a number of deliveries, or of connections.
 type Cost struct {
 	Name string `json:"name"`
 	CPU
@@ -174,6 +175,16 @@ func costOf(name string, used CPU, deliveries int64, seconds float64) Cost {
 // PerMillion is the processor time for a million deliveries, in seconds.
 func (c Cost) PerMillion() float64 { return c.UserPerMillion + c.SystemPerMillion }
 
+// costNamed is the cost of a group, or of nobody if there is none of that name.
+func costNamed(all []Cost, name string) Cost {
+	for _, c := range all {
+		if c.Name == name {
+			return c
+		}
+	}
+	return Cost{}
+}
+
 // Memory is what a group of processes holds resident, in bytes.
 type Memory struct {
 	Name          string  `json:"name"`
@@ -182,9 +193,20 @@ type Memory struct {
 	PerConnection float64 `json:"bytes_per_connection"`
 }
 
+// memoryNamed is the memory of a group, or of nobody if there is none of that name.
+func memoryNamed(all []Memory, name string) Memory {
+	for _, m := range all {
+		if m.Name == name {
+			return m
+		}
+	}
+	return Memory{}
+}
+
 // An IdleReport is what a run without sending saw.
 type IdleReport struct {
 	HeldSeconds float64  `json:"held_seconds"`
+	Servers     []Cost   `json:"servers,omitempty"`     // what each group of processes used in the second half
 	Joined      []Memory `json:"joined"`                // right after joining
 	Churn       []int64  `json:"churn_bytes,omitempty"` // of all servers, when everyone had come again, each time
 	Left        []Memory `json:"left"`                  // after everyone had gone

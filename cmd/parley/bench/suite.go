@@ -41,16 +41,18 @@ type SuiteRow struct {
 // A scenario is a load and what it is to show.
 type scenario struct {
 	name string
-	kind kind
+	kind Kind
 	plan Plan
 }
 
-type kind byte
+// A Kind says what is to be found out.
+type Kind string
 
+// The kinds of scenarios.
 const (
-	steady kind = iota // cost and latency at a rate
-	ramp               // the highest rate
-	idle               // memory
+	KindLoad Kind = "load" // cost and latency at a rate
+	KindRamp Kind = "ramp" // the highest rate
+	KindIdle Kind = "idle" // memory
 )
 
 func (s Suite) scenarios() []scenario {
@@ -72,11 +74,11 @@ func (s Suite) scenarios() []scenario {
 		idling.Settle = time.Second
 	}
 	return []scenario{
-		{"room of 1,000, 25 messages/s", steady, with(1, 1000, 25)},
-		{"room of 10,000, 2.5 messages/s", steady, large},
-		{"500 rooms of 10, 2,500 messages/s", steady, with(500, 10, 2500)},
-		{"highest rate, room of 1,000", ramp, with(1, 1000, 0)},
-		{"idle, " + grouped(idlers) + " in rooms of 10", idle, idling},
+		{"room of 1,000, 25 messages/s", KindLoad, with(1, 1000, 25)},
+		{"room of 10,000, 2.5 messages/s", KindLoad, large},
+		{"500 rooms of 10, 2,500 messages/s", KindLoad, with(500, 10, 2500)},
+		{"highest rate, room of 1,000", KindRamp, with(1, 1000, 0)},
+		{"idle, " + grouped(idlers) + " in rooms of 10", KindIdle, idling},
 	}
 }
 
@@ -88,7 +90,7 @@ func (s Suite) Run(ctx context.Context) (*SuiteReport, error) {
 			s.Repeat = 1
 		}
 	}
-	report := &SuiteReport{Machine: fmt.Sprintf("%d cores, %s/%s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)}
+	report := &SuiteReport{Machine: machine()}
 	var failed []error
 	for _, sc := range s.scenarios() {
 		if !strings.Contains(sc.name, s.Only) {
@@ -109,10 +111,15 @@ func (s Suite) Run(ctx context.Context) (*SuiteReport, error) {
 	return report, errors.Join(failed...)
 }
 
+// machine says what is measured on.
+func machine() string {
+	return fmt.Sprintf("%d cores, %s/%s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)
+}
+
 // measure makes the measurements of a scenario, the servers taking turns, and picks each server's median.
 func (s Suite) measure(ctx context.Context, sc scenario) (rows []SuiteRow, err error) {
 	contenders := []func(context.Context, scenario) (SuiteRow, error){s.measureFloor, s.measureHub, s.measureNodes}
-	if sc.kind != steady {
+	if sc.kind != KindLoad {
 		contenders = contenders[1:] // the floor is a cost at a rate
 	}
 	all := make([][]SuiteRow, len(contenders))
@@ -148,14 +155,14 @@ func (r SuiteRow) figure() float64 {
 
 func (s Suite) measureFloor(ctx context.Context, sc scenario) (SuiteRow, error) {
 	s.tell(sc, "floor")
-	f, err := Floor(ctx, sc.plan, 1, s.worker())
+	f, err := Floor(ctx, sc.plan, 1, s.local().worker())
 	return SuiteRow{Scenario: sc.name, Server: "floor", Floor: &f, Command: "parley bench --floor" + sc.flags()}, err
 }
 
 func (s Suite) measureHub(ctx context.Context, sc scenario) (SuiteRow, error) {
 	s.tell(sc, "plain hub")
 	sc.plan.Codec = Text
-	servers, err := s.startHub(ctx)
+	servers, err := s.local().startHub(ctx)
 	if err != nil {
 		return SuiteRow{}, err
 	}
@@ -165,7 +172,7 @@ func (s Suite) measureHub(ctx context.Context, sc scenario) (SuiteRow, error) {
 
 func (s Suite) measureNodes(ctx context.Context, sc scenario) (SuiteRow, error) {
 	s.tell(sc, "two nodes")
-	servers, err := s.startNodes(ctx, 2)
+	servers, err := s.local().startNodes(ctx, 2, false)
 	if err != nil {
 		return SuiteRow{}, err
 	}
@@ -182,17 +189,17 @@ func (s Suite) run(ctx context.Context, sc scenario, name string, servers *serve
 	row.Command += sc.flags()
 	plan := sc.plan
 	plan.URLs = servers.urls
-	b := Bench{Plan: plan, Servers: servers.processes, Command: s.worker()}
+	b := Bench{Plan: plan, Servers: servers.processes, Command: s.local().worker()}
 	var err error
 	switch sc.kind {
-	case ramp:
+	case KindRamp:
 		b.Plan.Rate = first
 		search := Search{Step: plan.Duration / 2}
 		if s.Quick {
 			search.Close = 1.5
 		}
 		row.Report, err = b.Ramp(ctx, search)
-	case idle:
+	case KindIdle:
 		row.Report, err = b.Idle(ctx, 0)
 	default:
 		row.Report, err = b.Load(ctx)
@@ -216,9 +223,9 @@ func (sc scenario) flags() string {
 		flags += " --codec " + p.Codec
 	}
 	switch sc.kind {
-	case ramp:
+	case KindRamp:
 		flags += fmt.Sprintf(" --ramp --duration %v", p.Duration/2)
-	case idle:
+	case KindIdle:
 		flags += fmt.Sprintf(" --idle --duration %v", p.Duration)
 	default:
 		flags += fmt.Sprintf(" --warmup %v --duration %v", p.Warmup, p.Duration)
@@ -226,7 +233,7 @@ func (sc scenario) flags() string {
 	return flags
 }
 
-func (s Suite) worker() []string { return []string{s.Program, "bench", "worker"} }
+func (s Suite) local() local { return local{s.Program, s.Redis} }
 
 func (s Suite) tell(sc scenario, server string) {
 	if s.Progress != nil {

@@ -2,17 +2,28 @@ package bench
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 )
+
+// A local starts servers on this machine.
+type local struct {
+	program string // the executable that serves, is the hub, and generates
+	redis   string // the executable; default redis-server
+}
+
+// worker is the command that starts a process of the generator.
+func (l local) worker() []string { return []string{l.program, "bench", "worker"} }
 
 // servers are the processes of one contender.
 type servers struct {
@@ -20,6 +31,7 @@ type servers struct {
 	processes []Process
 	commands  []*exec.Cmd
 	output    output // of all
+	dir       string // of the certificate; "" if there is none
 }
 
 // An output is what several processes say.
@@ -46,22 +58,20 @@ const (
 	redisProcess = "redis"
 )
 
-func (s Suite) startHub(ctx context.Context) (*servers, error) {
+func (l local) startHub(ctx context.Context) (*servers, error) {
 	sv := new(servers)
 	addr, err := freeAddress()
 	if err != nil {
 		return nil, err
 	}
 	sv.urls = []string{"ws://" + addr}
-	return sv.ready(sv.start(ctx, Together, addr, s.Program, "bench", "hub", "--listen", addr))
+	return sv.ready(sv.start(ctx, Together, addr, l.program, "bench", "hub", "--listen", addr))
 }
 
-// startNodes starts count nodes that share a Redis, which keeps nothing on disk.
-func (s Suite) startNodes(ctx context.Context, count int) (*servers, error) {
-	redis := s.Redis
-	if redis == "" {
-		redis = "redis-server"
-	}
+// startNodes starts count nodes that share a Redis, which keeps nothing on disk. With TLS they have a certificate of their
+// own making.
+func (l local) startNodes(ctx context.Context, count int, tls bool) (*servers, error) {
+	redis := cmp.Or(l.redis, "redis-server")
 	if _, err := exec.LookPath(redis); err != nil {
 		return nil, fmt.Errorf("the nodes need a Redis to share: %w (apt install redis-server)", err)
 	}
@@ -69,6 +79,17 @@ func (s Suite) startNodes(ctx context.Context, count int) (*servers, error) {
 	at, err := freeAddress()
 	if err != nil {
 		return nil, err
+	}
+	scheme, flags := "ws://", []string{"--redis", "redis://" + at + "/0", "--drain", "100ms", "--log-level", "warn"}
+	if tls {
+		if sv.dir, err = os.MkdirTemp("", "parley-bench-"); err != nil {
+			return nil, err
+		}
+		cert, key := filepath.Join(sv.dir, "cert.pem"), filepath.Join(sv.dir, "key.pem")
+		if err := writeCertificate(cert, key); err != nil {
+			return sv.ready(err)
+		}
+		scheme, flags = "wss://", append(flags, "--tls-cert", cert, "--tls-key", key)
 	}
 	_, port, _ := net.SplitHostPort(at)
 	err = sv.start(ctx, redisProcess, at, redis, "--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no")
@@ -80,9 +101,8 @@ func (s Suite) startNodes(ctx context.Context, count int) (*servers, error) {
 		if addr, err = freeAddress(); err != nil {
 			break
 		}
-		sv.urls = append(sv.urls, "ws://"+addr)
-		err = sv.start(ctx, nodeProcess, addr,
-			s.Program, "serve", "--listen", addr, "--redis", "redis://"+at+"/0", "--drain", "100ms", "--log-level", "warn")
+		sv.urls = append(sv.urls, scheme+addr)
+		err = sv.start(ctx, nodeProcess, addr, l.program, append([]string{"serve", "--listen", addr}, flags...)...)
 	}
 	return sv.ready(err)
 }
@@ -133,7 +153,7 @@ func withoutSettings(environ []string) (kept []string) {
 	return kept
 }
 
-// stop ends the processes, the last started first, and waits for them.
+// stop ends the processes, the last started first, waits for them, and removes what they were given.
 func (sv *servers) stop() {
 	for len(sv.commands) > 0 {
 		cmd := sv.commands[len(sv.commands)-1]
@@ -144,6 +164,9 @@ func (sv *servers) stop() {
 		late := time.AfterFunc(10*time.Second, func() { cmd.Process.Kill() })
 		cmd.Wait()
 		late.Stop()
+	}
+	if sv.dir != "" {
+		os.RemoveAll(sv.dir)
 	}
 }
 

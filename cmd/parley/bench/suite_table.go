@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -10,7 +11,7 @@ import (
 func (r *SuiteReport) Print(w io.Writer) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%s. CPU is seconds per million deliveries; latency counts from when a message was due.\n", r.Machine)
-	r.table(&b, steady, "scenario | server | CPU | user | system | Redis | deliveries/s | p50 ms | p99 ms | check | generator CPU",
+	r.table(&b, KindLoad, "scenario | server | CPU | user | system | Redis | deliveries/s | p50 ms | p99 ms | check | generator CPU",
 		func(row SuiteRow) string {
 			if f := row.Floor; f != nil {
 				return fmt.Sprintf("%s | %s | %s | | | | | | ",
@@ -22,14 +23,14 @@ func (r *SuiteReport) Print(w io.Writer) error {
 				short(cost.PerMillion()), short(cost.UserPerMillion), short(cost.SystemPerMillion), row.redis(),
 				short(l.DeliveriesPerSecond), short(l.Latency.P50), short(l.Latency.P99), outcome(l.Check), short(l.Self.PerMillion()))
 		})
-	r.table(&b, ramp, "scenario | server | messages/s | deliveries/s | p99 ms | CPU | Redis | generator CPU | generator cores",
+	r.table(&b, KindRamp, "scenario | server | messages/s | deliveries/s | p99 ms | CPU | Redis | generator CPU | generator cores",
 		func(row SuiteRow) string {
 			l := row.Report.Load
 			return fmt.Sprintf("%s | %s | %s | %s | %s | %s | %s",
 				short(l.Rate), short(l.DeliveriesPerSecond), short(l.Latency.P99), short(row.cost().PerMillion()), row.redis(),
 				short(l.Self.PerMillion()), short(l.Self.Cores))
 		})
-	r.table(&b, idle, "scenario | server | KB per connection | connected/s | joined/s",
+	r.table(&b, KindIdle, "scenario | server | KB per connection | connected/s | joined/s",
 		func(row SuiteRow) string {
 			joins := "with connecting"
 			if row.Report.Join.Count > 0 {
@@ -46,7 +47,7 @@ func (r *SuiteReport) Print(w io.Writer) error {
 }
 
 // table writes the rows of a kind, if there are any.
-func (r *SuiteReport) table(b *strings.Builder, k kind, head string, cells func(SuiteRow) string) {
+func (r *SuiteReport) table(b *strings.Builder, k Kind, head string, cells func(SuiteRow) string) {
 	for i, row := range r.Rows {
 		if row.kind() != k {
 			continue
@@ -59,44 +60,33 @@ func (r *SuiteReport) table(b *strings.Builder, k kind, head string, cells func(
 	}
 }
 
-func (r SuiteRow) kind() kind {
+func (r SuiteRow) kind() Kind {
 	switch {
 	case r.Report != nil && r.Report.Idle != nil:
-		return idle
+		return KindIdle
 	case r.Report != nil && len(r.Report.Steps) > 0:
-		return ramp
+		return KindRamp
 	}
-	return steady
+	return KindLoad
 }
 
 // cost is what the chat servers used, without Redis.
 func (r SuiteRow) cost() Cost {
-	for _, c := range r.Report.Load.Servers {
-		if c.Name == nodeProcess {
-			return c
-		}
-	}
-	return r.Report.Load.Servers[0]
+	servers := r.Report.Load.Servers
+	return cmp.Or(costNamed(servers, nodeProcess), servers[0])
 }
 
 // redis is what Redis used per million deliveries.
 func (r SuiteRow) redis() string {
-	for _, c := range r.Report.Load.Servers {
-		if c.Name == redisProcess {
-			return short(c.PerMillion())
-		}
+	if c := costNamed(r.Report.Load.Servers, redisProcess); c.Name != "" {
+		return short(c.PerMillion())
 	}
 	return ""
 }
 
 // memory is what the chat servers hold for a connection, in bytes.
 func (r SuiteRow) memory() float64 {
-	for _, m := range r.Report.Memory {
-		if m.Name == nodeProcess {
-			return m.PerConnection
-		}
-	}
-	return r.Report.Memory[0].PerConnection
+	return cmp.Or(memoryNamed(r.Report.Memory, nodeProcess), r.Report.Memory[0]).PerConnection
 }
 
 func outcome(c Check) string {

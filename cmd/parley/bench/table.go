@@ -18,6 +18,9 @@ func (r *Report) Print(w io.Writer) error {
 	if r.Join.Count > 0 {
 		row("joined", "%s in %s s: %s/s", grouped(r.Join.Count), short(r.Join.Seconds), short(r.Join.PerSecond()))
 	}
+	for _, c := range r.Arrival {
+		row(c.Name+" CPU", "%s µs per connection that came and joined", short(c.PerMillion()))
+	}
 	for _, step := range r.Steps {
 		verdict := "passed"
 		if !step.Passed {
@@ -60,6 +63,9 @@ func (l *LoadReport) print(row func(what, format string, args ...any), size int)
 
 func (i *IdleReport) print(row func(what, format string, args ...any)) {
 	row("held", "%v, %s connections dropped", time.Duration(i.HeldSeconds*float64(time.Second)), grouped(i.Dropped))
+	for _, c := range i.Servers {
+		row(c.Name+" CPU", "%s cores while idle", short(c.Cores))
+	}
 	for n, bytes := range i.Churn {
 		row(fmt.Sprintf("came back %d", n+1), "%s MB", short(float64(bytes)/(1<<20)))
 	}

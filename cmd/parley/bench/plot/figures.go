@@ -1,0 +1,108 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"slices"
+
+	"gonum.org/v1/plot/plotter"
+
+	"parley/cmd/parley/bench"
+)
+
+// A figure is a drawing to be made.
+type figure struct {
+	file        string
+	title, x, y string
+	logX, logY  bool
+	left        bool // the lines leave room for the legend at the top left, otherwise at the top right
+	lines       []line
+}
+
+// A line is what one name stands for, from left to right.
+type line struct {
+	name   string
+	points plotter.XYs
+}
+
+func figures(rows []bench.GrowthRow) []figure {
+	loads := of(rows, bench.KindLoad)
+	const members, nodes = "members of a room", "nodes"
+	at := ""
+	if len(loads) > 0 { // the same in all of them
+		at = fmt.Sprintf(" at %s deliveries a second", grouped(int(math.Round(loads[0].Rate*size(loads[0])))))
+	}
+	return []figure{
+		{
+			file: "cpu.svg", title: "What a delivery costs the nodes", x: members, y: "CPU seconds per million deliveries", logX: true,
+			lines: lines(loads, nodesOf, size, func(r bench.GrowthRow) float64 { return r.NodesCPU }),
+		},
+		{
+			file: "latency.svg", title: "Latency" + at, x: members, y: "99th percentile, ms", logX: true, logY: true, left: true,
+			lines: lines(loads, nodesOf, size, func(r bench.GrowthRow) float64 { return r.P99 }),
+		},
+		{
+			file: "redis.svg", title: "What a message costs Redis, in rooms of ten", x: nodes, y: "CPU time per message, µs",
+			lines: lines(small(loads), unnamed, count, func(r bench.GrowthRow) float64 { return r.RedisCPU * float64(r.RoomSize) }),
+		},
+		{
+			file: "memory.svg", title: "Memory of the nodes", x: nodes, y: "KB per connection", left: true,
+			lines: lines(loads, sizeOf, count, func(r bench.GrowthRow) float64 { return r.NodesMemory / 1024 }),
+		},
+		{
+			file: "ramp.svg", title: "The most in a room of 1,000, on one machine", x: nodes, y: "million deliveries/s with p99 < 200 ms",
+			lines: lines(of(rows, bench.KindRamp), unnamed, count, func(r bench.GrowthRow) float64 { return r.Deliveries / 1e6 }),
+		},
+	}
+}
+
+// lines puts the rows into lines by name, in the order in which they come.
+func lines(rows []bench.GrowthRow, name func(bench.GrowthRow) string, x, y func(bench.GrowthRow) float64) (all []line) {
+	number := map[string]int{}
+	for _, r := range rows {
+		i, known := number[name(r)]
+		if !known {
+			i = len(all)
+			number[name(r)] = i
+			all = append(all, line{name: name(r)})
+		}
+		all[i].points = append(all[i].points, plotter.XY{X: x(r), Y: y(r)})
+	}
+	return all
+}
+
+func size(r bench.GrowthRow) float64  { return float64(r.RoomSize) }
+func count(r bench.GrowthRow) float64 { return float64(r.Nodes) }
+
+func nodesOf(r bench.GrowthRow) string {
+	if r.Nodes == 1 {
+		return "1 node"
+	}
+	return fmt.Sprintf("%d nodes", r.Nodes)
+}
+
+func unnamed(bench.GrowthRow) string { return "" }
+
+func sizeOf(r bench.GrowthRow) string { return "rooms of " + grouped(r.RoomSize) }
+
+func of(rows []bench.GrowthRow, k bench.Kind) (kept []bench.GrowthRow) {
+	for _, r := range rows {
+		if r.Kind == k {
+			kept = append(kept, r)
+		}
+	}
+	return kept
+}
+
+// small leaves out large rooms: so few messages are said in them that what Redis does besides outweighs them.
+func small(rows []bench.GrowthRow) []bench.GrowthRow {
+	return slices.DeleteFunc(slices.Clone(rows), func(r bench.GrowthRow) bool { return r.RoomSize > 10 })
+}
+
+// grouped writes up to six digits with the thousands apart.
+func grouped(n int) string {
+	if n < 1000 {
+		return fmt.Sprint(n)
+	}
+	return fmt.Sprintf("%d,%03d", n/1000, n%1000)
+}
