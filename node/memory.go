@@ -1,6 +1,7 @@
 package node
 
 import (
+	"runtime"
 	"runtime/debug"
 	"time"
 )
@@ -37,5 +38,8 @@ func (t *tide) turned(n int, now time.Time) bool {
 
 func abs(n int) int { return max(n, -n) }
 
-// giveBack collects garbage and returns free memory to the system.
-func giveBack() { debug.FreeOSMemory() }
+// giveBack collects garbage and returns free memory to the system. What pools hold goes with the second collection only.
+func giveBack() {
+	runtime.GC()
+	debug.FreeOSMemory()
+}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -79,6 +81,11 @@ const (
 	mostText   = wire.MaxFrame / 2 // JSON may escape it
 )
 
+// gcPercent is Go's GOGC where that is not set. A node allocates little for what it delivers, so collecting more often costs
+// next to nothing; and a smaller heap has fewer holes when those who came are at rest: 5.9 instead of 6.3 KB of resident
+// memory per idle connection ("parley bench load --idle --rooms 1000 --room-size 10", two nodes).
+const gcPercent = 50
+
 // afterDrain is how long a shutdown may take on top of Drain.
 const afterDrain = 10 * time.Second
 
@@ -119,6 +126,9 @@ func (c *ServeCmd) Run(env *Env) error {
 		}
 	}
 
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	version, revision := build()
 	reg := prometheus.NewRegistry()
 	metrics.RegisterProcess(reg, version, revision)

@@ -87,7 +87,7 @@ func (g Growth) runs() (all []growthRun) {
 		times = Plan{Warmup: 500 * time.Millisecond, Duration: time.Second}
 		step = Search{Step: 500 * time.Millisecond, Close: 2}
 		nodes, sizes, connections, deliveries = []int{1, 2}, []int{10, 100}, 1000, 5000
-		holding, crowd, churn = time.Second, 2000, 2
+		holding, crowd, churn = time.Second, 3000, 2
 	}
 	for _, size := range sizes {
 		for _, n := range nodes {
@@ -102,13 +102,14 @@ func (g Growth) runs() (all []growthRun) {
 		all = append(all, growthRun{scenario: scenario{"highest rate on " + counted(n), KindRamp, p}, nodes: n, search: step})
 	}
 	resting := func(what string, connections int) scenario {
-		p := Plan{Rooms: connections / 10, RoomSize: 10, Duration: holding, Settle: times.Warmup}
+		p := Plan{Rooms: connections / 10, RoomSize: 10, Duration: holding, Settle: 5 * times.Warmup / 2}
 		return scenario{grouped(connections) + " " + what, KindIdle, p}
 	}
 	most := nodes[len(nodes)-1]
 	return append(all,
 		growthRun{scenario: resting("idle", connections), nodes: 2},
 		growthRun{scenario: resting("idle, with TLS", connections), nodes: 2, tls: true},
+		growthRun{scenario: resting("idle", crowd/2), nodes: most / 2},
 		growthRun{scenario: resting("idle", crowd), nodes: most},
 		growthRun{scenario: resting(fmt.Sprintf("come and go %d times", churn), connections), nodes: 2, churn: churn},
 	)

@@ -96,11 +96,12 @@ func (s *session) hold(what string, d time.Duration) error {
 	}
 }
 
-// atRest reads the servers' memory until it has not fallen for twice the plan's Settle: Go gives memory back bit by bit.
+// atRest reads the servers' memory until it has not fallen for three times the plan's Settle: Go gives memory back bit by bit,
+// and a node first lets the rooms linger.
 func (s *session) atRest() (map[string]int64, error) {
 	least, err := residentOf(s.Servers)
-	for calm := 0; err == nil && calm < 5 && len(s.Servers) > 0; calm++ {
-		if err = s.hold("waiting for memory to be given back", s.plan.Settle*2/5); err != nil {
+	for calm := 0; err == nil && calm < 8 && len(s.Servers) > 0; calm++ {
+		if err = s.hold("waiting for memory to be given back", s.plan.Settle*3/8); err != nil {
 			break
 		}
 		var now map[string]int64

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -32,6 +33,7 @@ type servers struct {
 	commands  []*exec.Cmd
 	output    output // of all
 	dir       string // of the certificate; "" if there is none
+	threads   int    // of Go programs started from now on, if GOMAXPROCS is not set; 0 is one for each core
 }
 
 // An output is what several processes say.
@@ -93,6 +95,7 @@ func (l local) startNodes(ctx context.Context, count int, tls bool) (*servers, e
 	}
 	_, port, _ := net.SplitHostPort(at)
 	err = sv.start(ctx, redisProcess, at, redis, "--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no")
+	sv.threads = max(1, runtime.NumCPU()/count) // as who runs several on one machine should: README.md
 	for range count {
 		if err != nil {
 			break
@@ -123,6 +126,9 @@ func (sv *servers) ready(err error) (*servers, error) {
 func (sv *servers) start(ctx context.Context, name, addr, program string, args ...string) error {
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Env = withoutSettings(os.Environ())
+	if sv.threads > 0 && os.Getenv("GOMAXPROCS") == "" {
+		cmd.Env = append(cmd.Env, fmt.Sprint("GOMAXPROCS=", sv.threads))
+	}
 	cmd.Stdout, cmd.Stderr = &sv.output, &sv.output
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second
