@@ -25,7 +25,6 @@ type room struct {
 type entry struct {
 	key     stampKey
 	due     int64
-	sender  uint32
 	guessed bool
 }
 
@@ -117,7 +116,7 @@ func (r *receiver) takeOther(key stampKey, stamp []byte) (int64, verdict) {
 	case r.place == noPlace:
 		v = r.takeBySender(sender, uint32(i))
 	default:
-		v = r.takeByPlace(r.room.placeOf(sender, uint32(i), key, due))
+		v = r.takeByPlace(r.room.placeOf(sender, uint32(i), key, due), sender, uint32(i))
 	}
 	if v == fresh || v == late {
 		r.got++
@@ -129,7 +128,7 @@ func (r *receiver) takeOther(key stampKey, stamp []byte) (int64, verdict) {
 func (r *room) placeOf(sender, i uint32, key stampKey, due int64) uint32 {
 	for uint32(len(r.places[sender])) <= i {
 		r.places[sender] = append(r.places[sender], uint32(len(r.order)))
-		r.order = append(r.order, entry{sender: sender, guessed: uint32(len(r.places[sender])) <= i})
+		r.order = append(r.order, entry{guessed: uint32(len(r.places[sender])) <= i})
 	}
 	place := r.places[sender][i]
 	if e := &r.order[place]; e.key == (stampKey{}) {
@@ -138,7 +137,8 @@ func (r *room) placeOf(sender, i uint32, key stampKey, due int64) uint32 {
 	return place
 }
 
-func (r *receiver) takeByPlace(place uint32) verdict {
+// takeByPlace takes message i of a sender, by its place in the order.
+func (r *receiver) takeByPlace(place, sender, i uint32) verdict {
 	if place >= r.place {
 		for p := r.place; p < place; p++ {
 			r.miss(uint64(p))
@@ -149,10 +149,10 @@ func (r *receiver) takeByPlace(place uint32) verdict {
 	if !r.found(uint64(place)) {
 		return repeated
 	}
-	switch fifo, order := r.overtaken(place); {
-	case fifo:
+	switch {
+	case r.sawLaterOf(sender, i):
 		r.room.fifo++
-	case order:
+	case r.sawBehind(place):
 		r.room.late[place]++
 	default:
 		return fresh
@@ -160,21 +160,32 @@ func (r *receiver) takeByPlace(place uint32) verdict {
 	return late
 }
 
-// overtaken reports whether the receiver already got a later message of the same sender, and any whose place behind this one
-// is certain.
-func (r *receiver) overtaken(place uint32) (fifo, order bool) {
-	sender := r.room.order[place].sender
-	for p := place + 1; p < r.place && p < place+10_000; p++ {
-		if r.missing(uint64(p)) {
-			continue
+// How far is looked for what overtook a message. What did so from further away is found as the messages between arrive; and
+// where a whole node is behind another, with every message out of its guessed place, checking must not take for ever.
+const (
+	lookOver   = 16 // messages of the same sender
+	lookBehind = 64 // places
+)
+
+// sawLaterOf reports whether the receiver already got a later message than i of a sender.
+func (r *receiver) sawLaterOf(sender, i uint32) bool {
+	places := r.room.places[sender]
+	for _, p := range places[i+1 : min(len(places), int(i)+1+lookOver)] {
+		if p < r.place && !r.missing(uint64(p)) {
+			return true
 		}
-		e := &r.room.order[p]
-		if e.sender == sender {
-			return true, true
-		}
-		order = order || !e.guessed
 	}
-	return false, order
+	return false
+}
+
+// sawBehind reports whether the receiver already got a message whose place behind this one is certain.
+func (r *receiver) sawBehind(place uint32) bool {
+	for p := place + 1; p < min(r.place, place+1+lookBehind); p++ {
+		if !r.room.order[p].guessed && !r.missing(uint64(p)) {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *receiver) takeBySender(sender, i uint32) verdict {
