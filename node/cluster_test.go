@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"testing"
 
 	"parley/bus"
@@ -79,6 +80,29 @@ func TestALostLogIsToldAsAGapToThoseWhoAreThereAndThoseWhoComeBack(t *testing.T)
 				t.Errorf("back since %v: recovered %v, %v", since, j.Recovered, got)
 			}
 		}
+	}
+}
+
+// A replica that was promoted without the newest message: the log has a break in its middle.
+func TestABreakInTheLogIsToldInItsPlaceToWhoComesBack(t *testing.T) {
+	c, redis := onRedis(t, 2)
+	a := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	a.Join("lobby")
+	one := a.SendText("lobby", "one")
+	two := a.SendText("lobby", "two")
+	three := a.SendText("lobby", "three")
+	ctx, client := context.Background(), redis.Client()
+	if n, err := client.XDel(ctx, "parley:{lobby}:log", three.String()).Result(); n != 1 {
+		t.Fatal(n, err)
+	}
+	if err := client.Set(ctx, "parley:{lobby}:last", two.String(), 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+	a.Until("gap") // the node notices by itself
+	a.SendText("lobby", "four")
+	_, backlog := nodetest.Dial(t, c.Nodes[1].URL("/")).Join("lobby", fmt.Sprintf(`"since":%q`, one))
+	if got := texts(backlog); !slices.Equal(got, []string{"two", "gap", "four"}) {
+		t.Errorf("got %v", got)
 	}
 }
 

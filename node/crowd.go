@@ -9,8 +9,8 @@ import (
 
 // A crowd is what a room's members have been told of who is there. room.mu guards it.
 //
-// In a room of at most Config.PresenceLimit members each join and leave is told, in a larger one only how many there are, at
-// most once a second.
+// In a room of at most Config.PresenceLimit members each join and leave is told, in a larger one only how many there are, once
+// in a while (countPause).
 type crowd struct {
 	version uint64      // of the newest change that was handed on
 	large   bool        // only the count is told
@@ -18,8 +18,11 @@ type crowd struct {
 	timer   *time.Timer // runs until the count is to be told
 }
 
-// countEvery is how often the members of a large room are told how many they are.
-const countEvery = time.Second
+// countPause is how long so many members wait to be told again how many they are: from a second to ten, so that what it costs
+// does not grow with the square of their number.
+func countPause(members int) time.Duration {
+	return min(max(time.Second, time.Duration(members)*5*time.Millisecond), 10*time.Second)
+}
 
 // changedLocked tells of a change, or sees to it that the count is told soon.
 func (r *room) changedLocked(b *batch, c *bus.Change) {
@@ -28,7 +31,7 @@ func (r *room) changedLocked(b *batch, c *bus.Change) {
 	case c.Count > r.srv.cfg.PresenceLimit:
 		r.crowd.large = true
 		if r.crowd.timer == nil {
-			wait := max(0, time.Until(r.crowd.counted.Add(countEvery)))
+			wait := max(0, time.Until(r.crowd.counted.Add(countPause(c.Count))))
 			r.crowd.timer = time.AfterFunc(wait, func() { r.receive(item{kind: itemCount}) })
 		}
 	case r.crowd.large || c.Kind == bus.Synced:
