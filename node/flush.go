@@ -74,7 +74,7 @@ const (
 func windowAfter(took time.Duration) time.Duration { return min(max(minWindow, 2*took), maxWindow) }
 
 // smallRoom is how many members a room may have for who brings a message to flush it: that takes less than to wake a flusher.
-// With 500 rooms of ten at 2,500 messages a second it saves a tenth of a node's CPU time, and 0.1 ms of latency.
+// With 500 rooms of ten at 2,500 messages a second a message took 6.6 instead of 8.5 switches between threads.
 const smallRoom = 32
 
 // flushHere flushes a small room at once, if nobody is in the way. It reports false if that is for a flusher to do.
@@ -98,8 +98,8 @@ func (r *room) flush(b *batch) {
 	r.flushAndUnlock(b)
 }
 
-// flushAndUnlock hands everything that waits in the inbox to the members that are live. Only who queued the inbox, or was
-// given the room for it, calls it. It needs room.mu, and gives it up.
+// flushAndUnlock hands everything that waits in the inbox to the members that are live. Whom the inbox told to queue the room
+// calls it, or the flusher that took the room from the queue. It needs room.mu, and gives it up.
 func (r *room) flushAndUnlock(b *batch) {
 	began := time.Now()
 	b.begin(r)
