@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -43,6 +44,9 @@ type session struct {
 }
 
 var errOneConnection = errors.New("this subscription is over")
+
+// yieldEvery is how many messages are received before others get their turn, however many there are.
+const yieldEvery = 32
 
 // subscribeChunk is the number of channels in one command.
 const subscribeChunk = 500
@@ -137,7 +141,10 @@ func (s *subscriber) serve() error {
 		writer.Wait()
 		_ = se.client.Close()
 	}()
-	for {
+	for n := 1; ; n++ {
+		if n%yieldEvery == 0 {
+			runtime.Gosched() // see quietSocket
+		}
 		m, err := se.pubsub.Receive(ctx)
 		if err != nil {
 			return err

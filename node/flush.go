@@ -59,10 +59,18 @@ func (f *flushers) run() {
 		f.mu.Unlock()
 		for _, r := range mine {
 			r.flush(&b)
+			yield()
 		}
 		clear(mine)
 	}
 }
+
+// yield lets other goroutines run, from a loop that does not block. The runtime does so by itself only as long as its monitor
+// is awake, and nothing here wakes that (writeNow).
+func yield() { runtime.Gosched() }
+
+// yieldEvery is how many members are written to between two yields: some milliseconds.
+const yieldEvery = 256
 
 // Windows between the flushes of a busy room: what comes meanwhile shares one write per client. A flush that takes long
 // makes the next window longer, so that a node with too much to do does it in larger pieces.
@@ -246,7 +254,10 @@ func (b *batch) event(op string) {
 // sendLocked gives the batch to every live member and begins the next one. It needs room.mu.
 func (b *batch) sendLocked() {
 	var members, bytes [codecs]int
-	for _, m := range b.r.members {
+	for i, m := range b.r.members {
+		if i%yieldEvery == yieldEvery-1 {
+			yield()
+		}
 		if !m.live {
 			continue
 		}

@@ -129,6 +129,7 @@ func (l *lot) attend() {
 			}
 		}
 		giveTurns(sessions, buf)
+		yield()
 	}
 }
 

@@ -52,32 +52,30 @@ func (s *session) serveTurns() {
 // what todo asks.
 var errWouldWait = errors.New("this has to wait")
 
-// takeTurn reads and handles until there is nothing more to read: it answers nil then, and otherwise why it ended.
+// takeTurn handles what has come, as much as it reads in one go: a client that says more than that has its turn again after
+// others. It answers nil then, and otherwise why it ended.
 func (s *session) takeTurn(buf []byte, mayWait bool) error {
 	c := s.conn
-	b, emptied := c.begun, false
-	for {
-		rest, err := s.handleWhole(b, mayWait)
-		c.keep(rest)
-		if err != nil {
-			return err
-		}
-		if emptied {
-			return nil
-		}
-		n, err := c.readNow(buf)
-		if errors.Is(err, errAgain) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		emptied = n < len(buf)
-		if b = buf[:n]; len(c.begun) > 0 {
-			c.begun = append(c.begun, b...)
-			b = c.begun
-		}
+	rest, err := s.handleWhole(c.begun, mayWait) // what an earlier turn could not wait for
+	c.keep(rest)
+	if err != nil {
+		return err
 	}
+	n, err := c.readNow(buf)
+	if errors.Is(err, errAgain) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	b := buf[:n]
+	if len(c.begun) > 0 {
+		c.begun = append(c.begun, b...)
+		b = c.begun
+	}
+	rest, err = s.handleWhole(b, mayWait)
+	c.keep(rest)
+	return err
 }
 
 // keep keeps what is left of what was read, and sees to it that a message which was begun is finished in time.
