@@ -31,8 +31,8 @@ func newBench() *cobra.Command {
 	hub.Hidden, worker.Hidden = true, true
 	bench.AddCommand(
 		load,
-		newCommand("suite", "Measure two local nodes in a few scenarios, beside the bare write(2) and a plain hub.", new(BenchSuiteCmd)),
-		newCommand("growth", "Measure how cost, latency and memory grow with nodes and rooms, on one to six local nodes.", new(BenchGrowthCmd)),
+		newCommand("suite", "Measure two local nodes in a few scenarios, beside the bare write(2) and a plain hub.", benchSuite()),
+		newCommand("growth", "Measure how cost, latency and memory grow with nodes and rooms, on one to six local nodes.", benchGrowth()),
 		hub, worker,
 	)
 	return bench
@@ -228,40 +228,6 @@ func (p *progress) end() {
 		fmt.Fprintf(p.w, "\r%*s\r", p.width, "")
 		p.width = 0
 	}
-}
-
-// BenchSuiteCmd measures local nodes beside the floor and the plain hub.
-type BenchSuiteCmd struct {
-	Quick  bool
-	Only   string
-	Repeat int
-	Server string
-	JSON   bool
-}
-
-func (c *BenchSuiteCmd) flags(f *pflag.FlagSet) {
-	f.BoolVar(&c.Quick, "quick", false, "Short times and fewer connections: about half a minute in all.")
-	f.StringVar(&c.Only, "only", "", "`NAME` Measure only scenarios with this in their name, such as idle.")
-	f.IntVar(&c.Repeat, "repeat", 0, "How often each measurement is made, of which the median is reported (default 3, with --quick 1).")
-	f.StringVar(&c.Server, "redis-server", "redis-server", "`PROGRAM` The Redis that the nodes share is started from this program.")
-	f.BoolVar(&c.JSON, "json", false, "Report as JSON.")
-}
-
-// Run measures and reports.
-func (c *BenchSuiteCmd) Run(env *Env) error {
-	self, err := os.Executable()
-	if err != nil {
-		return err
-	}
-	suite := bench.Suite{
-		Quick: c.Quick, Only: c.Only, Repeat: c.Repeat, Program: self, Redis: c.Server,
-		Progress: func(what string) { fmt.Fprintln(env.Err, what) },
-	}
-	report, err := suite.Run(env.Ctx)
-	if report == nil {
-		return err
-	}
-	return errors.Join(err, printReport(env.Out, report, c.JSON))
 }
 
 // BenchWorkerCmd is a process of the generator.

@@ -5,23 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
 // A Growth measures how cost, latency and memory grow with the number of nodes and the size of the rooms, on local nodes that
-// share a Redis. Every server is a process of its own, and new for each measurement.
-type Growth struct {
-	Quick  bool   // few nodes, short times and few connections: about half a minute in all
-	Only   string // part of the names of what to measure; default all
-	Repeat int    // how often each measurement is made; the one with the median figure is reported. Default 1
-
-	Program  string       // the executable that serves and generates
-	Redis    string       // the executable; default redis-server
-	Progress func(string) // is told what is being measured; default not at all
-}
+// share a Redis. By default each measurement is made once.
+type Growth struct{ Local }
 
 // A GrowthReport is a Growth's result.
 type GrowthReport struct {
@@ -93,7 +84,7 @@ func (g Growth) runs() (all []growthRun) {
 		for _, n := range nodes {
 			p := times
 			p.Rooms, p.RoomSize, p.Rate = max(1, connections/size), size, float64(deliveries)/float64(size)
-			name := fmt.Sprintf("rooms of %s on %s", grouped(size), counted(n))
+			name := fmt.Sprintf("rooms of %s on %s", Grouped(size), counted(n))
 			all = append(all, growthRun{scenario: scenario{name, KindLoad, p}, nodes: n})
 		}
 	}
@@ -103,7 +94,7 @@ func (g Growth) runs() (all []growthRun) {
 	}
 	resting := func(what string, connections int) scenario {
 		p := Plan{Rooms: connections / 10, RoomSize: 10, Duration: holding, Settle: 5 * times.Warmup / 2}
-		return scenario{grouped(connections) + " " + what, KindIdle, p}
+		return scenario{Grouped(connections) + " " + what, KindIdle, p}
 	}
 	most := nodes[len(nodes)-1]
 	return append(all,
@@ -132,7 +123,7 @@ func (g Growth) Run(ctx context.Context) (*GrowthReport, error) {
 			continue
 		}
 		if most := maxSockets(); run.plan.Connections() > most*run.nodes {
-			g.tell("%s: left out, as a node may have %s connections", run.name, grouped(most))
+			g.tell("%s: left out, as a node may have %s connections", run.name, Grouped(most))
 			continue
 		}
 		row, err := g.measure(ctx, run)
@@ -167,32 +158,22 @@ func (g Growth) measure(ctx context.Context, run growthRun) (row GrowthRow, err 
 		err = cmp.Or(err, err1)
 		rows = append(rows, row)
 	}
-	slices.SortFunc(rows, func(a, b GrowthRow) int { return cmp.Compare(a.figure(), b.figure()) })
-	return rows[len(rows)/2], err
+	return median(rows), err
 }
 
 // once starts the servers, measures them and stops them.
 func (g Growth) once(ctx context.Context, run growthRun) (GrowthRow, error) {
 	ctx, cancel := context.WithTimeout(ctx, longestRun)
 	defer cancel()
-	local := local{g.Program, g.Redis}
-	servers, err := local.startNodes(ctx, run.nodes, run.tls)
+	servers, err := g.startNodes(ctx, run.nodes, run.tls)
 	if err != nil {
 		return GrowthRow{}, err
 	}
 	defer servers.stop()
-	b := Bench{Plan: run.plan, Servers: servers.processes, Command: local.worker()}
+	b := Bench{Plan: run.plan, Servers: servers.processes, Command: g.worker()}
 	b.Plan.URLs, b.Plan.Insecure = servers.urls, run.tls
 
-	var report *Report
-	switch run.kind {
-	case KindRamp:
-		report, err = b.Ramp(ctx, run.search)
-	case KindIdle:
-		report, err = b.Idle(ctx, run.churn)
-	default:
-		report, err = b.Load(ctx)
-	}
+	report, err := b.find(ctx, run.kind, run.search, run.churn)
 	if report == nil {
 		return GrowthRow{}, err
 	}
@@ -241,10 +222,4 @@ func (r GrowthRow) figure() float64 {
 		return r.NodesMemory
 	}
 	return r.NodesCPU
-}
-
-func (g Growth) tell(format string, args ...any) {
-	if g.Progress != nil {
-		g.Progress(fmt.Sprintf(format, args...))
-	}
 }

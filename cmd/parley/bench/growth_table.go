@@ -56,7 +56,7 @@ func (r GrowthRow) cells() []string {
 	switch r.Kind {
 	case KindRamp:
 		return []string{
-			grouped(r.Nodes), short(r.Rate), short(r.Deliveries), short(r.P99), short(r.NodesCPU),
+			Grouped(r.Nodes), short(r.Rate), short(r.Deliveries), short(r.P99), short(r.NodesCPU),
 			short(r.NodesCores), short(r.RedisCores), short(r.GeneratorCores), outcome(r.Check),
 		}
 	case KindIdle:
@@ -65,12 +65,12 @@ func (r GrowthRow) cells() []string {
 			again = fmt.Sprintf("%s, at last %s", mb(r.Churn[0]), mb(r.Churn[n-1]))
 		}
 		return []string{
-			r.Name, grouped(r.Nodes), kb(r.NodesMemory), kb(r.RedisMemory), short(r.Connected), short(r.Joined), short(r.NodesArrival), short(r.RedisArrival),
+			r.Name, Grouped(r.Nodes), kb(r.NodesMemory), kb(r.RedisMemory), short(r.Connected), short(r.Joined), short(r.NodesArrival), short(r.RedisArrival),
 			short(r.NodesCores), short(r.RedisCores), mb(r.Held), again, mb(r.Left), outcome(r.Check),
 		}
 	}
 	return []string{
-		grouped(r.RoomSize), grouped(r.Rooms), grouped(r.Nodes), short(r.Rate), short(r.Deliveries), short(r.NodesCPU),
+		Grouped(r.RoomSize), Grouped(r.Rooms), Grouped(r.Nodes), short(r.Rate), short(r.Deliveries), short(r.NodesCPU),
 		short(r.RedisCPU), short(r.P50), short(r.P99), kb(r.NodesMemory), outcome(r.Check),
 	}
 }

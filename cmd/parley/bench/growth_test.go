@@ -12,7 +12,7 @@ import (
 // of a room permits.
 func TestGrowthComparesLikeWithLike(t *testing.T) {
 	for _, quick := range []bool{false, true} {
-		runs := Growth{Quick: quick}.runs()
+		runs := Growth{Local{Quick: quick}}.runs()
 		names := map[string]bool{}
 		first := runs[0].plan
 		for _, run := range runs {

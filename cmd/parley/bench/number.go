@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// grouped writes a whole number with its thousands apart.
-func grouped[N int | int64](n N) string {
+// Grouped writes a whole number with its thousands apart.
+func Grouped[N int | int64](n N) string {
 	digits := strconv.FormatInt(int64(n), 10)
 	var b strings.Builder
 	for i, d := range digits {
@@ -25,7 +25,7 @@ func short(f float64) string {
 	case f == 0:
 		return "0"
 	case size >= 100:
-		return grouped(int64(math.Round(f)))
+		return Grouped(int64(math.Round(f)))
 	case size >= 10:
 		return strconv.FormatFloat(f, 'f', 1, 64)
 	case size >= 0.0995:

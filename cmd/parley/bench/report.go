@@ -114,7 +114,7 @@ func (c Check) Err() error {
 // String lists what was wrong; lost, duplicated and out of order in any case.
 func (c Check) String() string {
 	words := []string{
-		grouped(c.Lost) + " lost", grouped(c.Duplicated) + " duplicated", grouped(c.OutOfOrder) + " out of order",
+		Grouped(c.Lost) + " lost", Grouped(c.Duplicated) + " duplicated", Grouped(c.OutOfOrder) + " out of order",
 	}
 	for _, more := range []struct {
 		count int64
@@ -129,7 +129,7 @@ func (c Check) String() string {
 		{c.Dropped, "connections dropped"},
 	} {
 		if more.count > 0 {
-			words = append(words, grouped(more.count)+" "+more.what)
+			words = append(words, Grouped(more.count)+" "+more.what)
 		}
 	}
 	s := strings.Join(words, ", ")

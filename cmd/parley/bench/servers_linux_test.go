@@ -34,7 +34,7 @@ func BenchmarkServers(b *testing.B) {
 			}
 		})
 		b.Run(load.name+"/hub", func(b *testing.B) {
-			servers, err := local{program: self}.startHub(b.Context())
+			servers, err := Local{Program: self}.startHub(b.Context())
 			if err != nil {
 				b.Fatal(err)
 			}

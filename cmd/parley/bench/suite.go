@@ -12,16 +12,8 @@ import (
 )
 
 // A Suite measures two local nodes that share a Redis in a few scenarios, each beside the floor and a plain hub in the same
-// run. Every server is a process of its own, and new for each measurement.
-type Suite struct {
-	Quick  bool   // short times and few connections: about half a minute in all
-	Only   string // part of the names of the scenarios to measure; default all
-	Repeat int    // how often each measurement is made; the one with the median cost is reported. Default 1 if quick, 3 otherwise
-
-	Program  string       // the executable that serves, is the hub, and generates
-	Redis    string       // the executable; default redis-server
-	Progress func(string) // is told what is being measured; default not at all
-}
+// run. By default each measurement is made three times, if quick once.
+type Suite struct{ Local }
 
 // A SuiteReport is a suite's result.
 type SuiteReport struct {
@@ -78,7 +70,7 @@ func (s Suite) scenarios() []scenario {
 		{"room of 10,000, 2.5 messages/s", KindLoad, large},
 		{"500 rooms of 10, 2,500 messages/s", KindLoad, with(500, 10, 2500)},
 		{"highest rate, room of 1,000", KindRamp, with(1, 1000, 0)},
-		{"idle, " + grouped(idlers) + " in rooms of 10", KindIdle, idling},
+		{"idle, " + Grouped(idlers) + " in rooms of 10", KindIdle, idling},
 	}
 }
 
@@ -111,6 +103,17 @@ func (s Suite) Run(ctx context.Context) (*SuiteReport, error) {
 	return report, errors.Join(failed...)
 }
 
+// find finds out what a kind says: with a search for a ramp, and with churn in an idle run.
+func (b Bench) find(ctx context.Context, k Kind, search Search, churn int) (*Report, error) {
+	switch k {
+	case KindRamp:
+		return b.Ramp(ctx, search)
+	case KindIdle:
+		return b.Idle(ctx, churn)
+	}
+	return b.Load(ctx)
+}
+
 // machine says what is measured on.
 func machine() string {
 	return fmt.Sprintf("%d cores, %s/%s", runtime.NumCPU(), runtime.GOOS, runtime.GOARCH)
@@ -134,10 +137,15 @@ func (s Suite) measure(ctx context.Context, sc scenario) (rows []SuiteRow, err e
 		}
 	}
 	for _, same := range all {
-		slices.SortFunc(same, func(a, b SuiteRow) int { return cmp.Compare(a.figure(), b.figure()) })
-		rows = append(rows, same[len(same)/2])
+		rows = append(rows, median(same))
 	}
 	return rows, err
+}
+
+// median is the one in the middle, by what they are ordered by. It sorts them.
+func median[R interface{ figure() float64 }](rows []R) R {
+	slices.SortFunc(rows, func(a, b R) int { return cmp.Compare(a.figure(), b.figure()) })
+	return rows[len(rows)/2]
 }
 
 // figure is what the repetitions of a measurement are ordered by.
@@ -154,15 +162,15 @@ func (r SuiteRow) figure() float64 {
 }
 
 func (s Suite) measureFloor(ctx context.Context, sc scenario) (SuiteRow, error) {
-	s.tell(sc, "floor")
-	f, err := Floor(ctx, sc.plan, 1, s.local().worker())
+	s.tell("%s: floor", sc.name)
+	f, err := Floor(ctx, sc.plan, 1, s.worker())
 	return SuiteRow{Scenario: sc.name, Server: "floor", Floor: &f, Command: "parley bench --floor" + sc.flags()}, err
 }
 
 func (s Suite) measureHub(ctx context.Context, sc scenario) (SuiteRow, error) {
-	s.tell(sc, "plain hub")
+	s.tell("%s: plain hub", sc.name)
 	sc.plan.Codec = Text
-	servers, err := s.local().startHub(ctx)
+	servers, err := s.startHub(ctx)
 	if err != nil {
 		return SuiteRow{}, err
 	}
@@ -171,8 +179,8 @@ func (s Suite) measureHub(ctx context.Context, sc scenario) (SuiteRow, error) {
 }
 
 func (s Suite) measureNodes(ctx context.Context, sc scenario) (SuiteRow, error) {
-	s.tell(sc, "two nodes")
-	servers, err := s.local().startNodes(ctx, 2, false)
+	s.tell("%s: two nodes", sc.name)
+	servers, err := s.startNodes(ctx, 2, false)
 	if err != nil {
 		return SuiteRow{}, err
 	}
@@ -189,21 +197,16 @@ func (s Suite) run(ctx context.Context, sc scenario, name string, servers *serve
 	row.Command += sc.flags()
 	plan := sc.plan
 	plan.URLs = servers.urls
-	b := Bench{Plan: plan, Servers: servers.processes, Command: s.local().worker()}
-	var err error
-	switch sc.kind {
-	case KindRamp:
+	b := Bench{Plan: plan, Servers: servers.processes, Command: s.worker()}
+	search := Search{Step: plan.Duration / 2}
+	if sc.kind == KindRamp {
 		b.Plan.Rate = first
-		search := Search{Step: plan.Duration / 2}
 		if s.Quick {
 			search.Close = 1.5
 		}
-		row.Report, err = b.Ramp(ctx, search)
-	case KindIdle:
-		row.Report, err = b.Idle(ctx, 0)
-	default:
-		row.Report, err = b.Load(ctx)
 	}
+	var err error
+	row.Report, err = b.find(ctx, sc.kind, search, 0)
 	if row.Report != nil {
 		row.Report.Server = name
 	} else if err == nil || errors.Is(err, ErrFailed) {
@@ -231,12 +234,4 @@ func (sc scenario) flags() string {
 		flags += fmt.Sprintf(" --warmup %v --duration %v", p.Warmup, p.Duration)
 	}
 	return flags
-}
-
-func (s Suite) local() local { return local{s.Program, s.Redis} }
-
-func (s Suite) tell(sc scenario, server string) {
-	if s.Progress != nil {
-		s.Progress(sc.name + ": " + server)
-	}
 }

@@ -17,14 +17,26 @@ import (
 	"time"
 )
 
-// A local starts servers on this machine.
-type local struct {
-	program string // the executable that serves, is the hub, and generates
-	redis   string // the executable; default redis-server
+// A Local says what to measure on this machine, and with what. Every server is a process of its own, and new for each
+// measurement.
+type Local struct {
+	Quick  bool   // few nodes, short times and few connections: about half a minute in all
+	Only   string // part of the names of what to measure; default all
+	Repeat int    // how often each measurement is made; the one with the median figure is reported
+
+	Program  string       // the executable that serves, is the hub, and generates
+	Redis    string       // the executable; default redis-server
+	Progress func(string) // is told what is being measured; default not at all
 }
 
 // worker is the command that starts a process of the generator.
-func (l local) worker() []string { return []string{l.program, "bench", "worker"} }
+func (l Local) worker() []string { return []string{l.Program, "bench", "worker"} }
+
+func (l Local) tell(format string, args ...any) {
+	if l.Progress != nil {
+		l.Progress(fmt.Sprintf(format, args...))
+	}
+}
 
 // servers are the processes of one contender.
 type servers struct {
@@ -60,20 +72,20 @@ const (
 	redisProcess = "redis"
 )
 
-func (l local) startHub(ctx context.Context) (*servers, error) {
+func (l Local) startHub(ctx context.Context) (*servers, error) {
 	sv := new(servers)
 	addr, err := freeAddress()
 	if err != nil {
 		return nil, err
 	}
 	sv.urls = []string{"ws://" + addr}
-	return sv.ready(sv.start(ctx, Together, addr, l.program, "bench", "hub", "--listen", addr))
+	return sv.ready(sv.start(ctx, Together, addr, l.Program, "bench", "hub", "--listen", addr))
 }
 
 // startNodes starts count nodes that share a Redis, which keeps nothing on disk. With TLS they have a certificate of their
 // own making.
-func (l local) startNodes(ctx context.Context, count int, tls bool) (*servers, error) {
-	redis := cmp.Or(l.redis, "redis-server")
+func (l Local) startNodes(ctx context.Context, count int, tls bool) (*servers, error) {
+	redis := cmp.Or(l.Redis, "redis-server")
 	if _, err := exec.LookPath(redis); err != nil {
 		return nil, fmt.Errorf("the nodes need a Redis to share: %w (apt install redis-server)", err)
 	}
@@ -105,7 +117,7 @@ func (l local) startNodes(ctx context.Context, count int, tls bool) (*servers, e
 			break
 		}
 		sv.urls = append(sv.urls, scheme+addr)
-		err = sv.start(ctx, nodeProcess, addr, l.program, append([]string{"serve", "--listen", addr}, flags...)...)
+		err = sv.start(ctx, nodeProcess, addr, l.Program, append([]string{"serve", "--listen", addr}, flags...)...)
 	}
 	return sv.ready(err)
 }

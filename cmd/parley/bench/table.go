@@ -13,10 +13,10 @@ func (r *Report) Print(w io.Writer) error {
 	row := func(what, format string, args ...any) { fmt.Fprintf(t, "%s\t%s\n", what, fmt.Sprintf(format, args...)) }
 
 	row("load", "%s rooms of %s, %s servers, %s, generator of %d processes",
-		grouped(r.Rooms), grouped(r.RoomSize), grouped(len(r.URLs)), r.Codec, r.Workers)
-	row("connected", "%s in %s s: %s/s", grouped(r.Connect.Count), short(r.Connect.Seconds), short(r.Connect.PerSecond()))
+		Grouped(r.Rooms), Grouped(r.RoomSize), Grouped(len(r.URLs)), r.Codec, r.Workers)
+	row("connected", "%s in %s s: %s/s", Grouped(r.Connect.Count), short(r.Connect.Seconds), short(r.Connect.PerSecond()))
 	if r.Join.Count > 0 {
-		row("joined", "%s in %s s: %s/s", grouped(r.Join.Count), short(r.Join.Seconds), short(r.Join.PerSecond()))
+		row("joined", "%s in %s s: %s/s", Grouped(r.Join.Count), short(r.Join.Seconds), short(r.Join.PerSecond()))
 	}
 	for _, c := range r.Arrival {
 		row(c.Name+" CPU", "%s µs per connection that came and joined", short(c.PerMillion()))
@@ -36,7 +36,7 @@ func (r *Report) Print(w io.Writer) error {
 		l.print(row, r.Size)
 	}
 	if f := r.Floor; f != nil {
-		row("floor CPU", "%s, %s in a write", f.Cost, grouped(f.Batch))
+		row("floor CPU", "%s, %s in a write", f.Cost, Grouped(f.Batch))
 	}
 	if r.Idle != nil {
 		r.Idle.print(row)
@@ -49,8 +49,8 @@ func (r *Report) Print(w io.Writer) error {
 }
 
 func (l *LoadReport) print(row func(what, format string, args ...any), size int) {
-	row("sent", "%s messages of %d bytes: %s/s of %s/s", grouped(l.Sent), size, short(l.SendsPerSecond), short(l.Rate))
-	row("delivered", "%s: %s/s", grouped(l.Delivered), short(l.DeliveriesPerSecond))
+	row("sent", "%s messages of %d bytes: %s/s of %s/s", Grouped(l.Sent), size, short(l.SendsPerSecond), short(l.Rate))
+	row("delivered", "%s: %s/s", Grouped(l.Delivered), short(l.DeliveriesPerSecond))
 	row("latency, ms", "%s", l.Latency)
 	if l.Answers != nil {
 		row("answers, ms", "%s", *l.Answers)
@@ -62,7 +62,7 @@ func (l *LoadReport) print(row func(what, format string, args ...any), size int)
 }
 
 func (i *IdleReport) print(row func(what, format string, args ...any)) {
-	row("held", "%v, %s connections dropped", time.Duration(i.HeldSeconds*float64(time.Second)), grouped(i.Dropped))
+	row("held", "%v, %s connections dropped", time.Duration(i.HeldSeconds*float64(time.Second)), Grouped(i.Dropped))
 	for _, c := range i.Servers {
 		row(c.Name+" CPU", "%s cores while idle", short(c.Cores))
 	}
@@ -87,6 +87,6 @@ func (c Cost) String() string {
 // Print writes a report of the floor for people to read.
 func (f FloorReport) Print(w io.Writer) error {
 	_, err := fmt.Fprintf(w, "floor  %s sockets, frames of %d bytes, %d in a write: %s\n",
-		grouped(f.Sockets), f.FrameBytes, f.Batch, f.Cost)
+		Grouped(f.Sockets), f.FrameBytes, f.Batch, f.Cost)
 	return err
 }

@@ -14,6 +14,8 @@ import (
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
 	"gonum.org/v1/plot/vg/vgsvg"
+
+	"parley/cmd/parley/bench"
 )
 
 const (
@@ -161,7 +163,7 @@ func rounded(least, most float64) []plot.Tick {
 
 func label(v float64) string {
 	if v >= 1000 {
-		return grouped(int(v))
+		return bench.Grouped(int(v))
 	}
 	return strconv.FormatFloat(v, 'g', 4, 64)
 }

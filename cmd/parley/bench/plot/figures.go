@@ -30,7 +30,7 @@ func figures(rows []bench.GrowthRow) []figure {
 	const members, nodes = "members of a room", "nodes"
 	at := ""
 	if len(loads) > 0 { // the same in all of them
-		at = fmt.Sprintf(" at %s deliveries a second", grouped(int(math.Round(loads[0].Rate*size(loads[0])))))
+		at = fmt.Sprintf(" at %s deliveries a second", bench.Grouped(int(math.Round(loads[0].Rate*size(loads[0])))))
 	}
 	return []figure{
 		{
@@ -83,7 +83,7 @@ func nodesOf(r bench.GrowthRow) string {
 
 func unnamed(bench.GrowthRow) string { return "" }
 
-func sizeOf(r bench.GrowthRow) string { return "rooms of " + grouped(r.RoomSize) }
+func sizeOf(r bench.GrowthRow) string { return "rooms of " + bench.Grouped(r.RoomSize) }
 
 func of(rows []bench.GrowthRow, k bench.Kind) (kept []bench.GrowthRow) {
 	for _, r := range rows {
@@ -97,12 +97,4 @@ func of(rows []bench.GrowthRow, k bench.Kind) (kept []bench.GrowthRow) {
 // small leaves out large rooms: so few messages are said in them that what Redis does besides outweighs them.
 func small(rows []bench.GrowthRow) []bench.GrowthRow {
 	return slices.DeleteFunc(slices.Clone(rows), func(r bench.GrowthRow) bool { return r.RoomSize > 10 })
-}
-
-// grouped writes up to six digits with the thousands apart.
-func grouped(n int) string {
-	if n < 1000 {
-		return fmt.Sprint(n)
-	}
-	return fmt.Sprintf("%d,%03d", n/1000, n%1000)
 }
