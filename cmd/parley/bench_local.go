@@ -46,7 +46,7 @@ func benchGrowth() runner {
 }
 
 func (c *BenchLocalCmd[R]) flags(f *pflag.FlagSet) {
-	f.BoolVar(&c.Quick, "quick", false, "Few nodes, short times and few connections: about half a minute in all.")
+	f.BoolVar(&c.Quick, "quick", false, "Few nodes, short times and few connections: about a minute in all.")
 	f.StringVar(&c.Only, "only", "", "`NAME` Measure only what has this in its name, such as idle or \"room of 1,000\".")
 	f.IntVar(&c.Repeat, "repeat", 0, "How often each measurement is made, of which the median is reported (default "+c.repeats+").")
 	f.StringVar(&c.Redis, "redis-server", "redis-server", "`PROGRAM` The Redis that the nodes share is started from this program.")

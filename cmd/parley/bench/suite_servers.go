@@ -20,7 +20,7 @@ import (
 // A Local says what to measure on this machine, and with what. Every server is a process of its own, and new for each
 // measurement.
 type Local struct {
-	Quick  bool   // few nodes, short times and few connections: about half a minute in all
+	Quick  bool   // few nodes, short times and few connections: about a minute in all
 	Only   string // part of the names of what to measure; default all
 	Repeat int    // how often each measurement is made; the one with the median figure is reported
 
