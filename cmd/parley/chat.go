@@ -10,6 +10,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -77,8 +78,10 @@ type view interface {
 type chat struct {
 	view
 	timeout time.Duration
-	keys    string // what the keys of this run begin with
-	down    bool   // owned by the client's reader; the user knows that there is no connection
+	keys    string        // what the keys of this run begin with
+	down    bool          // owned by the client's reader; the user knows that there is no connection
+	shown   chan struct{} // closed, by the client's reader, when what was said before has been shown
+	once    sync.Once     // closes it
 
 	said    int           // lines
 	refused atomic.Int64  // lines
@@ -110,7 +113,7 @@ func (c *ChatCmd) run(ctx context.Context, in io.Reader, out, errw io.Writer) er
 		history = *c.History
 	}
 
-	ch := &chat{view: v, timeout: c.Timeout, keys: rand.Text()[:16], slots: make(chan struct{}, maxUnanswered)}
+	ch := &chat{view: v, timeout: c.Timeout, keys: rand.Text()[:16], slots: make(chan struct{}, maxUnanswered), shown: make(chan struct{})}
 	var n atomic.Uint64
 	o := client.Options{
 		Name: name, Token: c.Token, Status: ch.status,
@@ -126,6 +129,11 @@ func (c *ChatCmd) run(ctx context.Context, in io.Reader, out, errw io.Writer) er
 	r, err := cl.Join(dialling, room, client.JoinOptions{Limit: &history, Handle: func(e client.Event) { ch.handle(room, cl, e) }})
 	if err != nil {
 		return err
+	}
+	select { // who says nothing would otherwise be gone before
+	case <-ch.shown:
+	case <-dialling.Done():
+	case <-cl.Done():
 	}
 	return ch.talk(ctx, cl, r)
 }
@@ -287,6 +295,8 @@ func (ch *chat) handle(room string, cl *client.Client, e client.Event) {
 		if !strings.HasPrefix(e.Key, ch.keys) || !e.Mine {
 			ch.message(&e)
 		}
+	case client.Live:
+		ch.once.Do(func() { close(ch.shown) })
 	case client.Gap:
 		ch.note("some messages are missing here")
 	case client.Presence:
