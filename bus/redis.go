@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -15,6 +16,8 @@ import (
 
 	"github.com/redis/go-redis/v9"
 	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"parley/bus/resp"
 )
 
 // RedisConfig says which Redis, and how a node uses it. Only URL is required.
@@ -30,9 +33,8 @@ type RedisConfig struct {
 	LeaseTTL          time.Duration // a node silent for so long has left all rooms; default three heartbeats
 	CompareInterval   time.Duration // how often a room in use is compared with Redis, one at rest half as often; default 3 s
 
-	Publishers  int // goroutines that publish, each with a connection; default 2
-	Subscribers int // goroutines that receive and call the sinks, each with a connection; default 2
-	QueueBytes  int // what may wait for one publisher; default 16 MiB
+	Links      int // connections that publish and receive, each with a goroutine that calls the sinks; default 2, of one core 1
+	QueueBytes int // what may wait to be published over one of them; default 16 MiB
 
 	// dial replaces the network in tests.
 	dial func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -55,11 +57,8 @@ func (c RedisConfig) withDefaults() RedisConfig {
 	fill(&c.HeartbeatInterval, 2*time.Second)
 	fill(&c.LeaseTTL, 3*c.HeartbeatInterval)
 	fill(&c.CompareInterval, 3*time.Second)
-	if c.Publishers == 0 {
-		c.Publishers = 2
-	}
-	if c.Subscribers == 0 {
-		c.Subscribers = 2
+	if c.Links == 0 {
+		c.Links = min(2, runtime.GOMAXPROCS(0))
 	}
 	if c.QueueBytes == 0 {
 		c.QueueBytes = 16 << 20
@@ -80,27 +79,26 @@ func (m misconfigured) Unwrap() error      { return m.error }
 // Redis is a Bus over a Redis server: one node of a cluster.
 //
 // What is said in a room is appended to the room's log by a script, which also publishes it to the room's channel
-// (publisher). The node subscribes to the channels of the rooms that it has members in (subscriber), and each room checks
-// the chain of what arrives (redisRoom). What is missing is read from the log (redis_repair.go). Who is in which room is
+// (publisher). The node subscribes to the channels of the rooms that it has members in (subscriber); both are halves of one
+// connection (link). Each room checks the chain of what arrives (redisRoom). What is missing is read from the log (redis_repair.go). Who is in which room is
 // kept under a lease (roster, lease).
 type Redis struct {
 	cfg     RedisConfig
 	log     *slog.Logger
 	options *redis.Options // of a connection; copied, never changed
 	db      int
-	limits  [3]any // as append.lua takes them: entries, their age and the life of the last id in ms
+	limits  []byte // as append.lua takes them: entries, their age and the life of the last id in ms
 
 	own   *redis.Client // of our own goroutines, with a connection for each: no caller is ever in their way
 	reads *redis.Client // of callers
 
-	publishers  []*publisher
-	subscribers []*subscriber
-	repairs     workQueue[*redisRoom] // rooms to be read
-	lease       lease
-	reaper      reaper
-	changes     workQueue[*roster] // rosters to be written
-	leaving     chan struct{}      // closed when rosterLoop is to end
-	left        chan struct{}      // closed when it has
+	links   []*link
+	repairs workQueue[*redisRoom] // rooms to be read
+	lease   lease
+	reaper  reaper
+	changes workQueue[*roster] // rosters to be written
+	leaving chan struct{}      // closed when rosterLoop is to end
+	left    chan struct{}      // closed when it has
 
 	mu      sync.RWMutex
 	rooms   map[string]*redisRoom // guarded by mu; by name
@@ -125,7 +123,7 @@ func OpenRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
 		return nil, misconfigured{errors.New("the Redis URL is none of redis://[user:password@]host[:port][/db], " +
 			"rediss://[user:password@]host[:port][/db] and unix://[user:password@]/path")}
 	}
-	options.Protocol = 2    // pub/sub needs no more, and pipelines check less
+	options.Protocol = 2    // pipelines check less
 	options.MaxRetries = -1 // a publish must never be repeated behind our back
 	options.DialerRetries = 1
 	options.DialTimeout = cfg.Timeout
@@ -156,9 +154,11 @@ func OpenRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
 		repairs: newWorkQueue[*redisRoom](), changes: newWorkQueue[*roster](),
 		leaving: make(chan struct{}), left: make(chan struct{}),
 	}
-	r.limits = [...]any{cfg.Retention.Size, cfg.Retention.Age.Milliseconds(), r.lastLife().Milliseconds()}
+	for _, limit := range []int64{int64(cfg.Retention.Size), cfg.Retention.Age.Milliseconds(), r.lastLife().Milliseconds()} {
+		r.limits = resp.AppendInt(r.limits, limit)
+	}
 	r.ctx, r.stop = context.WithCancel(context.Background())
-	r.own = r.client(cfg.Publishers + repairWorkers + 5)
+	r.own = r.client(repairWorkers + 5)
 	r.reads = r.client(16)
 	if err := r.start(ctx); err != nil {
 		r.stop() // nothing is running yet
@@ -171,16 +171,19 @@ func OpenRedis(ctx context.Context, cfg RedisConfig) (*Redis, error) {
 	return r, nil
 }
 
-// client makes a client for commands. Each of its connections knows our scripts before it is used.
+// client makes a client for commands. Each of its connections knows our script before it is used.
 func (r *Redis) client(connections int) *redis.Client {
 	o := *r.options
 	o.PoolSize = connections
-	o.OnConnect = func(ctx context.Context, c *redis.Conn) error { return loadScripts(ctx, c) }
+	o.OnConnect = func(ctx context.Context, c *redis.Conn) error { return loadMembers(ctx, c) }
 	return redis.NewClient(&o)
 }
 
 func (r *Redis) start(ctx context.Context) error {
 	if err := r.own.Ping(ctx).Err(); err != nil {
+		return err
+	}
+	if err := r.tryLink(ctx); err != nil {
 		return err
 	}
 	r.lease.init(r)
@@ -189,17 +192,11 @@ func (r *Redis) start(ctx context.Context) error {
 	}
 	r.warnOfEviction(ctx)
 	r.reaper.init(r)
-	for range r.cfg.Publishers {
-		r.publishers = append(r.publishers, newPublisher(r))
+	for range r.cfg.Links {
+		r.links = append(r.links, newLink(r))
 	}
-	for i := range r.cfg.Subscribers {
-		r.subscribers = append(r.subscribers, newSubscriber(r, i))
-	}
-	for _, p := range r.publishers {
-		r.running.Go(p.run)
-	}
-	for _, s := range r.subscribers {
-		r.running.Go(s.run)
+	for _, l := range r.links {
+		r.running.Go(l.run)
 	}
 	for range repairWorkers {
 		r.running.Go(r.repairLoop)
@@ -266,20 +263,20 @@ func (r *Redis) now() time.Time { return time.Now().Add(time.Duration(r.skew.Loa
 // HeartbeatAge implements Bus.
 func (r *Redis) HeartbeatAge() time.Duration {
 	var oldest time.Duration
-	for _, s := range r.subscribers {
-		oldest = max(oldest, time.Since(s.lastBeat()))
+	for _, l := range r.links {
+		oldest = max(oldest, time.Since(l.subscriber.lastBeat()))
 	}
 	return oldest
 }
 
-// heartbeatLoop sends a heartbeat to every subscription connection, the way that messages go.
+// heartbeatLoop sends a heartbeat over every link.
 func (r *Redis) heartbeatLoop() {
 	tick := time.NewTicker(r.cfg.HeartbeatInterval)
 	defer tick.Stop()
 	for {
-		for _, s := range r.subscribers {
-			s.expectBeat()
-			r.sendBeat(s)
+		for _, l := range r.links {
+			l.subscriber.expectBeat()
+			l.sendBeat()
 		}
 		select {
 		case <-tick.C:
@@ -289,20 +286,16 @@ func (r *Redis) heartbeatLoop() {
 	}
 }
 
-func (r *Redis) sendBeat(s *subscriber) {
-	r.publishers[s.number%len(r.publishers)].add(newPlainOp(s.beats, "", nil))
-}
-
 // Close implements Bus. It takes at most a few time-outs.
 func (r *Redis) Close() error {
 	if r.closed.Swap(true) {
 		return nil
 	}
-	for _, p := range r.publishers {
-		p.finish()
+	for _, l := range r.links {
+		l.publisher.finish()
 	}
-	for _, p := range r.publishers {
-		<-p.idle
+	for _, l := range r.links {
+		<-l.publisher.idle
 	}
 	r.mu.RLock()
 	rooms := make([]*redisRoom, 0, len(r.rooms))
@@ -315,8 +308,8 @@ func (r *Redis) Close() error {
 	}
 	r.leaveAll()
 	r.stop()
-	for _, s := range r.subscribers {
-		s.drop()
+	for _, l := range r.links {
+		l.drop()
 	}
 	r.running.Wait()
 	r.closeClients()

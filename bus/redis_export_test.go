@@ -3,6 +3,7 @@ package bus
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"net"
 	"testing"
@@ -44,22 +45,25 @@ func (c *RedisConfig) SetDial(dial func(ctx context.Context, network, addr strin
 // Client is the client that reads.
 func (r *Redis) Client() *redis.Client { return r.reads }
 
-// Append publishes bodies under random keys in one pipeline, as a publisher does with what has piled up.
+// Append publishes bodies under random keys in one flight, as a publisher does with what has piled up.
 func (r *Redis) Append(room, body string, n int) error {
-	cmds := make([]redis.Cmder, n)
+	p := &r.linkOf(room).publisher
 	k := r.keys(room)
-	for i := range cmds {
-		cmds[i] = r.command(&op{room: room, keys: k, kind: "m", body: body, key: rand.Text()[:16], sum: "12345678"})
+	settled := make(chan error, n)
+	p.mu.Lock()
+	for range n {
+		o := &op{room: room, keys: k, kind: "m", body: body, hasKey: true, done: func(_ ID, err error) { settled <- err }}
+		_, _ = rand.Read(o.key[:])
+		p.queue = append(p.queue, o)
+		p.bytes += o.size()
 	}
-	if err := exec(context.Background(), r.own, cmds); err != nil {
-		return err
+	p.mu.Unlock()
+	wake(p.link.wake)
+	var err error
+	for range n {
+		err = errors.Join(err, <-settled)
 	}
-	for _, cmd := range cmds {
-		if cmd.Err() != nil {
-			return cmd.Err()
-		}
-	}
-	return nil
+	return err
 }
 
 // Keys are a room's keys and its channel, those of the own users aside.
@@ -79,7 +83,7 @@ func (r *Redis) OwnUsers(room string) string {
 	return keysOf(r.db, room).usersOf(inc)
 }
 
-// Receive hands a payload to a subscription as its subscriber does.
+// Receive hands a payload to a subscription as its link does.
 func Receive(s Subscription, payload string) { s.(*redisRoom).receive(payload) }
 
 // Payload is what is published of a message.
@@ -96,31 +100,29 @@ func ParsePayload(payload string) {
 	_, _ = parseRosterChange(payload[1:])
 }
 
-// Reconnect breaks all subscription connections.
+// Reconnect breaks all links.
 func (r *Redis) Reconnect() {
-	for _, s := range r.subscribers {
-		s.drop()
+	for _, l := range r.links {
+		l.drop()
 	}
 }
 
-// Cut does something while no subscription connection can be made.
+// Cut does something while no link can be made.
 func (r *Redis) Cut(do func()) {
-	for _, s := range r.subscribers {
-		s.mu.Lock() // newSession waits for it
-		if s.session != nil {
-			s.session.breakOff()
-		}
+	for _, l := range r.links {
+		l.drop()
+		l.mu.Lock() // which serve waits for
 	}
 	do()
-	for _, s := range r.subscribers {
-		s.mu.Unlock()
+	for _, l := range r.links {
+		l.mu.Unlock()
 	}
 }
 
-// Sessions is how many subscription connections have worked.
+// Sessions is how many connections of links have worked.
 func (r *Redis) Sessions() (n int) {
-	for _, s := range r.subscribers {
-		n += int(s.sessions.Load())
+	for _, l := range r.links {
+		n += int(l.subscriber.sessions.Load())
 	}
 	return n
 }

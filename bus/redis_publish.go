@@ -1,85 +1,66 @@
 package bus
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 	"unsafe"
 
-	"github.com/redis/go-redis/v9"
-
 	"parley/bus/id"
+	"parley/bus/resp"
 )
 
 const (
-	batchOps   = 256       // in one pipeline: a few milliseconds of Redis's time
-	batchBytes = 512 << 10 // in one pipeline
+	batchOps   = 256       // in one flight: a few milliseconds of Redis's time
+	batchBytes = 512 << 10 // in one flight
 	opBytes    = 512       // what an op costs beside its body
 )
 
 // Publish implements Bus.
 func (r *Redis) Publish(room string, d Draft, done func(ID, error)) {
 	o := &op{room: room, keys: r.keys(room), kind: "m", body: bytesAsString(d.Body), began: time.Now(), done: done}
-	var both [24]byte
-	copy(both[:16], d.Key[:])
-	binary.LittleEndian.PutUint64(both[16:], d.Sum)
-	written := string(both[:])
-	o.sum = written[16:]
-	if d.Key != (Key{}) {
-		o.key = written[:16]
-	}
-	r.publisherOf(room).add(o)
+	copy(o.key[:], d.Key[:])
+	o.hasKey = d.Key != (Key{})
+	binary.LittleEndian.PutUint64(o.sum[:], d.Sum)
+	r.linkOf(room).publisher.add(o)
 }
 
 // Signal implements Bus.
 func (r *Redis) Signal(room string, body []byte, done func(error)) {
-	o := newPlainOp(r.keys(room).channel, "s"+bytesAsString(body), done)
-	r.publisherOf(room).add(o)
-}
-
-func (r *Redis) publisherOf(room string) *publisher {
-	return r.publishers[hash(room)%uint32(len(r.publishers))]
-}
-
-// hash is FNV-1a.
-func hash(s string) uint32 {
-	h := uint32(2166136261)
-	for i := range len(s) {
-		h = (h ^ uint32(s[i])) * 16777619
-	}
-	return h
+	r.linkOf(room).publisher.add(newPlainOp(r.keys(room).channel, "s"+bytesAsString(body), done))
 }
 
 // bytesAsString shares the bytes, which nobody may change from here on: bodies are read-only by contract.
 func bytesAsString(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// stringAsBytes shares the string, whose bytes must not be written to: go-redis makes a string of its own of each
-// payload, and bodies are read-only by contract.
+// stringAsBytes shares the string, whose bytes must not be written to: each payload is a string of its own, and bodies are
+// read-only by contract.
 func stringAsBytes(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
 // An op is something to publish, from the time it is queued until it is settled.
 type op struct {
-	room  string
-	keys  *roomKeys
-	kind  string // "m" or "g", as in append.lua
-	body  string
-	key   string // "" for none
-	sum   string // 8 bytes
-	began time.Time
-	done  func(ID, error)
+	room   string
+	keys   *roomKeys
+	kind   string // "m" or "g", as in append.lua
+	body   string
+	key    Key
+	hasKey bool
+	sum    [8]byte
+	began  time.Time
+	done   func(ID, error)
 
 	channel string // of a plain PUBLISH instead of an entry in the log; "" for none
 	told    func(error)
 
-	cmd    *redis.Cmd // set when it is sent, as are the others
-	floor  string
-	random int
-	args   [18]any // point to the above, which spares an allocation each
+	// Owned by the link's reader, once it was sent.
+	answered bool
+	id       ID
+	err      error
 }
 
 // newPlainOp publishes body on a channel and keeps nothing. told may be nil.
@@ -89,22 +70,30 @@ func newPlainOp(channel, body string, told func(error)) *op {
 
 func (o *op) size() int { return opBytes + len(o.body) }
 
-// A publisher publishes what is hashed to it: all that waits in one pipeline, one pipeline at a time, so that what one
+// A publisher is the sending half of a link: all that waits is sent in one flight, one flight at a time, so that what one
 // sender publishes into one room keeps its order.
 type publisher struct {
-	bus  *Redis
-	wake chan struct{} // capacity 1
+	link *link
+	idle chan struct{} // closed when it is finished, and all is settled
 
 	mu       sync.Mutex
 	queue    []*op    // guarded by mu
 	bytes    int      // guarded by mu; of the queue
+	flight   *flight  // guarded by mu; nil when nothing is sent and not settled
 	failed   *failure // guarded by mu; while it is being told
 	finished bool     // guarded by mu
-	idle     chan struct{}
+	ended    bool     // guarded by mu; idle is closed
 }
 
-func newPublisher(r *Redis) *publisher {
-	return &publisher{bus: r, wake: make(chan struct{}, 1), idle: make(chan struct{})}
+func (p *publisher) init(l *link) { p.link, p.idle = l, make(chan struct{}) }
+
+// A flight is what was sent together.
+type flight struct {
+	ops      []*op
+	sent     time.Time
+	unsent   []*op // to be sent again: Redis did not know the script
+	awaited  int   // how many answers are to come
+	reloaded bool  // it was sent again
 }
 
 // A failure is why nothing that was published later may be taken until all have been told: it would overtake what their
@@ -127,7 +116,7 @@ func (p *publisher) add(o *op) {
 		err = ErrClosed
 	case p.failed.concerns(o):
 		err = p.failed.err
-	case p.bytes+o.size() > p.bus.cfg.QueueBytes:
+	case p.bytes+o.size() > p.link.bus.cfg.QueueBytes:
 		err = unavailable(errQueueFull)
 	default:
 		p.queue = append(p.queue, o)
@@ -135,95 +124,177 @@ func (p *publisher) add(o *op) {
 	}
 	p.mu.Unlock()
 	if err != nil {
-		p.settle(o, ID{}, err)
+		p.tell(o, ID{}, err)
 		return
 	}
-	wake(p.wake)
+	wake(p.link.wake)
 }
 
 // finish takes nothing new. idle is closed when all that waits is settled.
 func (p *publisher) finish() {
 	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.finished = true
-	p.mu.Unlock()
-	wake(p.wake)
+	p.restLocked()
 }
 
-func (p *publisher) run() {
-	defer close(p.idle)
-	var batch []*op
-	for {
-		p.mu.Lock()
-		batch = p.takeLocked(batch[:0])
-		finished := p.finished
-		p.mu.Unlock()
-		switch {
-		case len(batch) > 0:
-			p.publish(batch)
-			clear(batch)
-		case finished:
-			return
-		default:
-			select {
-			case <-p.wake:
-			case <-p.bus.ctx.Done():
-				p.mu.Lock()
-				p.finished = true
-				p.mu.Unlock()
-			}
-		}
+// restLocked closes idle if nothing is left to do.
+func (p *publisher) restLocked() {
+	if p.finished && !p.ended && len(p.queue) == 0 && p.flight == nil && p.failed == nil {
+		p.ended = true
+		close(p.idle)
 	}
 }
 
-func (p *publisher) takeLocked(batch []*op) []*op {
+// appendBatch appends what the writer is to send now, unless a flight is under way, and sees to it that the reader notices when
+// no answer comes in time.
+func (p *publisher) appendBatch(out []byte, await []awaited, se *session) ([]byte, []awaited) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var ops []*op
+	switch {
+	case p.flight == nil:
+		if ops = p.takeLocked(); len(ops) == 0 {
+			return out, await
+		}
+		p.flight = &flight{ops: ops, awaited: len(ops)}
+	case p.flight.unsent != nil && p.flight.awaited == 0:
+		ops = p.flight.unsent
+		out, await = appendLoad(out), append(await, awaited{op: &op{}})
+		p.flight.unsent, p.flight.awaited, p.flight.reloaded = nil, 1+len(ops), true
+	default:
+		return out, await
+	}
+	p.flight.sent = time.Now()
+	_ = se.conn.SetReadDeadline(p.flight.sent.Add(p.link.bus.cfg.Timeout))
+	for _, o := range ops {
+		out = p.link.bus.appendOp(out, o)
+		await = append(await, awaited{op: o})
+	}
+	return out, await
+}
+
+func (p *publisher) takeLocked() []*op {
 	n, bytes := 0, 0
 	for n < len(p.queue) && n < batchOps && bytes < batchBytes {
 		bytes += p.queue[n].size()
 		n++
 	}
-	batch = append(batch, p.queue[:n]...)
-	rest := copy(p.queue, p.queue[n:])
-	clear(p.queue[rest:])
-	p.queue = p.queue[:rest]
+	batch := slices.Clone(p.queue[:n])
+	p.queue = slices.Delete(p.queue, 0, n)
 	p.bytes -= bytes
 	return batch
 }
 
-// publish sends a batch and settles it. What waits behind an op that failed fails too: all of it if the connection broke,
-// otherwise what goes into the same room.
-func (p *publisher) publish(batch []*op) {
-	cmds := make([]redis.Cmder, len(batch))
-	for i, o := range batch {
-		o.cmd = p.bus.command(o)
-		cmds[i] = o.cmd
+// isLate reports whether the reader has waited too long for an answer, when its deadline has passed. If not, it has a new one.
+func (p *publisher) isLate(se *session) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.flight == nil {
+		_ = se.conn.SetReadDeadline(time.Time{})
+		return false
 	}
-	var f *failure
-	err := exec(context.Background(), p.bus.own, cmds)
-	if err != nil {
-		p.bus.complain("publish", err)
-		err = unavailable(err)
-		f = &failure{err: err}
-	} else {
-		f = refusals(batch)
+	deadline := p.flight.sent.Add(p.link.bus.cfg.Timeout)
+	_ = se.conn.SetReadDeadline(deadline)
+	return !time.Now().Before(deadline)
+}
+
+// answered takes the answer to an op.
+func (p *publisher) answered(o *op, v resp.Value) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f := p.flight
+	f.awaited--
+	if v.Kind == resp.Error && strings.HasPrefix(string(v.Text), "NOSCRIPT") && !f.reloaded {
+		f.unsent = append(f.unsent, o)
+		return
 	}
-	behind := p.fail(f)
-	for _, o := range batch {
-		p.settleAnswered(o, err)
-	}
-	for _, o := range behind {
-		p.settle(o, ID{}, f.err)
-	}
-	if f != nil {
-		p.fail(nil)
+	o.answer(v)
+}
+
+// answer notes what an answer says.
+func (o *op) answer(v resp.Value) {
+	o.answered = true
+	switch v.Kind {
+	case resp.Text: // the entry's id
+		if o.id, o.err = id.Parse(string(v.Text)); o.err != nil {
+			o.err = unavailable(fmt.Errorf("answer %q: %w", v.Text, o.err))
+		}
+	case resp.Int: // of a plain PUBLISH the number of receivers, otherwise the script's 0
+		if o.channel == "" {
+			o.err = ErrConflict
+		}
+	case resp.Error:
+		o.err = unavailable(refusal(v.Text))
+	default:
+		o.err = unavailable(fmt.Errorf("answer of kind %d", v.Kind))
 	}
 }
 
-// refusals gives the rooms in which something was refused.
-func refusals(batch []*op) (f *failure) {
-	for _, o := range batch {
-		if err := o.cmd.Err(); err != nil {
+// settle tells what came of the flight, once all of it is answered. What waits behind an op that was refused, for the same room,
+// fails too.
+func (p *publisher) settle() {
+	p.mu.Lock()
+	f := p.flight
+	if f == nil || f.awaited > 0 {
+		p.mu.Unlock()
+		return
+	}
+	if f.unsent != nil {
+		p.mu.Unlock()
+		wake(p.link.wake)
+		return
+	}
+	failed := refusals(f.ops)
+	behind := p.failLocked(failed)
+	p.mu.Unlock()
+	for _, o := range f.ops {
+		p.tell(o, o.id, o.err)
+	}
+	for _, o := range behind {
+		p.tell(o, ID{}, failed.err)
+	}
+	p.land()
+}
+
+// broke settles everything, after the connection broke, or could not be made.
+func (p *publisher) broke(why error) {
+	p.mu.Lock()
+	var flown []*op
+	if p.flight != nil {
+		flown = p.flight.ops
+	}
+	behind := p.failLocked(&failure{err: why})
+	p.mu.Unlock()
+	for _, o := range flown {
+		if !o.answered {
+			o.err = why
+		}
+		p.tell(o, o.id, o.err)
+	}
+	for _, o := range behind {
+		p.tell(o, ID{}, why)
+	}
+	p.land()
+}
+
+// land ends a flight, and a failure: all was told.
+func (p *publisher) land() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.flight, p.failed = nil, nil
+	p.restLocked()
+	if len(p.queue) > 0 {
+		wake(p.link.wake)
+	}
+}
+
+// refusals gives the rooms in which something was refused, nil for none.
+func refusals(ops []*op) (f *failure) {
+	for _, o := range ops {
+		if errors.Is(o.err, ErrUnavailable) {
 			if f == nil {
-				f = &failure{err: unavailable(err), rooms: make(map[string]bool)}
+				f = &failure{err: o.err, rooms: make(map[string]bool)}
 			}
 			f.rooms[o.room] = true
 		}
@@ -231,10 +302,8 @@ func refusals(batch []*op) (f *failure) {
 	return f
 }
 
-// fail has what the failure concerns fail from now on, and returns what of that is waiting. nil ends the failure.
-func (p *publisher) fail(f *failure) (waiting []*op) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
+// failLocked has what the failure concerns fail from now on, and returns what of that is waiting.
+func (p *publisher) failLocked(f *failure) (waiting []*op) {
 	p.failed = f
 	if f == nil {
 		return nil
@@ -250,74 +319,62 @@ func (p *publisher) fail(f *failure) (waiting []*op) {
 	return waiting
 }
 
-// settleAnswered settles an op by the answer to its command. broken is why there may be none.
-func (p *publisher) settleAnswered(o *op, broken error) {
-	err := o.cmd.Err()
-	if err != nil {
-		if broken == nil || isReply(err) {
-			p.bus.complain("publish", err)
-			broken = unavailable(err)
-		}
-		p.settle(o, ID{}, broken)
-		return
+// tell settles an op.
+func (p *publisher) tell(o *op, i ID, err error) {
+	r := p.link.bus
+	if errors.As(err, new(refusal)) {
+		r.complain("publish", err)
 	}
-	switch v := o.cmd.Val().(type) {
-	case string:
-		i, err := id.Parse(v)
-		if err != nil {
-			err = unavailable(fmt.Errorf("answer %q: %w", v, err))
-		}
-		p.settle(o, i, err)
-	case int64: // of a plain PUBLISH the number of receivers, otherwise the script's 0
-		if o.channel != "" {
-			p.settle(o, ID{}, nil)
-			return
-		}
-		p.settle(o, ID{}, ErrConflict)
-	default: // no answer, where the connection was refused
-		if broken == nil {
-			broken = unavailable(fmt.Errorf("answer %v", v))
-		}
-		p.settle(o, ID{}, broken)
-	}
-}
-
-func (p *publisher) settle(o *op, i ID, err error) {
-	if o.channel != "" {
+	switch {
+	case o.channel != "":
 		if o.told != nil {
 			o.told(err)
 		}
 		return
-	}
-	if err == nil {
-		if rm := p.bus.roomNamed(o.room); rm != nil {
+	case o.kind == "m":
+		if rm := r.roomNamed(o.room); rm != nil && err == nil {
 			rm.acknowledged(i)
 		}
+		r.cfg.Observer.Published(time.Since(o.began), err)
 	}
-	p.bus.cfg.Observer.Published(time.Since(o.began), err)
 	o.done(i, err)
 }
 
-// command makes an op's command. It is called when the op is sent, so that the floor is as high as it can be.
-func (r *Redis) command(o *op) *redis.Cmd {
-	if o.channel != "" {
-		return redis.NewCmd(context.Background(), "publish", &o.channel, &o.body)
-	}
-	if rm := r.roomNamed(o.room); rm != nil {
-		o.floor = rm.floorText()
-	}
-	return r.appendCommand(o)
-}
+// A refusal is what the server says that it will not do.
+type refusal string
 
-// appendCommand runs append.lua.
-func (r *Redis) appendCommand(o *op) *redis.Cmd {
-	o.random = rand.IntN(1 << 16)
-	k := o.keys
-	o.args = [...]any{
-		"evalsha", &appendSHA, 5, &k.log, &k.last, &k.records[0], &k.records[1], &k.brk,
-		&k.channel, &o.kind, &o.body, &o.key, &o.sum, &o.floor, &o.random, r.limits[0], r.limits[1], r.limits[2],
+func (r refusal) Error() string { return string(r) }
+
+// RedisError makes it one of go-redis's kind of error.
+func (refusal) RedisError() {}
+
+// appendOp appends an op's command. It is called when the op is sent, so that the floor is as high as it can be.
+func (r *Redis) appendOp(out []byte, o *op) []byte {
+	if o.channel != "" {
+		return resp.Append(out, "PUBLISH", o.channel, o.body)
 	}
-	return redis.NewCmd(context.Background(), o.args[:]...)
+	k := o.keys
+	out = resp.AppendCommand(out, 18)
+	for _, arg := range []string{
+		"EVALSHA", appendSHA, "5", k.log, k.last, k.records[0], k.records[1], k.brk,
+		k.channel, o.kind, o.body,
+	} {
+		out = resp.AppendArg(out, arg)
+	}
+	if o.hasKey {
+		out = resp.AppendArg(out, o.key[:])
+	} else {
+		out = resp.AppendArg(out, "")
+	}
+	out = resp.AppendArg(out, o.sum[:])
+	var floor []byte
+	var buf [64]byte
+	if rm := r.roomNamed(o.room); rm != nil {
+		floor = rm.appendFloor(buf[:0])
+	}
+	out = resp.AppendArg(out, floor)
+	out = resp.AppendInt(out, rand.Int64N(1<<16))
+	return append(out, r.limits...)
 }
 
 // lastLife is how long the last id's key outlives the last use of its room: longer than the log.

@@ -18,7 +18,7 @@ import (
 
 // TestRedisCommands counts what Redis is asked to do, so that it can't creep up.
 func TestRedisCommands(t *testing.T) {
-	r := openRedis(t, bus.RedisConfig{HeartbeatInterval: time.Hour, CompareInterval: time.Hour})
+	r := openRedis(t, bus.RedisConfig{HeartbeatInterval: time.Hour, CompareInterval: time.Hour, Links: 2})
 	eventually(t, "the first heartbeats to be over", func() bool { // two for each of two connections
 		return infoValue(t, r, "commandstats", "cmdstat_publish", "calls") == 4
 	})
@@ -170,7 +170,7 @@ func (g *gate) open() {
 
 func TestRedisNothingOvertakesWhatFailed(t *testing.T) {
 	g := &gate{}
-	cfg := bus.RedisConfig{URL: bustest.StartRedis(t).URL(), HeartbeatInterval: time.Hour, CompareInterval: time.Hour, Publishers: 1}
+	cfg := bus.RedisConfig{URL: bustest.StartRedis(t).URL(), HeartbeatInterval: time.Hour, CompareInterval: time.Hour, Links: 1}
 	cfg.SetDial(g.dial)
 	r := openRedis(t, cfg)
 	appendTo(t, r, "lobby", "before", "")
@@ -205,7 +205,7 @@ func TestRedisNothingOvertakesWhatFailed(t *testing.T) {
 
 func TestRedisNothingOvertakesWhatWasRefused(t *testing.T) {
 	g := &gate{}
-	cfg := bus.RedisConfig{URL: bustest.StartRedis(t).URL(), HeartbeatInterval: time.Hour, CompareInterval: time.Hour, Publishers: 1}
+	cfg := bus.RedisConfig{URL: bustest.StartRedis(t).URL(), HeartbeatInterval: time.Hour, CompareInterval: time.Hour, Links: 1}
 	cfg.SetDial(g.dial)
 	r := openRedis(t, cfg)
 	appendTo(t, r, "good", "before", "")
@@ -245,7 +245,7 @@ func TestRedisNothingOvertakesWhatWasRefused(t *testing.T) {
 func TestRedisQueueIsBounded(t *testing.T) {
 	g := &gate{}
 	cfg := bus.RedisConfig{
-		URL: bustest.StartRedis(t).URL(), HeartbeatInterval: time.Hour, CompareInterval: time.Hour, Publishers: 1, QueueBytes: 10_000,
+		URL: bustest.StartRedis(t).URL(), HeartbeatInterval: time.Hour, CompareInterval: time.Hour, Links: 1, QueueBytes: 10_000,
 	}
 	cfg.SetDial(g.dial)
 	r := openRedis(t, cfg)

@@ -257,7 +257,6 @@ type tail struct {
 // mend tells that the tail of the log is lost: first those who are away, by a marker in the log, then those who are here.
 // The marker comes first, since a node that fails to append it must try again.
 func (rm *redisRoom) mend(t tail, rd *reading) error {
-	r := rm.bus
 	point := t.from
 	if !t.certain {
 		var whole bool
@@ -272,11 +271,11 @@ func (rm *redisRoom) mend(t tail, rd *reading) error {
 			return nil
 		}
 	}
-	q := r.query(r.ctx, r.own)
-	q.cmds = append(q.cmds, r.appendCommand(&op{
-		keys: rm.keys, kind: "g", body: point.String(), floor: rm.floorText(),
-	}))
-	if err := q.send(); err != nil {
+	marked := make(chan error, 1)
+	rm.link.publisher.add(&op{
+		room: rm.name, keys: rm.keys, kind: "g", body: point.String(), done: func(_ ID, err error) { marked <- err },
+	})
+	if err := <-marked; err != nil {
 		return err
 	}
 	rm.turn.Lock()

@@ -21,7 +21,7 @@ type redisRoom struct {
 	name   string
 	keys   *roomKeys
 	sink   Sink
-	link   *subscriber
+	link   *link
 	roster *roster
 	last   ID            // set before ready is closed
 	ready  chan struct{} // closed when the room is live for the first time
@@ -77,7 +77,7 @@ var errSubscribed = errors.New("subscribed already")
 // Subscribe implements Bus.
 func (r *Redis) Subscribe(ctx context.Context, room string, sink Sink) (Subscription, error) {
 	rm := &redisRoom{bus: r, name: room, keys: keysOf(r.db, room), sink: sink, ready: make(chan struct{})}
-	rm.link = r.subscribers[hash(room)%uint32(len(r.subscribers))]
+	rm.link = r.linkOf(room)
 	r.mu.Lock()
 	switch {
 	case r.closed.Load():
@@ -90,7 +90,7 @@ func (r *Redis) Subscribe(ctx context.Context, room string, sink Sink) (Subscrip
 	r.rooms[room] = rm
 	rm.roster = r.rosterLocked(rm.keys)
 	r.mu.Unlock()
-	rm.link.want(rm)
+	rm.link.subscriber.want(rm)
 	select {
 	case <-rm.ready:
 		return rm, nil
@@ -131,7 +131,7 @@ func (rm *redisRoom) Close() {
 	if before == over {
 		return
 	}
-	rm.link.unwant(rm)
+	rm.link.subscriber.unwant(rm)
 	rm.roster.leaveAll()
 	r.mu.Lock()
 	delete(r.rooms, rm.name)
@@ -154,7 +154,7 @@ func (rm *redisRoom) confirmed() {
 	}
 }
 
-// receive takes what was published on the room's channel. It runs on the subscriber's only reader.
+// receive takes what was published on the room's channel. It runs on the link's only reader.
 func (rm *redisRoom) receive(payload string) {
 	if payload == "" {
 		return
@@ -295,14 +295,14 @@ func (rm *redisRoom) seen(i ID) {
 	}
 }
 
-// floorText is the floor as append.lua takes it.
-func (rm *redisRoom) floorText() string {
+// appendFloor appends the floor as append.lua takes it.
+func (rm *redisRoom) appendFloor(dst []byte) []byte {
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
 	if rm.floor.IsZero() {
-		return ""
+		return dst
 	}
-	return rm.floor.String()
+	return rm.floor.Append(dst)
 }
 
 func (rm *redisRoom) ackedID() ID {

@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/redis/go-redis/v9"
+
+	"parley/bus/resp"
 )
 
 var (
@@ -26,21 +28,17 @@ func sha(text string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-type processor interface {
-	Pipeline() redis.Pipeliner
+// loadMembers has a server know members.lua, which is run over connections of go-redis's.
+func loadMembers(ctx context.Context, c redis.Scripter) error {
+	return c.ScriptLoad(ctx, membersText).Err()
 }
 
-func loadScripts(ctx context.Context, c processor) error {
-	p := c.Pipeline()
-	p.ScriptLoad(ctx, appendText)
-	p.ScriptLoad(ctx, membersText)
-	_, err := p.Exec(ctx)
-	return err
-}
+// appendLoad appends the command that has a server know append.lua, which is run over links.
+func appendLoad(out []byte) []byte { return resp.Append(out, "SCRIPT", "LOAD", appendText) }
 
 // exec sends the commands in one pipeline and waits for all answers, which are in the commands. It returns an error only if
-// there are commands that got none. Commands answered NOSCRIPT are sent again, in order, after the scripts were loaded:
-// connections load them when they are made, so this happens only after SCRIPT FLUSH.
+// there are commands that got none. Commands answered NOSCRIPT are sent again, in order, after the script was loaded:
+// connections load it when they are made, so this happens only after SCRIPT FLUSH.
 func exec(ctx context.Context, c *redis.Client, cmds []redis.Cmder) error {
 	if err := execOnce(ctx, c, cmds); err != nil {
 		return err
@@ -54,7 +52,7 @@ func exec(ctx context.Context, c *redis.Client, cmds []redis.Cmder) error {
 	if again == nil {
 		return nil
 	}
-	if err := loadScripts(ctx, c); err != nil {
+	if err := loadMembers(ctx, c); err != nil {
 		return err
 	}
 	return execOnce(ctx, c, again)
