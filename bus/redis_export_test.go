@@ -51,6 +51,7 @@ func (r *Redis) Append(room, body string, n int) error {
 	k := r.keys(room)
 	settled := make(chan error, n)
 	p.mu.Lock()
+	p.left = time.Time{} // it leaves at once
 	for range n {
 		o := &op{room: room, keys: k, kind: "m", body: body, hasKey: true, done: func(_ ID, err error) { settled <- err }}
 		_, _ = rand.Read(o.key[:])

@@ -136,6 +136,7 @@ func (l *link) drop() {
 func (l *link) write(ctx context.Context, se *session) {
 	var out []byte
 	for {
+		time.Sleep(l.publisher.early())
 		var await []awaited
 		out, await = l.subscriber.appendChanges(out[:0], se)
 		out, await = l.publisher.appendBatch(out, await, se)
