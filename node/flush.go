@@ -109,7 +109,6 @@ func (r *room) flush(b *batch) {
 // flushAndUnlock hands everything that waits in the inbox to the members that are live. Whom the inbox told to queue the room
 // calls it, or the flusher that took the room from the queue. It needs room.mu, and gives it up.
 func (r *room) flushAndUnlock(b *batch) {
-	began := time.Now()
 	b.begin(r)
 	b.items = r.inbox.take(b.items[:0])
 	for i := range b.items {
@@ -118,7 +117,7 @@ func (r *room) flushAndUnlock(b *batch) {
 	b.sendLocked()
 	b.end()
 	r.mu.Unlock()
-	if r.inbox.rest(windowAfter(time.Since(began)), r.wake) {
+	if r.inbox.rest(b.began, r.wake) {
 		r.srv.flushers.queue(r)
 	}
 }
@@ -127,6 +126,7 @@ func (r *room) flushAndUnlock(b *batch) {
 // allocates nothing.
 type batch struct {
 	r       *room
+	began   time.Time
 	items   []item // what the room's inbox had
 	from    bus.ID // the room's head before the batch: where who misses it goes on
 	frames  [codecs][]byte
@@ -148,7 +148,7 @@ type own struct {
 const maxBatch = 64 << 10
 
 func (b *batch) begin(r *room) {
-	b.r = r
+	b.r, b.began = r, time.Now()
 	b.wanted = [codecs]bool{}
 	for _, m := range r.members {
 		b.wanted[m.s.codec] = true
@@ -209,8 +209,8 @@ func (b *batch) messageLocked(m *bus.Message) {
 	}
 	b.count++
 	r.head = m.ID
-	r.recent.add(*m)
-	r.srv.cfg.Observer.DeliveryDelay(max(0, time.Since(time.UnixMilli(int64(m.ID.Ms)))))
+	r.recent.add(*m, b.began)
+	r.srv.cfg.Observer.DeliveryDelay(max(0, b.began.Sub(time.UnixMilli(int64(m.ID.Ms)))))
 	for c := range codecs {
 		if len(b.frames[c]) > maxBatch {
 			b.sendLocked()

@@ -100,13 +100,14 @@ func (in *inbox) take(dst []item) []item {
 const maxIdleItems = 4
 
 // rest ends a flush and starts the window. It reports whether the room is to be queued again now.
-func (in *inbox) rest(window time.Duration, wake func()) bool {
+func (in *inbox) rest(began time.Time, wake func()) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	if in.state == inboxClosed {
 		return false
 	}
-	in.rested = time.Now().Add(window)
+	now := time.Now()
+	in.rested = now.Add(windowAfter(now.Sub(began)))
 	in.state = inboxQuiet
 	if len(in.items) == 0 {
 		return false

@@ -104,33 +104,29 @@ func (l *lot) attend() {
 	helpers := make(chan struct{}, runtime.GOMAXPROCS(0)-1)
 	buf := make([]byte, turnBuffer)
 	sessions := make([]*session, 0, batch)
-	for {
-		n := 0
-		err := l.wait.Read(func(fd uintptr) bool {
+	_ = l.wait.Read(func(fd uintptr) bool { // until it is closed; what comes meanwhile has this called again
+		for n := batch; n == batch; {
 			n = waiting(fd, events[:])
-			return n > 0
-		})
-		if err != nil {
-			return // closed
-		}
-		sessions = l.parked(sessions[:0], events[:n])
-		if n == batch {
-			select {
-			case helpers <- struct{}{}:
-				many := slices.Clone(sessions)
-				l.wg.Go(func() {
-					defer func() { <-helpers }()
-					buf := turnBuffers.Get().(*[]byte)
-					defer turnBuffers.Put(buf)
-					giveTurns(many, *buf)
-				})
-				continue
-			default: // all are busy
+			sessions = l.parked(sessions[:0], events[:n])
+			if n == batch {
+				select {
+				case helpers <- struct{}{}:
+					many := slices.Clone(sessions)
+					l.wg.Go(func() {
+						defer func() { <-helpers }()
+						buf := turnBuffers.Get().(*[]byte)
+						defer turnBuffers.Put(buf)
+						giveTurns(many, *buf)
+					})
+					continue
+				default: // all are busy
+				}
 			}
+			giveTurns(sessions, buf)
+			yield()
 		}
-		giveTurns(sessions, buf)
-		yield()
-	}
+		return false
+	})
 }
 
 // parked appends the sessions that events are about.

@@ -12,6 +12,7 @@ import (
 const (
 	recentMessages = 128
 	recentBytes    = 32 << 10
+	recentSlack    = 4 // of so many parts one more may be kept, so that room is not made for each message
 )
 
 // recent is the end of a room's log, up to the room's head: an unbroken chain. Its owner's lock guards it.
@@ -24,23 +25,24 @@ type recent struct {
 }
 
 // add takes the message after the head.
-func (c *recent) add(m bus.Message) {
+func (c *recent) add(m bus.Message, now time.Time) {
 	if len(c.msgs) == 0 {
 		c.from = m.Prev
 	}
-	c.used = time.Now()
+	c.used = now
 	c.msgs = append(c.msgs, m)
 	c.bytes += len(m.Body)
+	if len(c.msgs) <= recentMessages+recentMessages/recentSlack && c.bytes <= recentBytes+recentBytes/recentSlack {
+		return
+	}
 	drop := 0
 	for len(c.msgs)-drop > recentMessages || c.bytes > recentBytes && len(c.msgs)-drop > 1 {
 		c.bytes -= len(c.msgs[drop].Body)
 		c.from = c.msgs[drop].ID
 		drop++
 	}
-	if drop > 0 {
-		c.whole = false
-		c.msgs = slices.Delete(c.msgs, 0, drop)
-	}
+	c.whole = c.whole && drop == 0
+	c.msgs = slices.Delete(c.msgs, 0, drop)
 }
 
 // reset forgets everything; the head is now head.
@@ -87,10 +89,8 @@ func (c *recent) learn(page bus.Page, head bus.ID) {
 	if len(msgs) > 0 {
 		c.from = msgs[0].Prev
 	}
-	for _, m := range msgs {
-		c.add(m)
-	}
-	for _, m := range known {
-		c.add(m)
+	now := time.Now()
+	for _, m := range slices.Concat(msgs, known) {
+		c.add(m, now)
 	}
 }

@@ -2,6 +2,7 @@ package node
 
 import (
 	"testing"
+	"time"
 
 	"parley/bus"
 )
@@ -20,7 +21,7 @@ func TestRecentKnowsWhatItHasAndWhatNot(t *testing.T) {
 	var c recent
 	c.reset(at(10))
 	for _, m := range messages(11, 20) {
-		c.add(m)
+		c.add(m, time.Now())
 	}
 	for since, want := range map[uint64]int{10: 10, 11: 9, 20: 0, 9: -1, 21: -1} {
 		if msgs, ok := c.after(at(since)); ok != (want >= 0) || ok && len(msgs) != want {
@@ -33,10 +34,16 @@ func TestRecentKnowsWhatItHasAndWhatNot(t *testing.T) {
 		}
 	}
 	for _, m := range messages(21, 1000) {
-		c.add(m)
+		c.add(m, time.Now())
 	}
-	if _, ok := c.after(at(10)); ok || len(c.msgs) != recentMessages || c.from != at(1000-recentMessages) {
-		t.Errorf("it keeps %d messages from %v", len(c.msgs), c.from)
+	n := len(c.msgs)
+	if _, ok := c.after(at(10)); ok || n < recentMessages || n > recentMessages*5/4 || c.from != at(1000-uint64(n)) {
+		t.Errorf("it keeps %d messages from %v", n, c.from)
+	}
+	big := messages(1001, 1001)[0]
+	big.Body = make([]byte, 2*recentBytes)
+	if c.add(big, time.Now()); len(c.msgs) != 1 || c.from != at(1000) || c.bytes != len(big.Body) {
+		t.Errorf("with one that is too large it keeps %d messages from %v", len(c.msgs), c.from)
 	}
 }
 
@@ -44,7 +51,7 @@ func TestRecentLearnsOnlyWhatJoinsUp(t *testing.T) {
 	live := func() *recent { // the room was entered at 10, and 11 to 12 came since
 		c := &recent{from: at(10)}
 		for _, m := range messages(11, 12) {
-			c.add(m)
+			c.add(m, time.Now())
 		}
 		return c
 	}
