@@ -170,3 +170,22 @@ func TestRedisKeepsTheOrderOfWhatItSendsAgain(t *testing.T) {
 	settled.Wait()
 	told.expect(want...)
 }
+
+func TestRedisASilentServerIsWaitedForNoLongerThanTheTimeout(t *testing.T) {
+	server := bustest.StartRedis(t)
+	cfg := bus.RedisConfig{
+		URL: server.URL(), Links: 1, Timeout: 200 * time.Millisecond, HeartbeatInterval: time.Hour, CompareInterval: time.Hour,
+	}
+	r := openRedis(t, cfg)
+	appendTo(t, r, "lobby", "before", "before")
+	<-time.After(2 * cfg.Timeout) // a quiet link is not given up
+	appendTo(t, r, "lobby", "after a pause", "after a pause")
+	if n := r.Sessions(); n != 1 {
+		t.Errorf("%d connections were made", n)
+	}
+	server.Pause()
+	defer server.Resume()
+	if _, err := tryAppend(t, r, "lobby", "in vain", "in vain"); !errors.Is(err, bus.ErrUnavailable) {
+		t.Error(err)
+	}
+}
