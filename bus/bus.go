@@ -192,7 +192,7 @@ type Observer interface {
 	Published(took time.Duration, err error) // a Publish was settled
 	Repaired(messages int)                   // a room was made whole from the log, with so many messages that had not arrived
 	Broken()                                 // a break was found and will be told
-	Reconnected()                            // a subscription connection was lost or given up, and replaced
+	Reconnected()                            // a connection for what is said was lost or given up, and replaced
 }
 
 // NoObserver ignores what it is told.

@@ -29,7 +29,7 @@ type RedisConfig struct {
 	Log       *slog.Logger // default slog.Default()
 
 	Timeout           time.Duration // of a connection attempt, a write and an answer, each; default 2 s
-	HeartbeatInterval time.Duration // default 2 s; after three that do not arrive a subscription connection is replaced
+	HeartbeatInterval time.Duration // default 2 s; after three that do not arrive a link is replaced
 	LeaseTTL          time.Duration // a node silent for so long has left all rooms; default three heartbeats
 	CompareInterval   time.Duration // how often a room in use is compared with Redis, one at rest half as often; default 3 s
 

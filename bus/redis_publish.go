@@ -339,7 +339,7 @@ func (p *publisher) failLocked(f *failure) (waiting []*op) {
 // tell settles an op.
 func (p *publisher) tell(o *op, i ID, err error) {
 	r := p.link.bus
-	if errors.As(err, new(refusal)) {
+	if err != nil && errors.As(err, new(refusal)) {
 		r.complain("publish", err)
 	}
 	switch {

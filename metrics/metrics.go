@@ -98,7 +98,7 @@ func New(reg prometheus.Registerer, failures map[string]error) *Metrics {
 		repairs:         f.counter("bus_repairs_total", "Times that a room was made whole from the log."),
 		repaired:        f.counter("bus_repaired_messages_total", "Messages that the transport lost and the log gave back."),
 		breaks:          f.counter("bus_breaks_total", "Times that the log was found to have lost messages."),
-		reconnects:      f.counter("bus_reconnects_total", "Subscription connections to the bus that had to be replaced."),
+		reconnects:      f.counter("bus_reconnects_total", "Connections to the bus for what is said that had to be replaced."),
 	}
 	for i, codec := range codecs {
 		m.connections[i] = connections.WithLabelValues(codec)

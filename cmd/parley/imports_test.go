@@ -18,7 +18,8 @@ const root = "../.." // of the module
 // all; so may tests and what only tests use (bustest, nodetest), but for commands.
 var mayImport = map[string][]string{
 	"bus/id":      {},
-	"bus":         {"bus/id"},
+	"bus/resp":    {},
+	"bus":         {"bus/id", "bus/resp"},
 	"node/wire":   {"bus/id"},
 	"node/web":    {},
 	"node/client": {"node/wire", "bus/id"},
