@@ -80,8 +80,8 @@ func (m misconfigured) Unwrap() error      { return m.error }
 //
 // What is said in a room is appended to the room's log by a script, which also publishes it to the room's channel
 // (publisher). The node subscribes to the channels of the rooms that it has members in (subscriber); both are halves of one
-// connection (link). Each room checks the chain of what arrives (redisRoom). What is missing is read from the log (redis_repair.go). Who is in which room is
-// kept under a lease (roster, lease).
+// connection (link). Each room checks the chain of what arrives (redisRoom). What is missing is read from the log
+// (redis_repair.go). Who is in which room is kept under a lease (roster, lease).
 type Redis struct {
 	cfg     RedisConfig
 	log     *slog.Logger

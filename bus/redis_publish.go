@@ -85,7 +85,7 @@ type publisher struct {
 	queue    []*op     // guarded by mu
 	bytes    int       // guarded by mu; of the queue
 	flight   *flight   // guarded by mu; nil when nothing is sent and not settled
-	left     time.Time // guarded by mu; when the last flight did
+	left     time.Time // guarded by mu; when the last flight did, or was sent again
 	failed   *failure  // guarded by mu; while it is being told
 	finished bool      // guarded by mu
 	ended    bool      // guarded by mu; idle is closed
@@ -96,7 +96,6 @@ func (p *publisher) init(l *link) { p.link, p.idle = l, make(chan struct{}) }
 // A flight is what was sent together.
 type flight struct {
 	ops      []*op
-	sent     time.Time
 	unsent   []*op // to be sent again: Redis did not know the script
 	awaited  int   // how many answers are to come
 	reloaded bool  // it was sent again
@@ -174,7 +173,6 @@ func (p *publisher) appendBatch(out []byte, await []awaited, se *session) ([]byt
 			return out, await
 		}
 		p.flight = &flight{ops: ops, awaited: len(ops)}
-		p.left = time.Now()
 	case p.flight.unsent != nil && p.flight.awaited == 0:
 		ops = p.flight.unsent
 		out, await = appendLoad(out), append(await, awaited{op: &op{}})
@@ -182,8 +180,8 @@ func (p *publisher) appendBatch(out []byte, await []awaited, se *session) ([]byt
 	default:
 		return out, await
 	}
-	p.flight.sent = time.Now()
-	_ = se.conn.SetReadDeadline(p.flight.sent.Add(p.link.bus.cfg.Timeout))
+	p.left = time.Now()
+	_ = se.conn.SetReadDeadline(p.left.Add(p.link.bus.cfg.Timeout))
 	for _, o := range ops {
 		out = p.link.bus.appendOp(out, o)
 		await = append(await, awaited{op: o})
@@ -211,7 +209,7 @@ func (p *publisher) isLate(se *session) bool {
 		_ = se.conn.SetReadDeadline(time.Time{})
 		return false
 	}
-	deadline := p.flight.sent.Add(p.link.bus.cfg.Timeout)
+	deadline := p.left.Add(p.link.bus.cfg.Timeout)
 	_ = se.conn.SetReadDeadline(deadline)
 	return !time.Now().Before(deadline)
 }
@@ -262,16 +260,7 @@ func (p *publisher) settle() {
 		wake(p.link.wake)
 		return
 	}
-	failed := refusals(f.ops)
-	behind := p.failLocked(failed)
-	p.mu.Unlock()
-	for _, o := range f.ops {
-		p.tell(o, o.id, o.err)
-	}
-	for _, o := range behind {
-		p.tell(o, ID{}, failed.err)
-	}
-	p.land()
+	p.concludeAndUnlock(f.ops, refusals(f.ops))
 }
 
 // broke settles everything, after the connection broke, or could not be made.
@@ -281,16 +270,33 @@ func (p *publisher) broke(why error) {
 	if p.flight != nil {
 		flown = p.flight.ops
 	}
-	behind := p.failLocked(&failure{err: why})
-	p.mu.Unlock()
 	for _, o := range flown {
 		if !o.answered {
 			o.err = why
 		}
+	}
+	p.concludeAndUnlock(flown, &failure{err: why})
+}
+
+// concludeAndUnlock tells what came of ops that were sent, and that what a failure concerns fails behind them; nil is none. It
+// needs mu, and gives it up.
+func (p *publisher) concludeAndUnlock(sent []*op, f *failure) {
+	p.failed = f
+	var behind []*op
+	p.queue = slices.DeleteFunc(p.queue, func(o *op) bool {
+		if !f.concerns(o) {
+			return false
+		}
+		behind = append(behind, o)
+		p.bytes -= o.size()
+		return true
+	})
+	p.mu.Unlock()
+	for _, o := range sent {
 		p.tell(o, o.id, o.err)
 	}
 	for _, o := range behind {
-		p.tell(o, ID{}, why)
+		p.tell(o, ID{}, f.err)
 	}
 	p.land()
 }
@@ -317,23 +323,6 @@ func refusals(ops []*op) (f *failure) {
 		}
 	}
 	return f
-}
-
-// failLocked has what the failure concerns fail from now on, and returns what of that is waiting.
-func (p *publisher) failLocked(f *failure) (waiting []*op) {
-	p.failed = f
-	if f == nil {
-		return nil
-	}
-	p.queue = slices.DeleteFunc(p.queue, func(o *op) bool {
-		if !f.concerns(o) {
-			return false
-		}
-		waiting = append(waiting, o)
-		p.bytes -= o.size()
-		return true
-	})
-	return waiting
 }
 
 // tell settles an op.
