@@ -3,7 +3,7 @@
 // A room's log is a chain: each message names the one before it. A Bus hands every subscriber the unbroken chain, repairing
 // from the log what the transport lost, or says that it is broken. It never goes silent about a loss.
 //
-// Two implementations keep the same promises, those of the suite in bustest: Memory, for a node alone, and Redis.
+// Two packages keep the same promises, those of the suite in bustest: memory, for a node alone, and redis.
 package bus
 
 import (

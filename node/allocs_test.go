@@ -9,12 +9,13 @@ import (
 	"testing"
 
 	"parley/bus"
+	"parley/bus/memory"
 	"parley/node/wire"
 )
 
 // roomOf makes a room with n live members, whose clients take everything.
 func roomOf(tb testing.TB, n int) *room {
-	b := bus.NewMemory(bus.Retention{}).Open(bus.NoObserver{})
+	b := memory.New(bus.Retention{}).Open(bus.NoObserver{})
 	s := New(Config{Bus: b, Log: slog.New(slog.DiscardHandler)})
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 
 	"parley/bus"
 	"parley/bus/bustest"
+	"parley/bus/redis"
 	"parley/node"
 	"parley/node/nodetest"
 	"parley/node/wire"
@@ -17,17 +18,17 @@ import (
 // onRedis runs n nodes on a Redis of their own.
 func onRedis(t *testing.T, n int, each ...func(*node.Config)) (*nodetest.Cluster, *bustest.RedisServer) {
 	t.Helper()
-	redis := bustest.StartRedis(t)
+	server := bustest.StartRedis(t)
 	open := func(o bus.Observer) bus.Bus {
-		b, err := bus.OpenRedis(context.Background(), bus.RedisConfig{
-			URL: redis.URL(), Observer: o, Log: slog.New(slog.DiscardHandler),
+		b, err := redis.Open(context.Background(), redis.Config{
+			URL: server.URL(), Observer: o, Log: slog.New(slog.DiscardHandler),
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
 		return b
 	}
-	return nodetest.StartOn(t, n, open, each...), redis
+	return nodetest.StartOn(t, n, open, each...), server
 }
 
 func TestNodesOnRedisShareRooms(t *testing.T) {

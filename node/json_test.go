@@ -10,6 +10,7 @@ import (
 
 	"parley/bus"
 	"parley/bus/id"
+	"parley/bus/memory"
 	"parley/node"
 	"parley/node/nodetest"
 	"parley/node/wire"
@@ -207,7 +208,7 @@ func TestJoinGivesTheNewestAndResumeExactlyWhatWasMissed(t *testing.T) {
 }
 
 func TestResumingPastTheLogIsToldAsAGap(t *testing.T) {
-	mem := bus.NewMemory(bus.Retention{Size: 20})
+	mem := memory.New(bus.Retention{Size: 20})
 	c := nodetest.StartOn(t, 2, mem.Open)
 	a := nodetest.Dial(t, c.Nodes[0].URL("/"))
 	a.Join("lobby")

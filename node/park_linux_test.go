@@ -14,12 +14,13 @@ import (
 	"golang.org/x/sys/unix"
 
 	"parley/bus"
+	"parley/bus/memory"
 	"parley/node/wire"
 )
 
 // All speak while the attendant is busy, so that it finds more than it gives turns to by itself.
 func TestAllWhoSpeakAtOnceGetATurn(t *testing.T) {
-	b := bus.NewMemory(bus.Retention{}).Open(bus.NoObserver{})
+	b := memory.New(bus.Retention{}).Open(bus.NoObserver{})
 	defer b.Close()
 	s := New(Config{Bus: b, Log: slog.New(slog.DiscardHandler), Drain: time.Millisecond})
 	front := httptest.NewServer(s.Handler())
@@ -70,7 +71,7 @@ func TestAClientThatSaysMuchTakesTurnsWithOthers(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer server.Close()
-	b := bus.NewMemory(bus.Retention{}).Open(bus.NoObserver{})
+	b := memory.New(bus.Retention{}).Open(bus.NoObserver{})
 	defer b.Close()
 	s := New(Config{Bus: b, Log: slog.New(slog.DiscardHandler)})
 	defer s.Shutdown(t.Context())

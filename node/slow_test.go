@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"parley/bus"
+	"parley/bus/memory"
 	"parley/node"
 	"parley/node/nodetest"
 	"parley/node/wire"
@@ -146,7 +147,7 @@ func TestAFrozenMemberDoesNotStallTheRoomAndLosesNothing(t *testing.T) {
 
 func TestWhoFallsOutOfTheLogIsToldOfAGap(t *testing.T) {
 	w := newWatch()
-	mem := bus.NewMemory(bus.Retention{Size: 20})
+	mem := memory.New(bus.Retention{Size: 20})
 	c := nodetest.StartOn(t, 1, mem.Open, func(cfg *node.Config) { cfg.Observer = w; cfg.QueueBytes = 16 << 10 })
 	sender := nodetest.Dial(t, c.Nodes[0].URL("/"))
 	sender.Join("lobby")

@@ -95,7 +95,7 @@ func newRedis(t testing.TB) *RedisServer {
 	return s
 }
 
-// URL is what bus.OpenRedis and go-redis take.
+// URL is what redis.Open and go-redis take.
 func (s *RedisServer) URL() string {
 	if s.network == "unix" {
 		return "unix://" + s.addr

@@ -7,9 +7,11 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/redis/go-redis/v9"
+	goredis "github.com/redis/go-redis/v9"
 
 	"parley/bus"
+	"parley/bus/memory"
+	"parley/bus/redis"
 )
 
 const (
@@ -21,10 +23,10 @@ const (
 func (c *ServeCmd) openBus(ctx context.Context, o bus.Observer, log *slog.Logger) (bus.Bus, error) {
 	retention := bus.Retention{Size: c.HistorySize, Age: c.HistoryTTL}
 	if c.Redis == "" {
-		return bus.NewMemory(retention).Open(o), nil
+		return memory.New(retention).Open(o), nil
 	}
-	redis.SetLogger(redisLog{log})
-	cfg := bus.RedisConfig{URL: c.Redis, Retention: retention, Observer: o, Log: log}
+	goredis.SetLogger(redisLog{log})
+	cfg := redis.Config{URL: c.Redis, Retention: retention, Observer: o, Log: log}
 	for deadline := time.Now().Add(c.RedisWaitStart); ; {
 		b, err := openRedis(ctx, cfg)
 		if err == nil {
@@ -34,7 +36,7 @@ func (c *ServeCmd) openBus(ctx context.Context, o bus.Observer, log *slog.Logger
 		switch {
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
-		case errors.Is(err, bus.ErrMisconfigured):
+		case errors.Is(err, redis.ErrMisconfigured):
 			return nil, fmt.Errorf("--redis: %w", err)
 		case left <= 0:
 			return nil, fmt.Errorf("--redis: waited %s: %w", c.RedisWaitStart, err)
@@ -47,10 +49,10 @@ func (c *ServeCmd) openBus(ctx context.Context, o bus.Observer, log *slog.Logger
 	}
 }
 
-func openRedis(ctx context.Context, cfg bus.RedisConfig) (bus.Bus, error) {
+func openRedis(ctx context.Context, cfg redis.Config) (bus.Bus, error) {
 	ctx, cancel := context.WithTimeout(ctx, redisAttempt)
 	defer cancel()
-	return bus.OpenRedis(ctx, cfg)
+	return redis.Open(ctx, cfg)
 }
 
 // redisLog takes what go-redis says of errors that it also returns.

@@ -17,19 +17,21 @@ const root = "../.." // of the module
 // mayImport is the direction of imports: what each package may import of ours, its own subpackages apart. Commands may import
 // all; so may tests and what only tests use (bustest, nodetest), but for commands.
 var mayImport = map[string][]string{
-	"bus/id":      {},
-	"bus/resp":    {},
-	"bus":         {"bus/id", "bus/resp"},
-	"node/wire":   {"bus/id"},
-	"node/web":    {},
-	"node/client": {"node/wire", "bus/id"},
-	"node":        {"bus", "bus/id", "node/wire", "node/web"},
-	"metrics":     {},
+	"bus/id":         {},
+	"bus":            {"bus/id"},
+	"bus/memory":     {"bus"},
+	"bus/redis/resp": {},
+	"bus/redis":      {"bus", "bus/id", "bus/redis/resp"},
+	"node/wire":      {"bus/id"},
+	"node/web":       {},
+	"node/client":    {"node/wire", "bus/id"},
+	"node":           {"bus", "bus/id", "node/wire", "node/web"},
+	"metrics":        {},
 }
 
 // keptTo are modules that only some packages may know, besides commands, tests and what only tests use.
 var keptTo = map[string]string{
-	"github.com/redis/go-redis":           "bus",
+	"github.com/redis/go-redis":           "bus/redis",
 	"github.com/prometheus/client_golang": "metrics",
 	"github.com/coder/websocket":          "node",
 	"github.com/spf13":                    "",
@@ -118,13 +120,18 @@ func TestImportsAgainstTheDirectionAreRefused(t *testing.T) {
 		file, imported string
 		refused        bool
 	}{
-		{"bus/redis.go", "github.com/redis/go-redis/v9", false},
-		{"bus/redis.go", "parley/node", true},
+		{"bus/redis/redis.go", "github.com/redis/go-redis/v9", false},
+		{"bus/redis/redis.go", "parley/node", true},
+		{"bus/bus.go", "github.com/redis/go-redis/v9", true},
+		{"bus/bus.go", "parley/bus/redis", true},
+		{"bus/memory/memory.go", "github.com/redis/go-redis/v9", true},
+		{"bus/memory/memory.go", "parley/bus/redis", true},
 		{"bus/id/id.go", "parley/bus", true},
-		{"bus/redis.go", "parley/bus/bustest", true},
-		{"bus/redis_test.go", "parley/bus/bustest", false},
+		{"bus/redis/redis.go", "parley/bus/bustest", true},
+		{"bus/redis/redis_test.go", "parley/bus/bustest", false},
 		{"bus/bustest/redisserver.go", "github.com/redis/go-redis/v9", false},
 		{"node/room.go", "github.com/redis/go-redis/v9", true},
+		{"node/room.go", "parley/bus/redis", true},
 		{"node/room.go", "parley/metrics", true},
 		{"node/room.go", "parley/node/wire", false},
 		{"node/room.go", "parley/node/client", true},

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"parley/bus"
+	"parley/bus/memory"
 	"parley/node"
 )
 
@@ -33,7 +34,7 @@ type Node struct {
 // Start runs n nodes on one bus in memory. They end with the test. each may change what a node is made of.
 func Start(t testing.TB, n int, each ...func(*node.Config)) *Cluster {
 	t.Helper()
-	return StartOn(t, n, bus.NewMemory(bus.Retention{}).Open, each...)
+	return StartOn(t, n, memory.New(bus.Retention{}).Open, each...)
 }
 
 // StartTLS is Start with nodes that serve TLS, with a certificate that nobody signed.
@@ -41,7 +42,7 @@ func StartTLS(t testing.TB, n int, each ...func(*node.Config)) *Cluster {
 	t.Helper()
 	s := httptest.NewTLSServer(nil)
 	defer s.Close()
-	return start(t, n, s.TLS, bus.NewMemory(bus.Retention{}).Open, each...)
+	return start(t, n, s.TLS, memory.New(bus.Retention{}).Open, each...)
 }
 
 // StartOn runs n nodes, each on a handle that open gives.

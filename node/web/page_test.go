@@ -12,6 +12,7 @@ import (
 	"github.com/chromedp/chromedp/kb"
 
 	"parley/bus"
+	"parley/bus/memory"
 	"parley/node"
 	"parley/node/nodetest"
 )
@@ -366,7 +367,7 @@ func TestTypingExpires(t *testing.T) {
 
 func TestJoinsAndLeavesShareALine(t *testing.T) {
 	t.Parallel()
-	n := nodetest.StartOn(t, 1, bus.NewMemory(bus.Retention{}).Open, quick).Nodes[0]
+	n := nodetest.StartOn(t, 1, memory.New(bus.Retention{}).Open, quick).Nodes[0]
 	p := openPage(t, n.HTTP(""), "design", "Ada")
 	lines := `[...document.querySelectorAll(".presence:not([hidden])")].map((node) => node.textContent).join("; ")`
 	peers := enter(t, n, "design", "Bo", "Cy")

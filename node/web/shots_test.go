@@ -10,6 +10,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"parley/bus"
+	"parley/bus/memory"
 	"parley/node/nodetest"
 	"parley/node/wire"
 )
@@ -111,7 +112,7 @@ func TestLooks(t *testing.T) {
 // TestLooksInTrouble is the same for what one hopes not to see.
 func TestLooksInTrouble(t *testing.T) {
 	t.Parallel()
-	c := nodetest.StartOn(t, 2, bus.NewMemory(bus.Retention{Size: 20}).Open)
+	c := nodetest.StartOn(t, 2, memory.New(bus.Retention{Size: 20}).Open)
 	n := c.Nodes[0]
 	g := newGate(t, n)
 	tell(t, n.Bus, "design", talk)

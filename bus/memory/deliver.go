@@ -1,0 +1,105 @@
+package memory
+
+import "parley/bus"
+
+// An event is one thing that sinks are to be told.
+type event struct {
+	to      []*memorySubscription // those there when it happened; shared
+	kind    eventKind
+	message bus.Message // of a signal only the Body
+	change  bus.Change
+}
+
+type eventKind byte
+
+const (
+	messageEvent eventKind = iota
+	signalEvent
+	presenceEvent
+)
+
+// A turn is how many events a caller delivers before a goroutine takes over. It does so only where others add to the room as
+// fast as the caller delivers, who else would be kept for ever.
+const turn = 1024
+
+// maxSpareEvents bounds what a room keeps of its queue when that is empty.
+const maxSpareEvents = 64
+
+// tellLocked queues an event for all who are subscribed.
+func (r *memoryRoom) tellLocked(e event) {
+	if len(r.subs) == 0 {
+		return
+	}
+	e.to = r.subs
+	r.queue = append(r.queue, e)
+}
+
+// unlock reports whether the caller is the one who has to call deliver. If not, whoever delivers already does it all.
+func (r *memoryRoom) unlock() bool {
+	mine := !r.delivering && len(r.queue) > 0
+	if mine {
+		r.delivering = true
+	}
+	r.mu.Unlock()
+	return mine
+}
+
+func (r *memoryRoom) unlockAndDeliver() {
+	if r.unlock() {
+		r.deliver()
+	}
+}
+
+// deliver calls the sinks, until the queue is empty. Only who set delivering calls it, so sinks are called one at a time, and
+// without any lock: a sink may publish.
+func (r *memoryRoom) deliver() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for told := 0; len(r.queue) > 0; {
+		if told >= turn {
+			go r.deliver() // ends with the queue, and for a closed subscription with the round
+			return
+		}
+		batch := r.queue
+		r.queue, r.spare = r.spare, nil
+		r.mu.Unlock()
+		for i := range batch {
+			batch[i].tell()
+		}
+		told += len(batch)
+		clear(batch)
+		r.mu.Lock()
+		if cap(batch) <= maxSpareEvents {
+			r.spare = batch[:0]
+		}
+		r.round++
+		r.told.Broadcast()
+	}
+	r.delivering = false
+	r.told.Broadcast()
+}
+
+func (e *event) tell() {
+	for _, s := range e.to {
+		if s.closed.Load() {
+			continue
+		}
+		switch e.kind {
+		case messageEvent:
+			s.sink.Deliver(e.message)
+		case signalEvent:
+			s.sink.Signal(e.message.Body)
+		case presenceEvent:
+			s.sink.Presence(e.change)
+		}
+	}
+}
+
+// awaitRound returns once no sink is being called with what was taken from the queue up to that round.
+func (r *memoryRoom) awaitRound(round uint64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for r.delivering && r.round == round {
+		r.told.Wait()
+	}
+}

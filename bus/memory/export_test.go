@@ -1,0 +1,16 @@
+package memory
+
+import "time"
+
+// SetClock replaces the clock, before the first use.
+func (m *Store) SetClock(now func() time.Time) { m.now = now }
+
+// Sweep does what the timer does.
+func (m *Store) Sweep() { m.sweep() }
+
+// Rooms counts the rooms that are not forgotten.
+func (m *Store) Rooms() int {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return len(m.rooms)
+}

@@ -1,0 +1,126 @@
+package memory
+
+import (
+	"sort"
+	"time"
+
+	"parley/bus"
+)
+
+// A memoryLog is a ring of a room's newest messages.
+type memoryLog struct {
+	ring  []logEntry // its length is a power of two
+	start int        // index in ring of the oldest
+	count int
+	base  bus.ID // the id before the oldest
+}
+
+type logEntry struct {
+	id   bus.ID
+	body []byte
+}
+
+const minRing = 8
+
+// push appends an entry. prev is the id before it.
+func (l *memoryLog) push(e logEntry, prev bus.ID) {
+	if l.count == 0 {
+		l.base = prev
+	}
+	if l.count == len(l.ring) {
+		l.grow()
+	}
+	l.ring[l.index(l.count)] = e
+	l.count++
+}
+
+func (l *memoryLog) grow() {
+	ring := make([]logEntry, max(minRing, 2*len(l.ring)))
+	n := copy(ring, l.ring[l.start:])
+	copy(ring[n:], l.ring[:l.start])
+	l.ring, l.start = ring, 0
+}
+
+func (l *memoryLog) index(i int) int { return (l.start + i) & (len(l.ring) - 1) }
+
+// at gives the i-th oldest entry.
+func (l *memoryLog) at(i int) *logEntry { return &l.ring[l.index(i)] }
+
+// prev gives the id before the i-th oldest entry.
+func (l *memoryLog) prev(i int) bus.ID {
+	if i == 0 {
+		return l.base
+	}
+	return l.at(i - 1).id
+}
+
+// first gives the index of the oldest entry for whose id ok holds, count for none; ok holds for all from one id on.
+func (l *memoryLog) first(ok func(bus.ID) bool) int {
+	return sort.Search(l.count, func(i int) bool { return ok(l.at(i).id) })
+}
+
+// drop drops the n oldest entries.
+func (l *memoryLog) drop(n int) {
+	for range n {
+		l.base = l.at(0).id
+		*l.at(0) = logEntry{}
+		l.start = l.index(1)
+		l.count--
+	}
+	if l.count == 0 {
+		l.ring, l.start = nil, 0
+	}
+}
+
+// dropBefore drops the entries that are older than t.
+func (l *memoryLog) dropBefore(t time.Time) {
+	oldest := uint64(max(0, t.UnixMilli()))
+	if l.count == 0 || l.at(0).id.Ms >= oldest {
+		return
+	}
+	l.drop(l.first(func(i bus.ID) bool { return i.Ms >= oldest }))
+}
+
+// memoryKeys are the idempotency keys that a room remembers: in two generations, of which the older one is dropped as a whole,
+// so that each is remembered for keyAge at least and no key needs an expiry of its own.
+type memoryKeys struct {
+	since time.Time // when young began
+	young map[bus.Key]said
+	old   map[bus.Key]said
+}
+
+// said is what a key was used for.
+type said struct {
+	id  bus.ID
+	sum uint64
+}
+
+const keyAge = 10 * time.Minute
+
+func (k *memoryKeys) find(key bus.Key) (said, bool) {
+	if s, ok := k.young[key]; ok {
+		return s, true
+	}
+	s, ok := k.old[key]
+	return s, ok
+}
+
+// add needs a rotate before it.
+func (k *memoryKeys) add(key bus.Key, s said) {
+	if k.young == nil {
+		k.young = make(map[bus.Key]said)
+	}
+	k.young[key] = s
+}
+
+// rotate lets generations grow old, and drops those that are.
+func (k *memoryKeys) rotate(now time.Time) {
+	switch age := now.Sub(k.since); {
+	case age >= 2*keyAge:
+		k.young, k.old, k.since = nil, nil, now
+	case age >= keyAge:
+		k.young, k.old, k.since = nil, k.young, now
+	}
+}
+
+func (k *memoryKeys) empty() bool { return len(k.young)+len(k.old) == 0 }

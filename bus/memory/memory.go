@@ -1,0 +1,313 @@
+// Package memory is a bus in the memory of one process, for a node alone.
+package memory
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"parley/bus"
+)
+
+// Memory keeps rooms in the memory of one process. The handles that Open gives are the nodes of a cluster inside it.
+//
+// Sinks are called by whoever causes what they are told: from within Publish, Signal, Enter, Leave and Close, of any handle.
+// So a caller of these holds no lock that its sink takes.
+type Store struct {
+	retention bus.Retention
+	now       func() time.Time
+
+	mu      sync.RWMutex
+	rooms   map[string]*memoryRoom // guarded by mu
+	handles int                    // guarded by mu; those open
+	sweeper *time.Timer            // guarded by mu; nil while no handle is open
+}
+
+// sweepEvery is how often rooms that nobody uses are looked at.
+const sweepEvery = time.Minute
+
+// New makes an empty backend. It needs no closing beyond that of its handles.
+func New(r bus.Retention) *Store {
+	return &Store{retention: r.WithDefaults(), now: time.Now, rooms: make(map[string]*memoryRoom)}
+}
+
+// Open gives a handle: one more node.
+func (m *Store) Open(o bus.Observer) bus.Bus {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.handles++; m.handles == 1 {
+		m.sweeper = time.AfterFunc(sweepEvery, m.sweep)
+	}
+	return &Bus{shared: m, observer: o, subs: make(map[string]*memorySubscription)}
+}
+
+func (m *Store) release() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.handles--; m.handles == 0 {
+		m.sweeper.Stop()
+		m.sweeper = nil
+	}
+}
+
+// sweep forgets what has expired in rooms that nobody uses. In the others that happens as they are used.
+func (m *Store) sweep() {
+	m.mu.RLock()
+	names := slices.Collect(maps.Keys(m.rooms))
+	m.mu.RUnlock()
+	for _, name := range names {
+		m.forget(name)
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.sweeper != nil {
+		m.sweeper.Reset(sweepEvery)
+	}
+}
+
+// forget drops what has expired in a room, and the room itself if nothing is left.
+func (m *Store) forget(name string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.rooms[name]
+	if r == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := m.now()
+	r.expireLocked(now)
+	if r.unusedLocked(now) {
+		r.forgotten = true
+		delete(m.rooms, name)
+	}
+}
+
+// lock gives a room, locked. It makes the room where there is none.
+func (m *Store) lock(name string) *memoryRoom {
+	for {
+		m.mu.RLock()
+		r := m.rooms[name]
+		m.mu.RUnlock()
+		if r == nil {
+			r = m.create(name)
+		}
+		r.mu.Lock()
+		if !r.forgotten {
+			return r
+		}
+		r.mu.Unlock()
+	}
+}
+
+func (m *Store) create(name string) *memoryRoom {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	r := m.rooms[name]
+	if r == nil {
+		r = newMemoryRoom(m.retention, m.now())
+		m.rooms[name] = r
+	}
+	return r
+}
+
+// lookUp gives a room, locked, or nil where there is none.
+func (m *Store) lookUp(name string) *memoryRoom {
+	m.mu.RLock()
+	r := m.rooms[name]
+	m.mu.RUnlock()
+	if r == nil {
+		return nil
+	}
+	r.mu.Lock() // one that was just forgotten is as good as none
+	return r
+}
+
+// Bus is a handle on a Memory.
+type Bus struct {
+	shared   *Store
+	observer bus.Observer
+	closed   atomic.Bool
+
+	mu   sync.Mutex
+	subs map[string]*memorySubscription // guarded by mu; nil once closed
+}
+
+func (b *Bus) Publish(room string, d bus.Draft, done func(bus.ID, error)) {
+	if b.closed.Load() {
+		b.observer.Published(0, bus.ErrClosed)
+		done(bus.ID{}, bus.ErrClosed)
+		return
+	}
+	now := b.shared.now()
+	r := b.shared.lock(room)
+	id, err := r.appendLocked(d, now)
+	mine := r.unlock()
+	b.observer.Published(b.shared.now().Sub(now), err)
+	done(id, err)
+	if mine {
+		r.deliver()
+	}
+}
+
+func (b *Bus) Signal(room string, body []byte, done func(error)) {
+	if b.closed.Load() {
+		done(bus.ErrClosed)
+		return
+	}
+	mine := false
+	r := b.shared.lookUp(room)
+	if r != nil {
+		r.tellLocked(event{kind: signalEvent, message: bus.Message{Body: body}})
+		mine = r.unlock()
+	}
+	done(nil)
+	if mine {
+		r.deliver()
+	}
+}
+
+func (b *Bus) Subscribe(ctx context.Context, room string, sink bus.Sink) (bus.Subscription, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.subs == nil {
+		return nil, bus.ErrClosed
+	}
+	if b.subs[room] != nil {
+		return nil, fmt.Errorf("subscribe to %s: subscribed already", room)
+	}
+	r := b.shared.lock(room)
+	defer r.mu.Unlock()
+	s := &memorySubscription{bus: b, name: room, room: r, sink: sink, last: r.last}
+	r.addLocked(s)
+	b.subs[room] = s
+	return s, nil
+}
+
+func (b *Bus) After(ctx context.Context, room string, since bus.ID, limit int) (bus.Page, error) {
+	if err := b.readable(ctx); err != nil {
+		return bus.Page{}, err
+	}
+	r := b.shared.lookUp(room)
+	if r == nil {
+		return bus.Page{Complete: since.IsZero()}, nil
+	}
+	defer r.mu.Unlock()
+	r.expireLocked(b.shared.now())
+	return r.afterLocked(since, limit), nil
+}
+
+func (b *Bus) Before(ctx context.Context, room string, before bus.ID, limit int) (bus.Page, error) {
+	if err := b.readable(ctx); err != nil {
+		return bus.Page{}, err
+	}
+	r := b.shared.lookUp(room)
+	if r == nil {
+		return bus.Page{}, nil
+	}
+	defer r.mu.Unlock()
+	r.expireLocked(b.shared.now())
+	return r.beforeLocked(before, limit), nil
+}
+
+func (b *Bus) Roster(ctx context.Context, room string) (bus.Roster, error) {
+	if err := b.readable(ctx); err != nil {
+		return bus.Roster{}, err
+	}
+	r := b.shared.lookUp(room)
+	if r == nil {
+		return bus.Roster{}, nil
+	}
+	defer r.mu.Unlock()
+	return r.rosterLocked(), nil
+}
+
+func (b *Bus) readable(ctx context.Context) error {
+	if b.closed.Load() {
+		return bus.ErrClosed
+	}
+	return ctx.Err()
+}
+
+func (b *Bus) Ready() error {
+	if b.closed.Load() {
+		return bus.ErrClosed
+	}
+	return nil
+}
+
+func (b *Bus) HeartbeatAge() time.Duration { return 0 }
+
+func (b *Bus) Close() error {
+	if b.closed.Swap(true) {
+		return nil
+	}
+	b.mu.Lock()
+	subs := b.subs
+	b.subs = nil
+	b.mu.Unlock()
+	for _, s := range subs {
+		s.Close()
+	}
+	b.shared.release()
+	return nil
+}
+
+// memorySubscription is a room handed to a sink of one handle.
+type memorySubscription struct {
+	bus  *Bus
+	name string
+	room *memoryRoom
+	sink bus.Sink
+	last bus.ID
+
+	closed  atomic.Bool         // set with room.mu held
+	entered map[string]struct{} // guarded by room.mu; the users who entered here
+}
+
+func (s *memorySubscription) Last() bus.ID { return s.last }
+
+func (s *memorySubscription) Enter(m bus.Member) {
+	s.room.mu.Lock()
+	if !s.closed.Load() {
+		s.room.enterLocked(s, m)
+	}
+	s.room.unlockAndDeliver()
+}
+
+func (s *memorySubscription) Leave(user string) {
+	s.room.mu.Lock()
+	s.room.leaveLocked(s, user)
+	s.room.unlockAndDeliver()
+}
+
+func (s *memorySubscription) Roster() bus.Roster {
+	s.room.mu.Lock()
+	defer s.room.mu.Unlock()
+	return s.room.rosterLocked()
+}
+
+func (s *memorySubscription) Close() {
+	s.room.mu.Lock()
+	first := !s.closed.Swap(true)
+	if first {
+		s.room.removeLocked(s)
+	}
+	round := s.room.round
+	s.room.unlockAndDeliver()
+	s.room.awaitRound(round)
+	if !first {
+		return
+	}
+	s.bus.mu.Lock()
+	delete(s.bus.subs, s.name)
+	s.bus.mu.Unlock()
+	s.bus.shared.forget(s.name)
+}

@@ -1,0 +1,141 @@
+package redis_test
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+
+	"parley/bus"
+	"parley/bus/bustest"
+	"parley/bus/redis"
+)
+
+// BenchmarkRedisAppend measures what a publish costs Redis: the script by Redis's own account (script-µs/op) and the CPU time of
+// the process (redis-µs/op), alone and in pipelines.
+func BenchmarkRedisAppend(b *testing.B) {
+	for _, depth := range []int{1, 16, 64} {
+		b.Run(fmt.Sprint("pipeline=", depth), func(b *testing.B) {
+			r := openRedis(b, redis.Config{})
+			body := strings.Repeat("x", 128)
+			script, cpu := redisUse(b, r)
+			b.ResetTimer()
+			for n := 0; n < b.N; n += depth {
+				if err := r.Append("lobby", body, min(depth, b.N-n)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.StopTimer()
+			scriptAfter, cpuAfter := redisUse(b, r)
+			b.ReportMetric((scriptAfter-script)/float64(b.N), "script-µs/op")
+			b.ReportMetric((cpuAfter-cpu)*1e6/float64(b.N), "redis-µs/op")
+		})
+	}
+}
+
+// openRedis opens a handle on a server of its own, unless cfg names one. It is closed with the test.
+func openRedis(t testing.TB, cfg redis.Config) *redis.Bus {
+	t.Helper()
+	if cfg.URL == "" {
+		cfg.URL = bustest.StartRedis(t).URL()
+	}
+	r, err := redis.Open(context.Background(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = r.Close() })
+	return r
+}
+
+// redisUse is the time that Redis spent in scripts, in µs, and its CPU time, in s.
+func redisUse(t testing.TB, r *redis.Bus) (script, cpu float64) {
+	t.Helper()
+	script = infoValue(t, r, "commandstats", "cmdstat_evalsha", "usec")
+	return script, infoValue(t, r, "cpu", "used_cpu_sys", "") + infoValue(t, r, "cpu", "used_cpu_user", "")
+}
+
+// infoValue is a number of a section of INFO: a line's, or that of a field in it. It is 0 where there is none.
+func infoValue(t testing.TB, r *redis.Bus, section, name, field string) float64 {
+	t.Helper()
+	info, err := r.Client().Info(context.Background(), section).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(info) {
+		value, ok := strings.CutPrefix(strings.TrimSpace(line), name+":")
+		if !ok {
+			continue
+		}
+		if field != "" {
+			_, value, _ = strings.Cut(","+value, ","+field+"=")
+			value, _, _ = strings.Cut(value, ",")
+		}
+		v, err := strconv.ParseFloat(value, 64)
+		if err != nil {
+			t.Fatalf("%s in %s: %v", name, section, err)
+		}
+		return v
+	}
+	return 0
+}
+
+// BenchmarkRedisPublish publishes through all nodes into 500 rooms that all are subscribed to, as fast as Redis takes it. It
+// ends when everything has arrived everywhere.
+func BenchmarkRedisPublish(b *testing.B) {
+	for _, nodes := range []int{1, 2, 4, 8} {
+		b.Run(fmt.Sprint("nodes=", nodes), func(b *testing.B) { benchmarkPublish(b, nodes) })
+	}
+}
+
+func benchmarkPublish(b *testing.B, count int) {
+	const rooms, waiting = 500, 2000
+	server := bustest.StartRedis(b)
+	nodes := make([]*redis.Bus, count)
+	for i := range nodes {
+		nodes[i] = openRedis(b, redis.Config{URL: server.URL()})
+	}
+	var arrived sync.WaitGroup
+	names := make([]string, rooms)
+	for i := range names {
+		names[i] = fmt.Sprint("room", i)
+		for _, n := range nodes {
+			sub, err := n.Subscribe(context.Background(), names[i], countingSink{&arrived})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer sub.Close()
+		}
+	}
+	body := []byte(strings.Repeat("x", 128))
+	slots := make(chan struct{}, waiting)
+	arrived.Add(count * b.N)
+	b.ReportAllocs()
+	b.ResetTimer()
+	_, cpu := redisUse(b, nodes[0])
+	for n := range b.N {
+		slots <- struct{}{}
+		var key bus.Key
+		binary.BigEndian.PutUint64(key[:], uint64(n)+1)
+		nodes[n%count].Publish(names[n/count%rooms], bus.Draft{Body: body, Key: key}, func(_ bus.ID, err error) {
+			if err != nil {
+				b.Error(err)
+				arrived.Add(-count)
+			}
+			<-slots
+		})
+	}
+	arrived.Wait()
+	b.StopTimer()
+	_, cpuAfter := redisUse(b, nodes[0])
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "publishes/s")
+	b.ReportMetric((cpuAfter-cpu)*1e6/float64(b.N), "redis-µs/op")
+}
+
+type countingSink struct{ arrived *sync.WaitGroup }
+
+func (s countingSink) Deliver(bus.Message) { s.arrived.Done() }
+func (s countingSink) Signal([]byte)       {}
+func (s countingSink) Presence(bus.Change) {}

@@ -1,0 +1,338 @@
+package redis
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"parley/bus"
+	"parley/bus/redis/resp"
+)
+
+// A link is what a node has to do with Redis on behalf of the rooms that are hashed to it: it publishes what is said there, and
+// receives their channels. Both go over one connection, so that what a node said comes back with the answer to it: one write
+// less for Redis, and one awakening less for the node, than with a connection for each. In 500 rooms of ten at 2,500 messages
+// a second that spared a seventh of what nodes and Redis cost. go-redis has no such connection; it makes all others.
+//
+// Nothing reconnects behind our back, so what was sent and not answered is known exactly.
+type link struct {
+	bus  *Bus
+	wake chan struct{} // capacity 1: the writer has something to look at
+
+	publisher  publisher  // what is to be published
+	subscriber subscriber // what is to be received
+
+	mu   sync.Mutex
+	conn net.Conn // guarded by mu; nil while there is none
+}
+
+// A session is one connection's life.
+type session struct {
+	conn net.Conn // static
+
+	mu      sync.Mutex
+	awaited []awaited // guarded by mu; what was sent and not answered yet, the oldest first
+
+	asked map[string]bool // owned by the writer; channels subscribed to, or about to be
+}
+
+// awaited is a command that was sent: an op, or else a subscription of so many channels, which are confirmed one by one.
+type awaited struct {
+	op       *op
+	channels int
+}
+
+const (
+	linkBuffer = 64 << 10 // what is read in one go
+	yieldEvery = 32       // values that are received before others get their turn, however many there are
+)
+
+func newLink(r *Bus) *link {
+	l := &link{bus: r, wake: make(chan struct{}, 1)}
+	l.publisher.init(l)
+	l.subscriber.init(l)
+	return l
+}
+
+// linkOf is the link that a room is hashed to.
+func (r *Bus) linkOf(room string) *link { return r.links[hash(room)%uint32(len(r.links))] }
+
+// hash is FNV-1a.
+func hash(s string) uint32 {
+	h := uint32(2166136261)
+	for i := range len(s) {
+		h = (h ^ uint32(s[i])) * 16777619
+	}
+	return h
+}
+
+// run makes one connection after the other. While there is none, what is published fails.
+func (l *link) run() {
+	for {
+		err := l.serve()
+		if l.bus.ctx.Err() != nil {
+			l.publisher.finish()
+			l.publisher.broke(bus.ErrClosed)
+			return
+		}
+		l.bus.complain("connection lost", err)
+		l.publisher.broke(unavailable(err))
+		select {
+		case <-time.After(50*time.Millisecond + rand.N(200*time.Millisecond)):
+		case <-l.bus.ctx.Done():
+		}
+	}
+}
+
+// serve makes a connection, and reads and writes until it breaks.
+func (l *link) serve() error {
+	ctx, cancel := context.WithCancel(l.bus.ctx)
+	defer cancel()
+	conn, err := l.bus.connect(ctx)
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	l.conn = conn
+	l.mu.Unlock()
+	if l.bus.ctx.Err() != nil { // drop may have come too early
+		l.drop()
+	}
+	se := &session{conn: conn, asked: make(map[string]bool)}
+	l.subscriber.begin()
+	var writer sync.WaitGroup
+	writer.Go(func() { l.write(ctx, se) })
+	err = l.read(se)
+	cancel()
+	l.drop()
+	_ = conn.Close()
+	writer.Wait()
+	l.mu.Lock()
+	l.conn = nil
+	l.mu.Unlock()
+	return err
+}
+
+// drop breaks the connection, if there is one, at once. Over TLS that is the one below: a goodbye could block.
+func (l *link) drop() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch c := l.conn.(type) {
+	case nil:
+	case *tls.Conn:
+		_ = c.NetConn().Close()
+	default:
+		_ = c.Close()
+	}
+}
+
+// write sends what is to be published and what subscriptions are to change, as much as there is in one go.
+func (l *link) write(ctx context.Context, se *session) {
+	var out []byte
+	for {
+		time.Sleep(l.publisher.early())
+		var await []awaited
+		out, await = l.subscriber.appendChanges(out[:0], se)
+		out, await = l.publisher.appendBatch(out, await, se)
+		if len(out) == 0 {
+			select {
+			case <-l.wake:
+				continue
+			case <-ctx.Done():
+				return
+			}
+		}
+		se.mu.Lock()
+		se.awaited = append(se.awaited, await...)
+		se.mu.Unlock()
+		if _, err := se.conn.Write(out); err != nil {
+			l.drop() // the reader notices
+			return
+		}
+		if cap(out) > batchBytes {
+			out = nil
+		}
+	}
+}
+
+// read takes what comes until the connection breaks.
+func (l *link) read(se *session) error {
+	var parser resp.Parser
+	buf := make([]byte, linkBuffer)
+	kept, values := 0, 0 // bytes of a value that has not all come; values read
+	for {
+		n, err := se.conn.Read(buf[kept:])
+		if errors.Is(err, os.ErrDeadlineExceeded) && !l.publisher.isLate(se) {
+			err = nil
+		}
+		if err != nil {
+			return err
+		}
+		rest := buf[:kept+n]
+		for len(rest) > 0 {
+			v, size, err := parser.Parse(rest)
+			if err != nil {
+				return err
+			}
+			if size == 0 {
+				break
+			}
+			if err := l.take(se, v); err != nil {
+				return err
+			}
+			rest = rest[size:]
+			if values++; values%yieldEvery == 0 {
+				runtime.Gosched() // see quietSocket
+			}
+		}
+		// What was said comes before its answer, where both have come: a sender gets them in one write.
+		l.publisher.settle()
+		kept = copy(buf, rest)
+		switch {
+		case kept == len(buf): // a value that is larger
+			buf = append(buf, make([]byte, len(buf))...)
+		case kept == 0 && len(buf) > linkBuffer:
+			buf = make([]byte, linkBuffer)
+		}
+	}
+}
+
+// take handles one value that came. The bytes in it are good only until it returns.
+func (l *link) take(se *session, v resp.Value) error {
+	if v.Kind == resp.Push && len(v.Elems) == 3 {
+		switch string(v.Elems[0].Text) {
+		case "message":
+			l.subscriber.receive(v.Elems[1].Text, v.Elems[2].Text)
+			return nil
+		case "subscribe", "unsubscribe":
+			l.subscriber.confirm(string(v.Elems[1].Text), string(v.Elems[0].Text) == "subscribe")
+			return se.confirmed()
+		}
+	}
+	if v.Kind == resp.Push {
+		return nil // of no concern to us
+	}
+	o, err := se.answered(v)
+	if err != nil {
+		return err
+	}
+	l.publisher.answered(o, v)
+	return nil
+}
+
+var errUnasked = errors.New("the server answered what it was not asked")
+
+// confirmed counts a confirmation of a channel of the oldest subscription.
+func (se *session) confirmed() error {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	if len(se.awaited) == 0 || se.awaited[0].op != nil {
+		return errUnasked
+	}
+	if se.awaited[0].channels--; se.awaited[0].channels == 0 {
+		se.popLocked()
+	}
+	return nil
+}
+
+// answered gives the op that v answers. Subscriptions are answered only if they are refused.
+func (se *session) answered(v resp.Value) (*op, error) {
+	se.mu.Lock()
+	defer se.mu.Unlock()
+	switch {
+	case len(se.awaited) == 0:
+		return nil, errUnasked
+	case se.awaited[0].op != nil:
+		o := se.awaited[0].op
+		se.popLocked()
+		return o, nil
+	case v.Kind == resp.Error:
+		return nil, fmt.Errorf("subscribe: %s", v.Text)
+	}
+	return nil, errUnasked
+}
+
+func (se *session) popLocked() {
+	se.awaited[0] = awaited{}
+	if se.awaited = se.awaited[1:]; len(se.awaited) == 0 {
+		se.awaited = nil
+	}
+}
+
+// connect makes a connection that speaks version 3 of the protocol, and knows our script.
+func (r *Bus) connect(ctx context.Context) (net.Conn, error) {
+	conn, err := r.options.Dialer(ctx, r.options.Network, r.options.Addr)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	_ = conn.SetDeadline(time.Now().Add(r.cfg.Timeout))
+	if err := r.greet(conn); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	if !stop() {
+		_ = conn.Close()
+		return nil, context.Cause(ctx)
+	}
+	return conn, conn.SetDeadline(time.Time{})
+}
+
+// greet says who we are and what we need.
+func (r *Bus) greet(conn net.Conn) error {
+	o := r.options
+	hello := []string{"HELLO", "3"}
+	if o.Password != "" {
+		user := o.Username
+		if user == "" {
+			user = "default"
+		}
+		hello = append(hello, "AUTH", user, o.Password)
+	}
+	out := resp.Append(nil, hello...)
+	out = resp.AppendInt(resp.AppendArg(resp.AppendCommand(out, 2), "SELECT"), int64(r.db))
+	out = appendLoad(out)
+	if _, err := conn.Write(out); err != nil {
+		return err
+	}
+	var parser resp.Parser
+	var got []byte
+	for answers := 0; answers < 3; {
+		v, size, err := parser.Parse(got)
+		if err != nil {
+			return err
+		}
+		if size > 0 {
+			if v.Kind == resp.Error {
+				return refusal(v.Text)
+			}
+			got = got[size:]
+			answers++
+			continue
+		}
+		var buf [512]byte
+		n, err := conn.Read(buf[:])
+		if err != nil {
+			return err
+		}
+		got = append(got, buf[:n]...)
+	}
+	return nil
+}
+
+// tryLink finds out whether links can be had.
+func (r *Bus) tryLink(ctx context.Context) error {
+	conn, err := r.connect(ctx)
+	if err != nil {
+		return fmt.Errorf("a connection in version 3 of the protocol, which Redis 6.2 and newer speak: %w", err)
+	}
+	return conn.Close()
+}

@@ -1,0 +1,139 @@
+package redis
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"net"
+	"testing"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"parley/bus"
+)
+
+// ClockBack puts a message with an id of the future into a room, as it looks after the server's clock was set back.
+func ClockBack(t testing.TB, url, room string) {
+	o, err := redis.ParseURL(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := redis.NewClient(o)
+	defer c.Close()
+	ctx, k := context.Background(), keysOf(o.DB, room)
+	prev, err := c.Get(ctx, k.last).Result()
+	if err == redis.Nil {
+		prev, err = "0-0", nil
+	}
+	id := fmt.Sprintf("%d-7", time.Now().Add(time.Hour).UnixMilli())
+	if err == nil {
+		err = c.XAdd(ctx, &redis.XAddArgs{Stream: k.log, ID: id, Values: []string{"m", prev + " future"}}).Err()
+	}
+	if err == nil {
+		err = c.Set(ctx, k.last, id, time.Hour).Err()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// SetDial replaces the network.
+func (c *Config) SetDial(dial func(ctx context.Context, network, addr string) (net.Conn, error)) {
+	c.dial = dial
+}
+
+// Client is the client that reads.
+func (r *Bus) Client() *redis.Client { return r.reads }
+
+// Append publishes bodies under random keys in one flight, as a publisher does with what has piled up.
+func (r *Bus) Append(room, body string, n int) error {
+	p := &r.linkOf(room).publisher
+	k := r.keys(room)
+	settled := make(chan error, n)
+	p.mu.Lock()
+	p.left = time.Time{} // it leaves at once
+	for range n {
+		o := &op{room: room, keys: k, kind: "m", body: body, hasKey: true, done: func(_ bus.ID, err error) { settled <- err }}
+		_, _ = rand.Read(o.key[:])
+		p.queue = append(p.queue, o)
+		p.bytes += o.size()
+	}
+	p.mu.Unlock()
+	wake(p.link.wake)
+	var err error
+	for range n {
+		err = errors.Join(err, <-settled)
+	}
+	return err
+}
+
+// Keys are a room's keys and its channel, those of the own users aside.
+type Keys struct {
+	Channel, Log, Last, Break, Users, Nodes string
+	Records                                 [2]string
+}
+
+func KeysOf(room string) Keys {
+	k := keysOf(0, room)
+	return Keys{k.channel, k.log, k.last, k.brk, k.users, k.nodes, k.records}
+}
+
+// OwnUsers is the key of those who are in the room through this node.
+func (r *Bus) OwnUsers(room string) string {
+	inc, _ := r.lease.current()
+	return keysOf(r.db, room).usersOf(inc)
+}
+
+// Receive hands a payload to a subscription as its link does.
+func Receive(s bus.Subscription, payload string) { s.(*redisRoom).receive(payload) }
+
+// Payload is what is published of a message.
+func Payload(id, prev bus.ID, body string) string {
+	return "m" + id.String() + " " + prev.String() + " " + body
+}
+
+// ParsePayload reads an entry that was published, or a change of a roster.
+func ParsePayload(payload string) {
+	if payload == "" {
+		return
+	}
+	_, _ = parsePublished(payload[0], payload[1:])
+	_, _ = parseRosterChange(payload[1:])
+}
+
+// Reconnect breaks all links.
+func (r *Bus) Reconnect() {
+	for _, l := range r.links {
+		l.drop()
+	}
+}
+
+// Cut does something while no link can be made.
+func (r *Bus) Cut(do func()) {
+	for _, l := range r.links {
+		l.drop()
+		l.mu.Lock() // which serve waits for
+	}
+	do()
+	for _, l := range r.links {
+		l.mu.Unlock()
+	}
+}
+
+// Sessions is how many connections of links have worked.
+func (r *Bus) Sessions() (n int) {
+	for _, l := range r.links {
+		n += int(l.subscriber.sessions.Load())
+	}
+	return n
+}
+
+// IsLive reports whether a subscription has all that it knows of.
+func IsLive(s bus.Subscription) bool {
+	rm := s.(*redisRoom)
+	rm.turn.Lock()
+	defer rm.turn.Unlock()
+	return rm.state == live
+}

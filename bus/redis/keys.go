@@ -1,0 +1,50 @@
+package redis
+
+import (
+	"net/url"
+	"strconv"
+)
+
+// roomKeys are the names that a room's data has in Redis. A room's keys share a hash tag, so that a script may use them
+// together on a Redis Cluster.
+type roomKeys struct {
+	room    string
+	channel string // with the database's number, since channels are common to all databases of a server
+
+	log       string    // a stream; an entry has one field: 'm' (message): "prev body", or 'g' (break): "prev lost"
+	last      string    // the newest entry's id; outlives the log
+	brk       string    // of the newest break: "id lost"
+	records   [2]string // idempotency records of even and of odd periods: key -> id and sum
+	users     string    // user -> number of incarnations, space, name
+	nodes     string    // incarnation -> number of its last change; 'v' -> the presence version
+	usersBase string    // with an incarnation's id: the users of that incarnation
+}
+
+// keysOf encodes the room's name so that no two rooms, and no room and another key, share a name: what is not a letter, a
+// digit or one of "-_.~" is escaped.
+func keysOf(db int, room string) *roomKeys {
+	tag := "{" + url.QueryEscape(room) + "}"
+	if room == "" {
+		tag = "{%}" // an empty tag is none
+	}
+	base := "parley:" + tag
+	return &roomKeys{
+		room:      room,
+		channel:   "parley:" + strconv.Itoa(db) + ":" + tag,
+		log:       base + ":log",
+		last:      base + ":last",
+		brk:       base + ":brk",
+		records:   [2]string{base + ":ka", base + ":kb"},
+		users:     base + ":users",
+		nodes:     base + ":nodes",
+		usersBase: base + ":in:",
+	}
+}
+
+func (k *roomKeys) usersOf(incarnation string) string { return k.usersBase + incarnation }
+
+// The keys of nodes. An incarnation is one uninterrupted life of a node, as its lease has it.
+const incarnationsKey = "parley:nodes" // a set of all that may still have something in a room
+
+func leaseKey(incarnation string) string   { return "parley:lease:" + incarnation }
+func roomsOfKey(incarnation string) string { return "parley:rooms:" + incarnation } // a set: the rooms that it is in

@@ -1,0 +1,101 @@
+package redis_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"parley/bus"
+	"parley/bus/redis"
+)
+
+func TestRedisKeysDoNotCollideAndShareASlot(t *testing.T) {
+	rooms := []string{
+		"", "a", "A", "a b", "a+b", "a%20b", "%", "%%", "}", "{", "{a}", "a}", "a}b", "a}:log", ":log", "a:log", "ä", "\x00", "\xff", "a/b", "log",
+		strings.Repeat("x", 128), strings.Repeat("}", 128),
+	}
+	owner := map[string]string{}
+	for _, room := range rooms {
+		k := redis.KeysOf(room)
+		tags := map[string]bool{}
+		for _, key := range []string{k.Channel, k.Log, k.Last, k.Break, k.Users, k.Nodes, k.Records[0], k.Records[1]} {
+			if other, taken := owner[key]; taken {
+				t.Errorf("%q and %q share the key %q", room, other, key)
+			}
+			owner[key] = room
+			tags[hashTag(key)] = true
+		}
+		if len(tags) != 1 || tags[""] {
+			t.Errorf("%q has the hash tags %v", room, tags)
+		}
+	}
+}
+
+// hashTag is what Redis Cluster makes a key's slot from, "" if that is the whole key.
+func hashTag(key string) string {
+	_, rest, ok := strings.Cut(key, "{")
+	tag, _, closed := strings.Cut(rest, "}")
+	if !ok || !closed {
+		return ""
+	}
+	return tag
+}
+
+// TestRedisKeepsNothingForEver looks at a node in use, one that is gone, and one that never said goodbye.
+func TestRedisKeepsNothingForEver(t *testing.T) {
+	r := openRedis(t, redis.Config{})
+	other, err := redis.Open(t.Context(), redis.Config{URL: "unix://" + r.Client().Options().Addr})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		for _, n := range []*redis.Bus{r, other} {
+			room := fmt.Sprint("room", i)
+			sub, sink := subscribe(t, n, room)
+			user := fmt.Sprint("u", i, n == other)
+			sub.Enter(bus.Member{ID: user})
+			appendTo(t, n, room, "with a key", "k")
+			appendTo(t, n, room, "without", "")
+			sink.change(bus.Joined, user)
+		}
+	}
+	expectExpiries(t, r)
+	other.Close()
+	expectExpiries(t, r)
+}
+
+func expectExpiries(t *testing.T, r *redis.Bus) {
+	t.Helper()
+	ctx := context.Background()
+	keys, err := r.Client().Keys(ctx, "*").Result()
+	if err != nil || len(keys) == 0 {
+		t.Fatalf("keys: %v, %v", keys, err)
+	}
+	for _, key := range keys {
+		if ttl, err := r.Client().TTL(ctx, key).Result(); err != nil || ttl < 0 && ttl != -2 {
+			t.Errorf("%s lives for ever (%v, %v)", key, ttl, err)
+		}
+	}
+}
+
+func TestRedisOccupiedRoomsDoNotExpire(t *testing.T) {
+	r := openRedis(t, redis.Config{CompareInterval: 30 * time.Millisecond})
+	sub, sink := subscribe(t, r, "lobby")
+	appendTo(t, r, "lobby", "m", "")
+	sub.Enter(bus.Member{ID: "ann"})
+	sink.change(bus.Joined, "ann")
+	ctx, k := context.Background(), redis.KeysOf("lobby")
+	other := openRedis(t, redis.Config{URL: "unix://" + r.Client().Options().Addr, CompareInterval: 30 * time.Millisecond})
+	keys := []string{k.Last, k.Users, k.Nodes, r.OwnUsers("lobby")}
+	for _, key := range keys {
+		if err := r.Client().Expire(ctx, key, time.Minute).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	subscribe(t, other, "lobby") // whose first comparison prolongs their lives
+	for _, key := range keys[:3] {
+		eventually(t, key+" to live on", func() bool { return r.Client().TTL(ctx, key).Val() > 50*time.Minute })
+	}
+}

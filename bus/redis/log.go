@@ -1,0 +1,168 @@
+package redis
+
+import (
+	"context"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"parley/bus"
+	"parley/bus/id"
+)
+
+// After implements bus.Bus.
+func (r *Bus) After(ctx context.Context, room string, since bus.ID, limit int) (bus.Page, error) {
+	p, err := r.page(ctx, room, limit, "xrange", r.following(since), "+")
+	if len(p.Messages) > 0 {
+		p.Complete = p.Messages[0].Prev == since
+	} else {
+		p.Complete = err == nil && p.Last == since
+	}
+	return p, err
+}
+
+// Before implements bus.Bus.
+func (r *Bus) Before(ctx context.Context, room string, before bus.ID, limit int) (bus.Page, error) {
+	end := "+"
+	if !before.IsZero() {
+		end = "(" + before.String()
+	}
+	p, err := r.page(ctx, room, limit, "xrevrange", end, r.oldest().String())
+	slices.Reverse(p.Messages)
+	return p, err
+}
+
+// page reads a part of a room's log.
+func (r *Bus) page(ctx context.Context, room string, limit int, command, from, to string) (p bus.Page, err error) {
+	k := r.keys(room)
+	q := r.query(ctx, r.reads)
+	last, brk := q.get(k.last), q.get(k.brk) // before the entries: what is read later may only be newer
+	entries := q.do(command, k.log, from, to, "count", limit+1)
+	if err := q.send(); err != nil {
+		return bus.Page{}, err
+	}
+	if p.Messages, err = messagesOf(entries); err != nil {
+		return bus.Page{}, unavailable(err)
+	}
+	if len(p.Messages) > limit {
+		p.More = true
+		p.Messages = p.Messages[:limit]
+	}
+	p.Last, p.LastBreak = idOf(last), breakOf(brk)
+	for _, m := range p.Messages {
+		if p.Last.Less(m.ID) {
+			p.Last = m.ID
+		}
+		if m.Break && p.LastBreak.Less(m.ID) {
+			p.LastBreak = m.ID
+		}
+	}
+	return p, nil
+}
+
+// oldest is where what is read of a log begins: what is older may still be there, since logs are trimmed roughly.
+func (r *Bus) oldest() bus.ID {
+	return bus.ID{Ms: uint64(max(0, r.now().Add(-r.cfg.Retention.Age).UnixMilli()))}
+}
+
+// following is where a range begins that excludes an id. The greatest of all ids has no other form.
+func (r *Bus) following(i bus.ID) string {
+	oldest := r.oldest()
+	switch {
+	case i.Less(oldest):
+		return oldest.String()
+	case i == bus.ID{Ms: math.MaxUint64, Seq: math.MaxUint64}:
+		return "+"
+	}
+	return "(" + i.String()
+}
+
+// A query is commands that are sent to Redis in one round trip.
+type query struct {
+	ctx    context.Context
+	bus    *Bus
+	client *redis.Client
+	cmds   []redis.Cmder
+}
+
+func (r *Bus) query(ctx context.Context, c *redis.Client) *query {
+	return &query{ctx: ctx, bus: r, client: c}
+}
+
+func (q *query) do(args ...any) *redis.Cmd {
+	cmd := redis.NewCmd(q.ctx, args...)
+	q.cmds = append(q.cmds, cmd)
+	return cmd
+}
+
+func (q *query) get(key string) *redis.Cmd { return q.do("get", key) }
+
+// send returns an error if any of the commands failed. That there is no such key is none.
+func (q *query) send() error {
+	if q.bus.closed.Load() && q.bus.ctx.Err() != nil {
+		return bus.ErrClosed
+	}
+	if err := exec(q.ctx, q.client, q.cmds); err != nil {
+		return unavailable(err)
+	}
+	for _, cmd := range q.cmds {
+		if err := cmd.Err(); err != nil && err != redis.Nil {
+			return unavailable(err)
+		}
+	}
+	return nil
+}
+
+// idOf reads the answer to GET of an id. None is the zero ID.
+func idOf(cmd *redis.Cmd) bus.ID {
+	s, _ := cmd.Val().(string)
+	i, _ := id.Parse(s)
+	return i
+}
+
+// breakOf reads the answer to GET of a break: "id lost".
+func breakOf(cmd *redis.Cmd) bus.ID {
+	s, _ := cmd.Val().(string)
+	s, _, _ = strings.Cut(s, " ")
+	i, _ := id.Parse(s)
+	return i
+}
+
+// messagesOf reads the answer to XRANGE or XREVRANGE of a log.
+func messagesOf(cmd *redis.Cmd) ([]bus.Message, error) {
+	entries, _ := cmd.Val().([]any)
+	if len(entries) == 0 {
+		return nil, nil
+	}
+	messages := make([]bus.Message, 0, len(entries))
+	for _, e := range entries {
+		m, err := messageOf(e)
+		if err != nil {
+			return nil, err
+		}
+		messages = append(messages, m)
+	}
+	return messages, nil
+}
+
+// messageOf reads [id, [kind, text]].
+func messageOf(entry any) (bus.Message, error) {
+	pair, _ := entry.([]any)
+	if len(pair) != 2 {
+		return bus.Message{}, errEntry
+	}
+	written, _ := pair[0].(string)
+	fields, _ := pair[1].([]any)
+	i, err := id.Parse(written)
+	if err != nil || len(fields) < 2 {
+		return bus.Message{}, errEntry
+	}
+	kind, _ := fields[0].(string)
+	text, _ := fields[1].(string)
+	if kind != "m" && kind != "g" {
+		return bus.Message{}, errEntry
+	}
+	return parseEntry(i, kind[0], text)
+}

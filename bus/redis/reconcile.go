@@ -1,0 +1,216 @@
+package redis
+
+import (
+	"time"
+
+	"github.com/redis/go-redis/v9"
+
+	"parley/bus"
+)
+
+// compareMost is how many rooms are compared in a second.
+const compareMost = 2000
+
+// compared is what compareLoop knows of a room.
+type compared struct {
+	at        time.Time // of the last comparison
+	touched   time.Time // when it was last found in use
+	refreshed time.Time // when its keys' lives were last prolonged
+	last      bus.ID    // a newer id than ours, seen then: it must have arrived by now
+	version   uint64    // and a newer version of the roster
+	suspect   bool
+}
+
+// compareLoop compares rooms with Redis, since the loss of the last message before a silence, or of the tail of a log,
+// shows nowhere else. It keeps what occupied rooms have in Redis from expiring, and tries again what failed.
+func (r *Bus) compareLoop() {
+	tick := time.NewTicker(r.cfg.CompareInterval / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-r.ctx.Done():
+			return
+		}
+		due := r.dueRooms()
+		for len(due) > 0 {
+			n := min(len(due), repairRooms)
+			if err := r.compareRooms(due[:n]); err != nil {
+				if r.ctx.Err() == nil {
+					r.complain("compare rooms", err)
+				}
+				break
+			}
+			due = due[n:]
+		}
+	}
+}
+
+func (r *Bus) dueRooms() (due []*redisRoom) {
+	now := time.Now()
+	most := max(1, int(compareMost*r.cfg.CompareInterval/3/time.Second))
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	for _, rm := range r.rooms {
+		c := &rm.compared
+		if rm.touched.Swap(false) {
+			c.touched = now
+		}
+		interval := r.cfg.CompareInterval
+		if now.Sub(c.touched) > 4*interval {
+			interval *= 2
+		}
+		if c.suspect || len(due) < most && now.Sub(c.at) >= interval {
+			due = append(due, rm)
+		}
+	}
+	return due
+}
+
+// A comparison is one room's.
+type comparison struct {
+	room    *redisRoom
+	at      bus.ID // ours, before the read
+	version uint64 // ours, before the read
+	want    int    // members through this node
+	writes  uint64 // of the roster, before the read
+	inc     string // whose members were counted; "" if there is something to be written first
+
+	last, nodes, own *redis.Cmd
+}
+
+func (r *Bus) compareRooms(rooms []*redisRoom) error {
+	inc, valid := r.lease.current()
+	now := time.Now()
+	q := r.query(r.ctx, r.own)
+	comparisons := make([]*comparison, 0, len(rooms))
+	for _, rm := range rooms {
+		rm.compared.at = now
+		c := &comparison{room: rm}
+		rm.turn.Lock()
+		state, confirmed := rm.state, rm.isConfirmed
+		c.at = rm.at
+		if state != live && confirmed { // it failed, or is under way
+			rm.readSoon()
+		}
+		rm.turn.Unlock()
+		if state != live {
+			continue
+		}
+		ro := rm.roster
+		ro.mu.Lock()
+		c.version, c.want, c.writes = ro.version, len(ro.want), ro.writes
+		if valid && !ro.queued && len(ro.dirty) == 0 && ro.in == inc {
+			c.inc = inc
+		}
+		ro.mu.Unlock()
+		c.last, c.nodes = q.get(rm.keys.last), q.do("hgetall", rm.keys.nodes)
+		if c.inc != "" {
+			c.own = q.do("scard", rm.keys.usersOf(inc))
+		}
+		if now.Sub(rm.compared.refreshed) > refreshEvery {
+			rm.compared.refreshed = now
+			q.do("pexpire", rm.keys.last, r.lastLife().Milliseconds())
+			for _, key := range []string{rm.keys.users, rm.keys.nodes, rm.keys.usersOf(inc)} {
+				q.do("pexpire", key, presenceLife.Milliseconds())
+			}
+		}
+		comparisons = append(comparisons, c)
+	}
+	if len(q.cmds) == 0 {
+		return nil
+	}
+	if err := q.send(); err != nil {
+		return err
+	}
+	for _, c := range comparisons {
+		c.settle()
+	}
+	return nil
+}
+
+// refreshEvery is how often the keys of an occupied room are kept from expiring; they live for an hour at least.
+const refreshEvery = 10 * time.Minute
+
+// settle has the room repaired if it lags behind what was there a while ago, or is ahead of it.
+func (c *comparison) settle() {
+	rm := c.room
+	r := rm.bus
+	last := idOf(c.last)
+	nodes, _ := c.nodes.Val().([]any)
+	var version uint64
+	ownIsThere := false
+	for i := 0; i+1 < len(nodes); i += 2 {
+		field, _ := nodes[i].(string)
+		switch field {
+		case "v":
+			value, _ := nodes[i+1].(string)
+			version = parseVersion(value)
+		case c.inc:
+			ownIsThere = true
+		default:
+			r.reaper.suspect(field, rm.name)
+		}
+	}
+	if c.inc != "" {
+		n, _ := c.own.Int()
+		c.settleOwn(n, ownIsThere)
+	}
+
+	rm.turn.Lock()
+	defer rm.turn.Unlock()
+	if rm.state != live {
+		return
+	}
+	before := rm.compared
+	rm.compared.suspect = false
+	acked := rm.ackedID()
+	switch {
+	case last.Less(c.at), before.suspect && rm.at.Less(before.last):
+		rm.repairNow()
+		return
+	case rm.at.Less(last), rm.at.Less(acked):
+		rm.compared.suspect = true
+		rm.compared.last = last
+		if last.Less(acked) {
+			rm.compared.last = acked
+		}
+	}
+	ours := rm.roster.versionNow()
+	switch {
+	case rm.unsure: // and the read failed, or is under way
+		rm.readSoon()
+	case version < c.version, before.suspect && ours < before.version:
+		rm.unsure = true
+		rm.readSoon()
+	case ours < version:
+		rm.compared.suspect = true
+		rm.compared.version = version
+	}
+}
+
+// settleOwn has those written anew who should be in the room through this node and are not, or the other way round.
+func (c *comparison) settleOwn(n int, known bool) {
+	ro := c.room.roster
+	if n == c.want && (known || n == 0) {
+		return
+	}
+	q := ro.bus.query(ro.bus.ctx, ro.bus.own)
+	own := q.do("smembers", ro.keys.usersOf(c.inc))
+	if q.send() != nil {
+		return
+	}
+	users, _ := own.StringSlice()
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	if ro.writes != c.writes || len(ro.dirty) > 0 {
+		return // it changed meanwhile
+	}
+	for _, user := range users {
+		ro.dirty[user] = struct{}{}
+	}
+	for user := range ro.want {
+		ro.dirty[user] = struct{}{}
+	}
+	ro.queueLocked()
+}

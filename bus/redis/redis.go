@@ -1,0 +1,332 @@
+// Package redis is a bus over a Redis server, which many nodes share.
+package redis
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+	"github.com/redis/go-redis/v9/maintnotifications"
+
+	"parley/bus"
+	"parley/bus/redis/resp"
+)
+
+// Config says which Redis, and how a node uses it. Only URL is required.
+type Config struct {
+	URL string // redis://[user:password@]host[:port][/db], rediss:// or unix://
+
+	Retention bus.Retention // of every room's log; its fields say the defaults
+	Observer  bus.Observer  // default NoObserver
+	Log       *slog.Logger  // default slog.Default()
+
+	Timeout           time.Duration // of a connection attempt, a write and an answer, each; default 2 s
+	HeartbeatInterval time.Duration // default 2 s; after three that do not arrive a link is replaced
+	LeaseTTL          time.Duration // a node silent for so long has left all rooms; default three heartbeats
+	CompareInterval   time.Duration // how often a room in use is compared with Redis, one at rest half as often; default 3 s
+
+	Links      int // connections that publish and receive, each with a goroutine that calls the sinks; default 2, of one core 1
+	QueueBytes int // what may wait to be published over one of them; default 16 MiB
+
+	// dial replaces the network in tests.
+	dial func(ctx context.Context, network, addr string) (net.Conn, error)
+}
+
+func (c Config) withDefaults() Config {
+	c.Retention = c.Retention.WithDefaults()
+	if c.Observer == nil {
+		c.Observer = bus.NoObserver{}
+	}
+	if c.Log == nil {
+		c.Log = slog.Default()
+	}
+	fill := func(d *time.Duration, fallback time.Duration) {
+		if *d == 0 {
+			*d = fallback
+		}
+	}
+	fill(&c.Timeout, 2*time.Second)
+	fill(&c.HeartbeatInterval, 2*time.Second)
+	fill(&c.LeaseTTL, 3*c.HeartbeatInterval)
+	fill(&c.CompareInterval, 3*time.Second)
+	if c.Links == 0 {
+		c.Links = min(2, runtime.GOMAXPROCS(0))
+	}
+	if c.QueueBytes == 0 {
+		c.QueueBytes = 16 << 20
+	}
+	return c
+}
+
+// ErrMisconfigured is in those errors of Open that trying again does not help against: a URL that is none, a wrong
+// password, missing rights. Without it the server may only be away.
+var ErrMisconfigured = errors.New("not a matter of waiting")
+
+// misconfigured makes an error one that is ErrMisconfigured.
+type misconfigured struct{ error }
+
+func (misconfigured) Is(target error) bool { return target == ErrMisconfigured }
+func (m misconfigured) Unwrap() error      { return m.error }
+
+// A Bus is a bus.Bus over a Redis server: one node of a cluster.
+//
+// What is said in a room is appended to the room's log by a script, which also publishes it to the room's channel
+// (publisher). The node subscribes to the channels of the rooms that it has members in (subscriber); both are halves of one
+// connection (link). Each room checks the chain of what arrives (redisRoom). What is missing is read from the log
+// (repair.go). Who is in which room is kept under a lease (roster, lease).
+type Bus struct {
+	cfg     Config
+	log     *slog.Logger
+	options *redis.Options // of a connection; copied, never changed
+	db      int
+	limits  []byte // as append.lua takes them: entries, their age and the life of the last id in ms
+
+	own   *redis.Client // of our own goroutines, with a connection for each: no caller is ever in their way
+	reads *redis.Client // of callers
+
+	links   []*link
+	repairs workQueue[*redisRoom] // rooms to be read
+	lease   lease
+	reaper  reaper
+	changes workQueue[*roster] // rosters to be written
+	leaving chan struct{}      // closed when rosterLoop is to end
+	left    chan struct{}      // closed when it has
+
+	mu      sync.RWMutex
+	rooms   map[string]*redisRoom // guarded by mu; by name
+	rosters map[string]*roster    // guarded by mu; by name; of rooms that are subscribed to, or not yet left
+
+	closed       atomic.Bool
+	skew         atomic.Int64 // how far the server's clock is ahead of ours, in ns
+	complained   atomic.Int64 // when something was last logged, in ns
+	changeNumber atomic.Int64 // of the last change of a roster
+
+	ctx     context.Context // ends when Close has said its goodbyes
+	stop    context.CancelFunc
+	running sync.WaitGroup
+}
+
+// Open connects to the server and takes part from then on. The error names the host, never the password;
+// see ErrMisconfigured.
+func Open(ctx context.Context, cfg Config) (*Bus, error) {
+	cfg = cfg.withDefaults()
+	options, err := redis.ParseURL(cfg.URL)
+	if err != nil { // whose text may hold the password
+		return nil, misconfigured{errors.New("the Redis URL is none of redis://[user:password@]host[:port][/db], " +
+			"rediss://[user:password@]host[:port][/db] and unix://[user:password@]/path")}
+	}
+	options.Protocol = 2    // pipelines check less
+	options.MaxRetries = -1 // a publish must never be repeated behind our back
+	options.DialerRetries = 1
+	options.DialTimeout = cfg.Timeout
+	options.ReadTimeout = cfg.Timeout
+	options.WriteTimeout = cfg.Timeout
+	options.PoolTimeout = cfg.Timeout
+	options.ContextTimeoutEnabled = true
+	options.PipelinePoolSize = -1 // all is pipelines here: one pool is enough
+	options.ReadBufferSize = 64 << 10
+	options.WriteBufferSize = 64 << 10
+	options.DisableIdentity = true
+	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	dial := cfg.dial
+	if dial == nil {
+		dial = redis.NewDialer(options)
+	}
+	options.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return quiet(c), nil
+	}
+
+	r := &Bus{
+		cfg: cfg, log: cfg.Log, options: options, db: options.DB,
+		rooms: make(map[string]*redisRoom), rosters: make(map[string]*roster),
+		repairs: newWorkQueue[*redisRoom](), changes: newWorkQueue[*roster](),
+		leaving: make(chan struct{}), left: make(chan struct{}),
+	}
+	for _, limit := range []int64{int64(cfg.Retention.Size), cfg.Retention.Age.Milliseconds(), r.lastLife().Milliseconds()} {
+		r.limits = resp.AppendInt(r.limits, limit)
+	}
+	r.ctx, r.stop = context.WithCancel(context.Background())
+	r.own = r.client(repairWorkers + 5)
+	r.reads = r.client(16)
+	if err := r.start(ctx); err != nil {
+		r.stop() // nothing is running yet
+		r.closeClients()
+		if isPermanent(err) {
+			err = misconfigured{err}
+		}
+		return nil, fmt.Errorf("redis at %s: %w", options.Addr, err)
+	}
+	return r, nil
+}
+
+// client makes a client for commands. Each of its connections knows our script before it is used.
+func (r *Bus) client(connections int) *redis.Client {
+	o := *r.options
+	o.PoolSize = connections
+	o.OnConnect = func(ctx context.Context, c *redis.Conn) error { return loadMembers(ctx, c) }
+	return redis.NewClient(&o)
+}
+
+func (r *Bus) start(ctx context.Context) error {
+	if err := r.own.Ping(ctx).Err(); err != nil {
+		return err
+	}
+	if err := r.tryLink(ctx); err != nil {
+		return err
+	}
+	r.lease.init(r)
+	if err := r.lease.take(ctx); err != nil {
+		return err
+	}
+	r.warnOfEviction(ctx)
+	r.reaper.init(r)
+	for range r.cfg.Links {
+		r.links = append(r.links, newLink(r))
+	}
+	for _, l := range r.links {
+		r.running.Go(l.run)
+	}
+	for range repairWorkers {
+		r.running.Go(r.repairLoop)
+	}
+	r.running.Go(r.heartbeatLoop)
+	r.running.Go(r.leaseLoop)
+	r.running.Go(r.rosterLoop)
+	r.running.Go(r.reaper.run)
+	r.running.Go(r.compareLoop)
+	return nil
+}
+
+// warnOfEviction warns if the server may throw away what was acknowledged.
+func (r *Bus) warnOfEviction(ctx context.Context) {
+	v, err := r.own.ConfigGet(ctx, "maxmemory*").Result()
+	if err != nil { // CONFIG is often forbidden
+		return
+	}
+	if policy := v["maxmemory-policy"]; policy != "noeviction" && v["maxmemory"] != "0" {
+		r.log.Warn("redis may evict messages that were acknowledged: set maxmemory-policy to noeviction", "policy", policy)
+	}
+}
+
+// isPermanent reports whether a failed start would fail again.
+func isPermanent(err error) bool {
+	var cert *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	if errors.As(err, &cert) || errors.As(err, &record) {
+		return true
+	}
+	var reply redis.Error
+	if !errors.As(err, &reply) {
+		return false
+	}
+	for _, transient := range []string{
+		"LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "BUSY", "OOM", "MISCONF", "NOREPLICAS",
+		"ERR max number of clients",
+	} {
+		if strings.HasPrefix(reply.Error(), transient) {
+			return false
+		}
+	}
+	return true
+}
+
+// Ready implements bus.Bus.
+func (r *Bus) Ready() error {
+	if r.closed.Load() {
+		return bus.ErrClosed
+	}
+	limit := 3 * r.cfg.HeartbeatInterval
+	if age := r.HeartbeatAge(); age > limit {
+		return fmt.Errorf("the bus is deaf: nothing that it published arrived here for %v", age.Round(time.Second/10))
+	}
+	if age, cause := r.lease.age(); age > limit {
+		return fmt.Errorf("redis has taken nothing for %v: %w", age.Round(time.Second/10), cause)
+	}
+	return nil
+}
+
+// now is the server's time, roughly.
+func (r *Bus) now() time.Time { return time.Now().Add(time.Duration(r.skew.Load())) }
+
+// HeartbeatAge implements bus.Bus.
+func (r *Bus) HeartbeatAge() time.Duration {
+	var oldest time.Duration
+	for _, l := range r.links {
+		oldest = max(oldest, time.Since(l.subscriber.lastBeat()))
+	}
+	return oldest
+}
+
+// heartbeatLoop sends a heartbeat over every link.
+func (r *Bus) heartbeatLoop() {
+	tick := time.NewTicker(r.cfg.HeartbeatInterval)
+	defer tick.Stop()
+	for {
+		for _, l := range r.links {
+			l.subscriber.expectBeat()
+			l.sendBeat()
+		}
+		select {
+		case <-tick.C:
+		case <-r.ctx.Done():
+			return
+		}
+	}
+}
+
+// Close implements bus.Bus. It takes at most a few time-outs.
+func (r *Bus) Close() error {
+	if r.closed.Swap(true) {
+		return nil
+	}
+	for _, l := range r.links {
+		l.publisher.finish()
+	}
+	for _, l := range r.links {
+		<-l.publisher.idle
+	}
+	r.mu.RLock()
+	rooms := make([]*redisRoom, 0, len(r.rooms))
+	for _, rm := range r.rooms {
+		rooms = append(rooms, rm)
+	}
+	r.mu.RUnlock()
+	for _, rm := range rooms {
+		rm.Close()
+	}
+	r.leaveAll()
+	r.stop()
+	for _, l := range r.links {
+		l.drop()
+	}
+	r.running.Wait()
+	r.closeClients()
+	return nil
+}
+
+func (r *Bus) closeClients() {
+	_ = r.own.Close()
+	_ = r.reads.Close()
+}
+
+// unavailable wraps what went wrong between us and Redis.
+func unavailable(cause error) error {
+	return fmt.Errorf("%w: %w", bus.ErrUnavailable, cause)
+}
+
+// randomName gives 100 random bits in letters and digits.
+func randomName() string { return rand.Text()[:20] }

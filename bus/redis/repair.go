@@ -1,0 +1,324 @@
+package redis
+
+import (
+	"github.com/redis/go-redis/v9"
+
+	"parley/bus"
+)
+
+const (
+	repairWorkers = 4
+	repairRooms   = 128 // read in one pipeline
+	repairPage    = 256 // entries of one room in it
+)
+
+type repairState byte
+
+const (
+	repairIdle repairState = iota
+	repairQueued
+	repairRunning
+	repairAgain // asked for while running
+)
+
+// readSoon has the room read. It reports whether that is being done already: then it is done once more. turn is held, so
+// that a worker sees what its caller changed.
+func (rm *redisRoom) readSoon() (running bool) {
+	switch rm.repair {
+	case repairIdle:
+		rm.repair = repairQueued
+		rm.bus.repairs.add(rm)
+	case repairRunning:
+		rm.repair = repairAgain
+	}
+	return rm.repair == repairAgain
+}
+
+// read is told that a worker is through with the room, for now.
+func (rm *redisRoom) read() {
+	rm.turn.Lock()
+	defer rm.turn.Unlock()
+	again := rm.repair == repairAgain
+	rm.repair = repairIdle
+	if again {
+		rm.readSoon()
+	}
+}
+
+// repairLoop makes rooms whole. Many rooms share a round trip, since after a reconnection all of them come at once. A room
+// is read by one worker at a time. What fails is tried again by compareLoop.
+func (r *Bus) repairLoop() {
+	for {
+		taken := r.repairs.take(repairRooms, r.ctx.Done())
+		if taken == nil {
+			return
+		}
+		for rooms := taken; len(rooms) > 0; {
+			rooms = r.readRooms(rooms)
+		}
+		for _, rm := range taken {
+			rm.read()
+		}
+	}
+}
+
+// readRooms reads each room once and returns those that have more to read.
+func (r *Bus) readRooms(rooms []*redisRoom) (more []*redisRoom) {
+	q := r.query(r.ctx, r.own)
+	readings := make([]*reading, 0, len(rooms))
+	for _, rm := range rooms {
+		if rd := rm.ask(q); rd != nil {
+			readings = append(readings, rd)
+		}
+	}
+	if len(readings) == 0 {
+		return nil
+	}
+	if err := exec(r.ctx, r.own, q.cmds); err != nil {
+		if r.ctx.Err() == nil {
+			r.complain("read rooms", err)
+		}
+		return nil
+	}
+	for _, rd := range readings {
+		again, err := rd.settle()
+		if err != nil && r.ctx.Err() == nil {
+			r.complain("repair "+rd.room.name, err)
+		}
+		if again && err == nil {
+			more = append(more, rd.room)
+		}
+	}
+	return more
+}
+
+// A reading is what is read of a room in one round trip.
+type reading struct {
+	room    *redisRoom
+	joining bool
+	at      bus.ID // where the chain was
+	acked   bus.ID // what had been acknowledged, before the read
+
+	last    *redis.Cmd
+	entries *redis.Cmd // after at; the newest alone when joining
+	events  int        // changes of the roster that were held at the time
+	version *redis.Cmd // nil unless the roster may be out of date; before the users
+	users   *redis.Cmd // nil unless it is
+}
+
+// ask adds a room's reading to a query. It returns nil for a room that is closed.
+func (rm *redisRoom) ask(q *query) *reading {
+	rm.turn.Lock()
+	defer rm.turn.Unlock()
+	if rm.repair == repairQueued {
+		rm.repair = repairRunning
+	}
+	if rm.state == over {
+		return nil
+	}
+	rd := &reading{room: rm, joining: rm.state == joining, at: rm.at, acked: rm.ackedID()}
+	rd.last = q.get(rm.keys.last) // before the entries
+	switch rm.state {
+	case joining:
+		rd.entries = q.do("xrevrange", rm.keys.log, "+", "-", "count", 1)
+	case repairing:
+		rd.entries = q.do("xrange", rm.keys.log, "("+rm.at.String(), "+", "count", repairPage)
+	}
+	rd.events = len(rm.events)
+	if rm.state == joining || rm.unsure || rm.doubt {
+		rd.version = q.do("hget", rm.keys.nodes, "v")
+	}
+	if rm.state == joining || rm.unsure {
+		rd.users = q.do("hgetall", rm.keys.users)
+	}
+	return rd
+}
+
+// settle goes on with what was read, and reports whether there is more to read.
+func (rd *reading) settle() (again bool, err error) {
+	for _, cmd := range []*redis.Cmd{rd.last, rd.entries, rd.version, rd.users} {
+		if cmd != nil && cmd.Err() != nil && cmd.Err() != redis.Nil {
+			return false, cmd.Err()
+		}
+	}
+	rm := rd.room
+	rosterAgain, err := rd.settleRoster()
+	if err != nil || rd.entries == nil {
+		return rosterAgain, err
+	}
+	entries, err := messagesOf(rd.entries)
+	if err != nil {
+		return false, err
+	}
+	if rd.joining {
+		return rd.join(entries) || rosterAgain, nil
+	}
+	again, lost, err := rd.advance(entries)
+	if err != nil {
+		return false, err
+	}
+	if lost != nil {
+		if err := rm.mend(*lost, rd); err != nil {
+			return false, err
+		}
+		return true, nil
+	}
+	return again || rosterAgain, nil
+}
+
+// join begins where the log ends.
+func (rd *reading) join(newest []bus.Message) (again bool) {
+	rm := rd.room
+	rm.turn.Lock()
+	defer rm.turn.Unlock()
+	if rm.state != joining {
+		return false
+	}
+	rm.at = idOf(rd.last)
+	if len(newest) > 0 && rm.at.Less(newest[0].ID) {
+		rm.at = newest[0].ID
+	}
+	rm.remember(rm.at)
+	rm.seen(rm.at)
+	rm.horizon = rm.at
+	rm.last = rm.at
+	rm.state = live
+	close(rm.ready)
+	whole := rm.release()
+	rm.repaired = 0
+	if !whole {
+		rm.state = repairing
+	}
+	return !whole
+}
+
+// advance delivers what was read. It returns where the chain is broken if the tail that was delivered or acknowledged is
+// not in the log; nothing is told of that yet.
+func (rd *reading) advance(entries []bus.Message) (again bool, lost *tail, err error) {
+	rm := rd.room
+	rm.turn.Lock()
+	defer rm.turn.Unlock()
+	if rm.state != repairing || rm.at != rd.at {
+		return false, nil, nil
+	}
+	if rm.broken {
+		rm.broken = false
+		if len(entries) == 0 || !entries[0].Break || entries[0].Lost != rm.at { // otherwise the marker tells it
+			rm.owes, rm.owing = true, rm.at
+			rm.breakAt(rm.at, rm.at)
+		}
+	}
+	for _, m := range entries {
+		if m.Prev.Less(rm.at) && rm.kept != rm.at {
+			return false, &tail{from: m.Prev}, nil
+		}
+		if m.Prev != rm.at { // trimmed away
+			rm.breakAt(rm.at, m.Prev)
+		}
+		if rm.at.Less(rd.acked) && rd.acked.Less(m.ID) {
+			return false, &tail{from: rm.at, certain: true}, nil
+		}
+		rm.deliver(m)
+		rm.horizon = m.ID
+		rm.repaired++
+	}
+	if len(entries) == repairPage {
+		return true, nil, nil
+	}
+	if len(entries) == 0 {
+		last := idOf(rd.last)
+		if last.Less(rm.at) && rm.kept != rm.at {
+			return false, &tail{from: last}, nil
+		}
+		if rm.at.Less(last) { // all of it trimmed away
+			rm.breakAt(rm.at, last)
+		}
+	}
+	if rm.at.Less(rd.acked) {
+		return false, &tail{from: rm.at, certain: true}, nil
+	}
+	rm.state = live
+	whole := rm.release()
+	if rm.repaired > 0 {
+		rm.bus.cfg.Observer.Repaired(rm.repaired)
+	}
+	rm.repaired = 0
+	if !whole {
+		rm.state = repairing
+		return true, nil, nil
+	}
+	return false, nil, nil
+}
+
+// A tail is a part of the chain that the log does not have any more.
+type tail struct {
+	from    bus.ID // an entry at or after the point of the break
+	certain bool   // it is that point
+}
+
+// mend tells that the tail of the log is lost: first those who are away, by a marker in the log, then those who are here.
+// The marker comes first, since a node that fails to append it must try again.
+func (rm *redisRoom) mend(t tail, rd *reading) error {
+	point := t.from
+	if !t.certain {
+		var whole bool
+		var err error
+		if point, whole, err = rm.breakPoint(t.from); err != nil {
+			return err
+		}
+		if whole { // only the key of the last id is gone
+			rm.turn.Lock()
+			rm.kept = rd.at
+			rm.turn.Unlock()
+			return nil
+		}
+	}
+	marked := make(chan error, 1)
+	rm.link.publisher.add(&op{
+		room: rm.name, keys: rm.keys, kind: "g", body: point.String(), done: func(_ bus.ID, err error) { marked <- err },
+	})
+	if err := <-marked; err != nil {
+		return err
+	}
+	rm.turn.Lock()
+	defer rm.turn.Unlock()
+	if rm.state != repairing {
+		return nil
+	}
+	rm.forgive(rd.acked)
+	rm.at, rm.horizon, rm.broken = point, point, true
+	rm.recents = 0
+	rm.remember(point)
+	return nil
+}
+
+// breakPoint looks for the newest entry of the log that was delivered here, at or before from. Entries after it came from a
+// node that did not know of the lost tail. whole says that nothing is lost: the last entry delivered is there.
+func (rm *redisRoom) breakPoint(from bus.ID) (point bus.ID, whole bool, err error) {
+	r := rm.bus
+	rm.turn.Lock()
+	at := rm.at
+	rm.turn.Unlock()
+	q := r.query(r.ctx, r.own)
+	read := q.do("xrevrange", rm.keys.log, at.String(), "-", "count", len(rm.recent))
+	if err := q.send(); err != nil {
+		return bus.ID{}, false, err
+	}
+	entries, err := messagesOf(read)
+	if err != nil {
+		return bus.ID{}, false, err
+	}
+	rm.turn.Lock()
+	defer rm.turn.Unlock()
+	oldest := rm.oldestRemembered()
+	for _, m := range entries {
+		if m.ID == at {
+			return at, true, nil
+		}
+		if rm.delivered(m.ID) || m.ID.Less(oldest) {
+			return m.ID, false, nil
+		}
+		from = m.Prev
+	}
+	return from, false, nil
+}

@@ -1,0 +1,351 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+
+	"parley/bus"
+	"parley/bus/id"
+)
+
+// A redisRoom is a subscription: it hands the room's chain to its sink, unbroken, or says where it is broken.
+//
+// It is joining until its first read, then live. As soon as an entry does not follow the last one that was delivered, or
+// entries may have passed us by, it is repairing: what arrives is held until the log was read (repair.go).
+type redisRoom struct {
+	bus    *Bus
+	name   string
+	keys   *roomKeys
+	sink   bus.Sink
+	link   *link
+	roster *roster
+	last   bus.ID        // set before ready is closed
+	ready  chan struct{} // closed when the room is live for the first time
+
+	// turn is held while the sink is called. It may be waited for where no lock that the sink could take is held.
+	turn        sync.Mutex
+	state       roomState     // guarded by turn, as is all of this
+	at          bus.ID        // where the chain has got to: the last entry delivered, or known when we came
+	recent      [16]bus.ID    // the last entries delivered, in a ring; a marker of our own break is none
+	recents     int           // how many were ever put there
+	horizon     bus.ID        // entries up to this one were read from the log: they may still arrive
+	kept        bus.ID        // an entry that is known to be in the log
+	held        []bus.Message // what arrived while repairing
+	heldSize    int
+	dropped     bool // more arrived than could be held
+	repaired    int  // entries delivered from the log that did not arrive, so far
+	broken      bool // what followed at is lost; to be told with the next read
+	owes        bool // a break after owing was told before its marker came by, which is passed over then
+	owing       bus.ID
+	passed      bool // that was the last entry: to the sink, the next one follows the one before it
+	before      bus.ID
+	events      []rosterChange // what arrived while the roster was being read
+	isConfirmed bool           // the server confirmed the subscription once, so that a read makes sense
+	doubt       bool           // changes of the roster may have passed us by: its version is to be read
+	unsure      bool           // they did: the roster is to be read anew
+	repair      repairState    // whether it is being read
+
+	mu    sync.Mutex // a leaf: nothing is called under it
+	acked bus.ID     // guarded by mu; the greatest id acknowledged here that may not have been delivered yet
+	floor bus.ID     // guarded by mu; the greatest id ever seen
+
+	touched  atomic.Bool // something happened since the last comparison
+	compared compared    // owned by compareLoop
+}
+
+type roomState byte
+
+const (
+	joining roomState = iota
+	live
+	repairing
+	over
+)
+
+const (
+	heldMax      = 1024
+	heldSizeMax  = 1 << 20
+	heldOverhead = 100
+)
+
+var errSubscribed = errors.New("subscribed already")
+
+// Subscribe implements bus.Bus.
+func (r *Bus) Subscribe(ctx context.Context, room string, sink bus.Sink) (bus.Subscription, error) {
+	rm := &redisRoom{bus: r, name: room, keys: keysOf(r.db, room), sink: sink, ready: make(chan struct{})}
+	rm.link = r.linkOf(room)
+	r.mu.Lock()
+	switch {
+	case r.closed.Load():
+		r.mu.Unlock()
+		return nil, bus.ErrClosed
+	case r.rooms[room] != nil:
+		r.mu.Unlock()
+		return nil, fmt.Errorf("subscribe to %s: %w", room, errSubscribed)
+	}
+	r.rooms[room] = rm
+	rm.roster = r.rosterLocked(rm.keys)
+	r.mu.Unlock()
+	rm.link.subscriber.want(rm)
+	select {
+	case <-rm.ready:
+		return rm, nil
+	case <-ctx.Done():
+		rm.Close()
+		return nil, unavailable(fmt.Errorf("subscribe to %s: %w", room, context.Cause(ctx)))
+	case <-r.ctx.Done():
+		rm.Close()
+		return nil, bus.ErrClosed
+	}
+}
+
+// keys gives a room's keys.
+func (r *Bus) keys(room string) *roomKeys {
+	if rm := r.roomNamed(room); rm != nil {
+		return rm.keys
+	}
+	return keysOf(r.db, room)
+}
+
+func (r *Bus) roomNamed(room string) *redisRoom {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return r.rooms[room]
+}
+
+// Last implements bus.Subscription.
+func (rm *redisRoom) Last() bus.ID { return rm.last }
+
+// Close implements bus.Subscription.
+func (rm *redisRoom) Close() {
+	r := rm.bus
+	rm.turn.Lock()
+	before := rm.state
+	rm.state = over
+	rm.held, rm.events = nil, nil
+	rm.turn.Unlock()
+	if before == over {
+		return
+	}
+	rm.link.subscriber.unwant(rm)
+	rm.roster.leaveAll()
+	r.mu.Lock()
+	delete(r.rooms, rm.name)
+	r.mu.Unlock()
+}
+
+// confirmed is told when the server confirmed the subscription. What was published before may have passed us by.
+func (rm *redisRoom) confirmed() {
+	rm.turn.Lock()
+	defer rm.turn.Unlock()
+	if rm.state == over {
+		return
+	}
+	rm.doubt, rm.isConfirmed = true, true
+	if rm.state == live {
+		rm.state = repairing
+	}
+	if rm.readSoon() {
+		rm.dropped = true // what is being read may be older than the subscription
+	}
+}
+
+// receive takes what was published on the room's channel. It runs on the link's only reader.
+func (rm *redisRoom) receive(payload string) {
+	if payload == "" {
+		return
+	}
+	rm.touched.Store(true)
+	rm.turn.Lock()
+	defer rm.turn.Unlock()
+	if rm.state == over {
+		return
+	}
+	switch rest := payload[1:]; payload[0] {
+	case 'm', 'g':
+		if m, err := parsePublished(payload[0], rest); err == nil {
+			rm.arrived(m)
+		}
+	case 's':
+		if rm.state != joining {
+			rm.sink.Signal(stringAsBytes(rest))
+		}
+	case 'p':
+		if c, err := parseRosterChange(rest); err == nil {
+			rm.rosterChanged(c)
+		}
+	}
+}
+
+// arrived takes an entry that was published. turn is held.
+func (rm *redisRoom) arrived(m bus.Message) {
+	switch {
+	case rm.state != live:
+		rm.hold(m)
+	case m.Prev == rm.at:
+		rm.deliver(m)
+	case rm.horizon.Less(m.ID):
+		rm.hold(m)
+		rm.repairNow()
+	}
+}
+
+// repairNow has the room read the log. turn is held.
+func (rm *redisRoom) repairNow() {
+	rm.state = repairing
+	rm.readSoon()
+}
+
+// hold keeps what arrived until the log was read. What is too much is dropped, and read from the log after all.
+func (rm *redisRoom) hold(m bus.Message) {
+	rm.heldSize += heldOverhead + len(m.Body)
+	if len(rm.held) == heldMax || rm.heldSize > heldSizeMax {
+		rm.held, rm.heldSize, rm.dropped = nil, 0, true
+		return
+	}
+	rm.held = append(rm.held, m)
+}
+
+// release goes on with what was held, and reports whether the chain is unbroken so far. turn is held.
+func (rm *redisRoom) release() bool {
+	held := rm.held
+	rm.held, rm.heldSize = nil, 0
+	whole := !rm.dropped
+	rm.dropped = false
+	for _, m := range held {
+		switch {
+		case m.Prev == rm.at:
+			rm.deliver(m)
+		case rm.horizon.Less(m.ID):
+			return false
+		default:
+			rm.repaired-- // it was read, and had arrived too
+		}
+	}
+	return whole
+}
+
+// deliver hands the next entry to the sink. turn is held.
+func (rm *redisRoom) deliver(m bus.Message) {
+	rm.at = m.ID
+	rm.remember(m.ID)
+	rm.seen(m.ID)
+	switch {
+	case m.Break && rm.owes && m.Lost == rm.owing:
+		rm.owes, rm.passed, rm.before = false, true, m.Prev
+		return
+	case m.Break:
+		rm.bus.cfg.Observer.Broken()
+	case rm.passed:
+		m.Prev = rm.before
+	}
+	rm.passed = false
+	rm.sink.Deliver(m)
+}
+
+// breakAt tells the sink that what followed lost is lost, and goes on from there. turn is held.
+func (rm *redisRoom) breakAt(lost, goOn bus.ID) {
+	rm.bus.cfg.Observer.Broken()
+	rm.sink.Deliver(bus.Message{ID: goOn, Prev: lost, Break: true, Lost: lost})
+	rm.at, rm.horizon = goOn, goOn
+	rm.remember(goOn)
+}
+
+// remember puts an entry among those that were delivered lately. turn is held, as for delivered and oldestRemembered.
+func (rm *redisRoom) remember(i bus.ID) {
+	rm.recent[rm.recents%len(rm.recent)] = i
+	rm.recents++
+}
+
+// oldestRemembered is the zero ID where nothing is.
+func (rm *redisRoom) oldestRemembered() bus.ID {
+	if rm.recents <= len(rm.recent) {
+		return rm.recent[0]
+	}
+	return rm.recent[rm.recents%len(rm.recent)]
+}
+
+// delivered reports whether the entry was delivered lately, as far as is remembered.
+func (rm *redisRoom) delivered(i bus.ID) bool {
+	return slices.Contains(rm.recent[:min(rm.recents, len(rm.recent))], i)
+}
+
+// acknowledged is told of every id that a publisher here was given.
+func (rm *redisRoom) acknowledged(i bus.ID) {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	if rm.acked.Less(i) {
+		rm.acked = i
+	}
+	if rm.floor.Less(i) {
+		rm.floor = i
+	}
+}
+
+// seen raises the floor.
+func (rm *redisRoom) seen(i bus.ID) {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	if rm.floor.Less(i) {
+		rm.floor = i
+	}
+}
+
+// appendFloor appends the floor as append.lua takes it.
+func (rm *redisRoom) appendFloor(dst []byte) []byte {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	if rm.floor.IsZero() {
+		return dst
+	}
+	return rm.floor.Append(dst)
+}
+
+func (rm *redisRoom) ackedID() bus.ID {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	return rm.acked
+}
+
+// forgive forgets that an id was acknowledged: its loss was told.
+func (rm *redisRoom) forgive(i bus.ID) {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	if rm.acked == i {
+		rm.acked = bus.ID{}
+	}
+}
+
+var errEntry = errors.New("not an entry of a log")
+
+// parsePublished reads "id prev body", or of a marker "id prev lost".
+func parsePublished(kind byte, s string) (bus.Message, error) {
+	first, rest, ok := strings.Cut(s, " ")
+	i, err := id.Parse(first)
+	if !ok || err != nil {
+		return bus.Message{}, errEntry
+	}
+	return parseEntry(i, kind, rest)
+}
+
+// parseEntry reads "prev body", or of a marker "prev lost".
+func parseEntry(i bus.ID, kind byte, s string) (bus.Message, error) {
+	first, rest, ok := strings.Cut(s, " ")
+	prev, err := id.Parse(first)
+	if !ok || err != nil {
+		return bus.Message{}, errEntry
+	}
+	m := bus.Message{ID: i, Prev: prev}
+	if kind == 'm' {
+		m.Body = stringAsBytes(rest)
+		return m, nil
+	}
+	m.Break = true
+	m.Lost, err = id.Parse(rest)
+	return m, err
+}

@@ -1,0 +1,290 @@
+package redis_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
+
+	"parley/bus"
+	"parley/bus/bustest"
+	"parley/bus/redis"
+)
+
+// often has rooms compared with Redis in no time.
+var often = redis.Config{CompareInterval: 30 * time.Millisecond}
+
+// An entry is a message as the log has it.
+type entry struct {
+	id, prev bus.ID
+	body     string
+}
+
+// rewind makes the room's log end with the entry last, as on a promoted replica that lacks the rest, and with what was
+// published there by a node that knows nothing of what is lost. Nothing of that is published.
+func rewind(t *testing.T, r *redis.Bus, room string, last bus.ID, unaware ...entry) {
+	t.Helper()
+	ctx, k := context.Background(), redis.KeysOf(room)
+	entries, err := r.Client().XRange(ctx, k.Log, "-", last.String()).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := r.Client().TxPipeline()
+	p.Del(ctx, k.Log, k.Break)
+	for _, e := range entries {
+		for field, text := range e.Values {
+			p.XAdd(ctx, &goredis.XAddArgs{Stream: k.Log, ID: e.ID, Values: []any{field, text}})
+		}
+	}
+	for _, e := range unaware {
+		p.XAdd(ctx, &goredis.XAddArgs{Stream: k.Log, ID: e.id.String(), Values: []any{"m", e.prev.String() + " " + e.body}})
+		last = e.id
+	}
+	p.Set(ctx, k.Last, last.String(), time.Hour)
+	if _, err := p.Exec(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// slow is a configuration that compares nothing, so that a test may change the log in peace.
+var slow = redis.Config{CompareInterval: time.Hour}
+
+func TestRedisBreakIsWhereTheLogForked(t *testing.T) {
+	for name, c := range map[string]struct {
+		ids  func(m [4]bus.ID) []bus.ID // of what was published unaware, after m[1]
+		want []string
+	}{
+		"ids above what is lost": {
+			func(m [4]bus.ID) []bus.ID { return []bus.ID{{Ms: m[3].Ms + 1}, {Ms: m[3].Ms + 2}} },
+			[]string{"m0", "m1", "m2", "m3", "break", "x0", "x1"},
+		},
+		"ids in the midst of what is lost": {
+			func(m [4]bus.ID) []bus.ID {
+				return []bus.ID{{Ms: m[1].Ms, Seq: m[1].Seq + 1}, {Ms: m[1].Ms, Seq: m[1].Seq + 2}}
+			},
+			[]string{"m0", "m1", "m2", "m3", "break", "x0", "x1"},
+		},
+		"ids below and above": {
+			func(m [4]bus.ID) []bus.ID { return []bus.ID{{Ms: m[1].Ms, Seq: m[1].Seq + 1}, {Ms: m[3].Ms + 2}} },
+			[]string{"m0", "m1", "m2", "m3", "break", "x0", "x1"},
+		},
+		"nothing was published": {
+			func(m [4]bus.ID) []bus.ID { return nil },
+			[]string{"m0", "m1", "m2", "m3", "break"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := openRedis(t, slow)
+			sub, told := subscribe(t, r, "lobby")
+			var m [4]bus.ID
+			for i := range m {
+				m[i] = bus.ID{Ms: uint64(time.Now().UnixMilli() + 10*int64(i)), Seq: 5}
+			}
+			rewind(t, r, "lobby", bus.ID{}, entry{m[0], bus.ID{}, "m0"}, entry{m[1], m[0], "m1"})
+			for i, prev := range []bus.ID{{}, m[0], m[1], m[2]} {
+				redis.Receive(sub, redis.Payload(m[i], prev, fmt.Sprint("m", i)))
+			}
+			told.expect("m0", "m1", "m2", "m3")
+			var unaware []entry
+			prev := m[1]
+			for i, id := range c.ids(m) {
+				unaware = append(unaware, entry{id, prev, fmt.Sprint("x", i)})
+				prev = id
+			}
+			rewind(t, r, "lobby", m[1], unaware...)
+			r.Reconnect()
+			told.expect(c.want...)
+			after := appendTo(t, r, "lobby", "after", "")
+			told.expect(append(c.want, "after")...)
+			if !m[3].Less(after) {
+				t.Errorf("the id %v is not above %v, which was delivered", after, m[3])
+			}
+			if lost := told.breaks[0].Lost; lost != m[1] {
+				t.Errorf("what followed %v is said to be lost, it was %v", lost, m[1])
+			}
+			page, err := r.After(t.Context(), "lobby", m[0], 10)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if page.LastBreak.IsZero() || !page.Complete {
+				t.Errorf("who comes back is not told: %+v", page)
+			}
+		})
+	}
+}
+
+func TestRedisLastIDAloneGoneIsNoBreak(t *testing.T) {
+	r := openRedis(t, slow)
+	own, told := subscribe(t, r, "lobby")
+	last := appendTo(t, r, "lobby", "m0", "")
+	told.expect("m0")
+	if err := r.Client().Del(context.Background(), redis.KeysOf("lobby").Last).Err(); err != nil {
+		t.Fatal(err)
+	}
+	r.Reconnect()
+	eventually(t, "the room to be whole", func() bool { return r.Sessions() > 2 && redis.IsLive(own) })
+	sub, _ := subscribe(t, openRedis(t, redis.Config{URL: "unix://" + r.Client().Options().Addr}), "lobby")
+	if sub.Last() != last {
+		t.Errorf("who comes begins after %v, the last is %v", sub.Last(), last)
+	}
+	appendTo(t, r, "lobby", "m1", "")
+	told.expect("m0", "m1")
+}
+
+func TestRedisHerdReconnectsAtOnce(t *testing.T) {
+	const rooms = 5000
+	r := openRedis(t, slow) // so that nothing but the reconnection finds what is missing
+	other := openRedis(t, redis.Config{URL: "unix://" + r.Client().Options().Addr})
+	sinks := make([]*listener, rooms)
+	began := time.Now()
+	all := make(chan struct{}, rooms)
+	for i := range rooms {
+		sinks[i] = &listener{t: t, more: make(chan struct{})}
+		go func() {
+			if _, err := r.Subscribe(t.Context(), fmt.Sprint("room", i), sinks[i]); err != nil {
+				t.Error(err)
+			}
+			all <- struct{}{}
+		}()
+	}
+	for range rooms {
+		<-all
+	}
+	t.Logf("subscribed after %v", time.Since(began))
+	r.Cut(func() {
+		for i := range rooms {
+			other.Publish(fmt.Sprint("room", i), bus.Draft{Body: []byte("missed")}, func(_ bus.ID, err error) {
+				if err != nil {
+					t.Error(err)
+				}
+				all <- struct{}{}
+			})
+		}
+		for range rooms {
+			<-all
+		}
+	})
+	began = time.Now()
+	for _, s := range sinks {
+		s.expect("missed")
+	}
+	t.Logf("made whole after %v", time.Since(began))
+}
+
+func TestRedisReceivingAllocatesNothing(t *testing.T) {
+	r := openRedis(t, slow)
+	sub, err := r.Subscribe(t.Context(), "lobby", &nothing{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	payloads := make([]string, 1001)
+	prev := sub.Last()
+	for i := range payloads {
+		id := bus.ID{Ms: prev.Ms + 1, Seq: 7}
+		payloads[i] = redis.Payload(id, prev, "body")
+		prev = id
+	}
+	n := 0
+	if got := testing.AllocsPerRun(1000, func() { redis.Receive(sub, payloads[n]); n++ }); got != 0 {
+		t.Errorf("%v allocations per message received", got)
+	}
+}
+
+// tally is a sink that counts who joins.
+type tally struct {
+	nothing
+	joined atomic.Int32
+}
+
+func (t *tally) Presence(c bus.Change) {
+	if c.Kind == bus.Joined {
+		t.joined.Add(1)
+	}
+}
+
+// nothing is a sink that ignores what it is told.
+type nothing struct{}
+
+func (*nothing) Deliver(bus.Message) {}
+func (*nothing) Signal([]byte)       {}
+func (*nothing) Presence(bus.Change) {}
+
+func FuzzRedisPayload(f *testing.F) {
+	f.Add(redis.Payload(bus.ID{Ms: 1, Seq: 2}, bus.ID{}, "body"))
+	f.Add("g1-2 0-0 0-0")
+	f.Add("p17 + 3 2 idname")
+	f.Add("p17 - 3 9 id")
+	f.Fuzz(func(_ *testing.T, s string) { redis.ParsePayload(s) })
+}
+
+func TestRedisRosterMendsItself(t *testing.T) {
+	k := redis.KeysOf("lobby")
+	for name, damage := range map[string]func(ctx context.Context, c *goredis.Client, own string) error{
+		"all of it gone": func(ctx context.Context, c *goredis.Client, own string) error {
+			return c.Del(ctx, k.Users, k.Nodes, own).Err()
+		},
+		"one is gone from the node's own": func(ctx context.Context, c *goredis.Client, own string) error {
+			return c.SRem(ctx, own, "ann").Err()
+		},
+		"one too many": func(ctx context.Context, c *goredis.Client, own string) error {
+			return c.SAdd(ctx, own, "ghost").Err()
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := openRedis(t, often)
+			ctx := context.Background()
+			sub, told := subscribe(t, r, "lobby")
+			for _, user := range []string{"ann", "bob"} {
+				sub.Enter(bus.Member{ID: user, Name: user})
+				told.change(bus.Joined, user)
+			}
+			own := r.OwnUsers("lobby")
+			if err := damage(ctx, r.Client(), own); err != nil {
+				t.Fatal(err)
+			}
+			eventually(t, "the members to be there again", func() bool {
+				users, err := r.Client().SMembers(ctx, own).Result()
+				slices.Sort(users)
+				roster, err2 := r.Roster(ctx, "lobby")
+				return err == nil && err2 == nil && slices.Equal(users, []string{"ann", "bob"}) && roster.Count == 2
+			})
+		})
+	}
+}
+
+func TestRedisLargeRoomsStayCheap(t *testing.T) {
+	const n = 20_000
+	server := bustest.StartRedis(t)
+	r := openRedis(t, redis.Config{URL: server.URL()})
+	told := &tally{}
+	sub, err := r.Subscribe(t.Context(), "stadium", told)
+	if err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	for i := range n {
+		sub.Enter(bus.Member{ID: fmt.Sprint("user-", i), Name: "A Name"})
+	}
+	eventually(t, "all to join", func() bool { return told.joined.Load() == n })
+	_, cpu := redisUse(t, r)
+	t.Logf("%d members joined after %v, with %.0f µs of Redis CPU each", n, time.Since(began), cpu*1e6/n)
+	began = time.Now()
+	other := openRedis(t, redis.Config{URL: server.URL()})
+	late, _ := subscribe(t, other, "stadium")
+	roster := late.Roster()
+	t.Logf("another node knew them after %v", time.Since(began))
+	if roster.Count != n || len(roster.Members) != bus.RosterMax {
+		t.Errorf("%d members, %d listed", roster.Count, len(roster.Members))
+	}
+	began = time.Now()
+	sub.Close()
+	if left := sub.Roster(); left.Count != 0 {
+		t.Errorf("a closed subscription has %d members", left.Count)
+	}
+	eventually(t, "all to leave", func() bool { return late.Roster().Count == 0 })
+	t.Logf("all had left after %v", time.Since(began))
+}

@@ -1,0 +1,354 @@
+package redis
+
+import (
+	"errors"
+	"math"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/redis/go-redis/v9"
+
+	"parley/bus"
+)
+
+// A roster is who is in a room: as Redis has it, with those who are in it through this node. What this node wants is
+// decided here at once, and made true in Redis by rosterLoop.
+type roster struct {
+	bus  *Bus
+	keys *roomKeys
+
+	mu      sync.Mutex          // a leaf
+	users   map[string]string   // guarded by mu, as is all of this; as Redis has them: id -> name; nil where not subscribed
+	version uint64              // of users
+	want    map[string]string   // who is to be a member through this node: id -> name
+	absent  int                 // how many of them are not in users
+	dirty   map[string]struct{} // users of whom it is not known that Redis has them as wanted
+	leaving map[string]uint64   // users who left here but are still in users: id -> the version that does without them
+	awaited uint64              // the latest of these versions; 0 for none
+	in      string              // the incarnation whose index names this room
+	queued  bool                // rosterLoop is to look at it
+	writes  uint64              // how often something was sent for it
+	open    bool                // subscribed to
+}
+
+// rosterLocked gives the room's roster. r.mu is held.
+func (r *Bus) rosterLocked(k *roomKeys) *roster {
+	ro := r.rosters[k.room]
+	if ro == nil {
+		ro = &roster{
+			bus: r, keys: k,
+			want: make(map[string]string), dirty: make(map[string]struct{}), leaving: make(map[string]uint64),
+		}
+		r.rosters[k.room] = ro
+	}
+	ro.mu.Lock()
+	ro.open = true
+	ro.users, ro.version, ro.absent = map[string]string{}, 0, len(ro.want)
+	clear(ro.leaving)
+	ro.mu.Unlock()
+	return ro
+}
+
+// Enter implements bus.Subscription.
+func (rm *redisRoom) Enter(m bus.Member) { rm.roster.enter(m) }
+
+// Leave implements bus.Subscription.
+func (rm *redisRoom) Leave(user string) { rm.roster.leave(user) }
+
+// Roster implements bus.Subscription.
+func (rm *redisRoom) Roster() bus.Roster { return rm.roster.snapshot() }
+
+func (ro *roster) enter(m bus.Member) {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	name, wanted := ro.want[m.ID]
+	if !ro.open || wanted && name == m.Name {
+		return
+	}
+	ro.want[m.ID] = m.Name
+	delete(ro.leaving, m.ID)
+	if _, there := ro.users[m.ID]; !wanted && !there {
+		ro.absent++
+	}
+	ro.changedLocked(m.ID)
+}
+
+func (ro *roster) leave(user string) {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	ro.leaveLocked(user)
+}
+
+func (ro *roster) leaveLocked(user string) {
+	if _, wanted := ro.want[user]; !wanted {
+		return
+	}
+	delete(ro.want, user)
+	if _, there := ro.users[user]; there {
+		ro.leaving[user] = math.MaxUint64 // until Redis tells which it is
+	} else {
+		ro.absent--
+	}
+	ro.changedLocked(user)
+}
+
+// leaveAll is told when the subscription ends.
+func (ro *roster) leaveAll() {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	ro.open = false
+	for user := range ro.want {
+		ro.leaveLocked(user)
+	}
+	ro.users, ro.absent = nil, 0
+	clear(ro.leaving)
+	ro.queueLocked() // even if nobody was in it, so that it is forgotten
+}
+
+func (ro *roster) changedLocked(user string) {
+	ro.dirty[user] = struct{}{}
+	ro.queueLocked()
+}
+
+func (ro *roster) queueLocked() {
+	if !ro.queued {
+		ro.queued = true
+		ro.bus.changes.add(ro)
+	}
+}
+
+func (ro *roster) snapshot() bus.Roster {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	out := bus.Roster{Count: len(ro.users) + ro.absent - len(ro.leaving), Version: ro.version}
+	out.Members = make([]bus.Member, 0, min(out.Count, bus.RosterMax))
+	for user, name := range ro.want {
+		if len(out.Members) == bus.RosterMax {
+			return out
+		}
+		out.Members = append(out.Members, bus.Member{ID: user, Name: name})
+	}
+	for user, name := range ro.users {
+		if len(out.Members) == bus.RosterMax {
+			return out
+		}
+		_, told := ro.want[user]
+		if _, leaving := ro.leaving[user]; !told && !leaving {
+			out.Members = append(out.Members, bus.Member{ID: user, Name: name})
+		}
+	}
+	return out
+}
+
+// A rosterChange is what members.lua publishes.
+type rosterChange struct {
+	version uint64
+	kind    byte // '+' entered, '-' left, '=' changed the name
+	count   int
+	member  bus.Member
+}
+
+var errChange = errors.New("not a change of a roster")
+
+// parseRosterChange reads "version kind count idlength idname".
+func parseRosterChange(s string) (c rosterChange, err error) {
+	f := strings.SplitN(s, " ", 5)
+	if len(f) != 5 || len(f[1]) != 1 {
+		return c, errChange
+	}
+	c.kind = f[1][0]
+	var err1, err2, err3 error
+	var n int
+	c.version, err1 = strconv.ParseUint(f[0], 10, 64)
+	c.count, err2 = strconv.Atoi(f[2])
+	n, err3 = strconv.Atoi(f[3])
+	if err1 != nil || err2 != nil || err3 != nil || n < 0 || n > len(f[4]) {
+		return c, errChange
+	}
+	c.member = bus.Member{ID: f[4][:n], Name: f[4][n:]}
+	return c, nil
+}
+
+const (
+	eventsMax  = 1024 // changes held while the roster is being read
+	changesMax = 100  // that are told one by one
+)
+
+// rosterChanged takes a published change. turn is held.
+func (rm *redisRoom) rosterChanged(c rosterChange) {
+	if rm.state == joining || rm.unsure {
+		if len(rm.events) < eventsMax { // what is too much is noticed by its version
+			rm.events = append(rm.events, c)
+		}
+		return
+	}
+	if !rm.applyChange(c) {
+		rm.unsure = true
+		rm.events = append(rm.events, c)
+		rm.readSoon()
+	}
+}
+
+// applyChange takes the next change of the roster and tells it to the sink. It returns false if changes were missed. turn is
+// held.
+func (rm *redisRoom) applyChange(c rosterChange) bool {
+	ro := rm.roster
+	ro.mu.Lock()
+	_, there := ro.users[c.member.ID]
+	first := ro.version == 0 && c.kind == '+' && c.count == 1 && len(ro.users) == 0
+	switch {
+	case c.version <= ro.version:
+		ro.mu.Unlock()
+		return true
+	case c.version != ro.version+1 && !first:
+		ro.mu.Unlock()
+		return false
+	}
+	ro.version = c.version
+	kind := bus.Joined
+	if c.kind == '-' {
+		ro.removeLocked(c.member.ID)
+		kind = bus.Left
+	} else {
+		ro.putLocked(c.member)
+	}
+	if ro.awaited != 0 && ro.awaited <= c.version {
+		ro.arrivedLocked()
+	}
+	ro.mu.Unlock()
+	if there == (kind == bus.Left) { // otherwise it was told before, or is a new name
+		rm.sink.Presence(bus.Change{Kind: kind, Member: c.member, Count: c.count, Version: c.version})
+	}
+	return true
+}
+
+func (ro *roster) putLocked(m bus.Member) {
+	_, there := ro.users[m.ID]
+	if _, wanted := ro.want[m.ID]; wanted && !there {
+		ro.absent--
+	}
+	ro.users[m.ID] = m.Name
+}
+
+func (ro *roster) removeLocked(user string) {
+	_, there := ro.users[user]
+	if _, wanted := ro.want[user]; wanted && there {
+		ro.absent++
+	}
+	delete(ro.users, user)
+	delete(ro.leaving, user)
+}
+
+// arrivedLocked shows again who left here and is still there over another node.
+func (ro *roster) arrivedLocked() {
+	if ro.awaited <= ro.version {
+		ro.awaited = 0
+	}
+	for user, version := range ro.leaving {
+		if _, there := ro.users[user]; !there || version <= ro.version {
+			delete(ro.leaving, user)
+		}
+	}
+}
+
+// settleRoster goes on with what was read of a roster, and reports whether it is to be read again.
+func (rd *reading) settleRoster() (again bool, err error) {
+	rm := rd.room
+	rm.turn.Lock()
+	defer rm.turn.Unlock()
+	if rm.state == over {
+		return false, nil
+	}
+	if rd.version == nil {
+		return rm.unsure, nil
+	}
+	version := uint64(0)
+	if s, ok := rd.version.Val().(string); ok {
+		if version, err = strconv.ParseUint(s, 10, 64); err != nil {
+			return false, err
+		}
+	}
+	ro := rm.roster
+	if rd.users == nil {
+		ro.mu.Lock()
+		rm.unsure = rm.unsure || version != ro.version
+		ro.mu.Unlock()
+		rm.doubt = false
+		return rm.unsure, nil
+	}
+	users := usersOf(rd.users)
+	changes := ro.replace(users, version)
+	switch {
+	case rd.joining:
+	case len(changes) > changesMax:
+		rm.sink.Presence(bus.Change{Kind: bus.Synced, Count: len(users), Version: version})
+	default:
+		for _, c := range changes {
+			rm.sink.Presence(c)
+		}
+	}
+	rm.unsure, rm.doubt = false, false
+	events := rm.events
+	rm.events = nil
+	for i, c := range events {
+		if i < rd.events && c.version > version {
+			continue // it came before the read, which does not have it: Redis lost it
+		}
+		if !rm.applyChange(c) {
+			rm.unsure, rm.events = true, append(rm.events, events[i:]...)
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// replace takes the users that Redis has and returns how they differ from those known.
+func (ro *roster) replace(users map[string]string, version uint64) (changes []bus.Change) {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	count := len(ro.users)
+	for user, name := range ro.users {
+		if _, there := users[user]; !there {
+			count--
+			changes = append(changes, bus.Change{Kind: bus.Left, Member: bus.Member{ID: user, Name: name}, Count: count, Version: version})
+		}
+	}
+	for user, name := range users {
+		if _, there := ro.users[user]; !there {
+			count++
+			changes = append(changes, bus.Change{Kind: bus.Joined, Member: bus.Member{ID: user, Name: name}, Count: count, Version: version})
+		}
+	}
+	ro.users, ro.version, ro.absent = users, version, 0
+	ro.arrivedLocked()
+	for user := range ro.want {
+		if _, there := users[user]; !there {
+			ro.absent++
+		}
+	}
+	return changes
+}
+
+// usersOf reads the answer to HGETALL of a room's users.
+func usersOf(cmd *redis.Cmd) map[string]string {
+	flat, _ := cmd.Val().([]any)
+	users := make(map[string]string, len(flat)/2)
+	for i := 0; i+1 < len(flat); i += 2 {
+		user, _ := flat[i].(string)
+		value, _ := flat[i+1].(string)
+		_, users[user], _ = strings.Cut(value, " ")
+	}
+	return users
+}
+
+func (ro *roster) versionNow() uint64 {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	return ro.version
+}
+
+func parseVersion(s string) uint64 {
+	v, _ := strconv.ParseUint(s, 10, 64)
+	return v
+}

@@ -1,0 +1,88 @@
+package redis
+
+import (
+	"context"
+	"crypto/sha1"
+	_ "embed"
+	"encoding/hex"
+	"errors"
+	"strings"
+
+	"github.com/redis/go-redis/v9"
+
+	"parley/bus/redis/resp"
+)
+
+var (
+	//go:embed append.lua
+	appendText string
+	//go:embed members.lua
+	membersText string
+
+	appendSHA  = sha(appendText)
+	membersSHA = sha(membersText)
+)
+
+func sha(text string) string {
+	sum := sha1.Sum([]byte(text))
+	return hex.EncodeToString(sum[:])
+}
+
+// loadMembers has a server know members.lua, which is run over connections of go-redis's.
+func loadMembers(ctx context.Context, c redis.Scripter) error {
+	return c.ScriptLoad(ctx, membersText).Err()
+}
+
+// appendLoad appends the command that has a server know append.lua, which is run over links.
+func appendLoad(out []byte) []byte { return resp.Append(out, "SCRIPT", "LOAD", appendText) }
+
+// exec sends the commands in one pipeline and waits for all answers, which are in the commands. It returns an error only if
+// there are commands that got none. Commands answered NOSCRIPT are sent again, in order, after the script was loaded:
+// connections load it when they are made, so this happens only after SCRIPT FLUSH.
+func exec(ctx context.Context, c *redis.Client, cmds []redis.Cmder) error {
+	if err := execOnce(ctx, c, cmds); err != nil {
+		return err
+	}
+	var again []redis.Cmder
+	for _, cmd := range cmds {
+		if err := cmd.Err(); err != nil && strings.HasPrefix(err.Error(), "NOSCRIPT") {
+			again = append(again, cmd)
+		}
+	}
+	if again == nil {
+		return nil
+	}
+	if err := loadMembers(ctx, c); err != nil {
+		return err
+	}
+	return execOnce(ctx, c, again)
+}
+
+func execOnce(ctx context.Context, c *redis.Client, cmds []redis.Cmder) error {
+	p := c.Pipeline()
+	for _, cmd := range cmds {
+		_ = p.Process(ctx, cmd)
+	}
+	_, err := p.Exec(ctx)
+	if err == nil {
+		return nil
+	}
+	answered := false
+	for _, cmd := range cmds {
+		if err := cmd.Err(); err != nil && !isReply(err) {
+			return err
+		} else if err != nil {
+			answered = true
+		}
+	}
+	if !answered { // The server refused the connection, with a reply such as LOADING that no command holds.
+		return err
+	}
+	return nil
+}
+
+// isReply reports whether the error is an answer of the server, be it "no such key".
+func isReply(err error) bool {
+	var reply redis.Error
+	return errors.As(err, &reply)
+}

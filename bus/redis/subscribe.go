@@ -1,0 +1,160 @@
+package redis
+
+import (
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"parley/bus/redis/resp"
+)
+
+// A subscriber is the receiving half of a link. It calls the rooms, and they their sinks, from the link's only reader.
+type subscriber struct {
+	link  *link
+	beats string // the channel of our own heartbeats
+	epoch time.Time
+
+	sessions atomic.Int32 // connections that worked
+	unheard  atomic.Int32 // heartbeats sent since anything arrived
+	beaten   atomic.Int64 // when the last heartbeat arrived, as a time since epoch
+
+	mu      sync.Mutex
+	wanted  map[string]*redisRoom // guarded by mu; by channel
+	changed map[string]struct{}   // guarded by mu; channels that the writer is to look at
+	pending map[string]int        // guarded by mu; commands sent on this connection and not confirmed, by channel
+}
+
+// subscribeChunk is the number of channels in one command.
+const subscribeChunk = 500
+
+func (s *subscriber) init(l *link) {
+	s.link, s.beats, s.epoch = l, "parley:beat:"+randomName(), time.Now()
+	s.wanted, s.changed = make(map[string]*redisRoom), make(map[string]struct{})
+}
+
+func (s *subscriber) lastBeat() time.Time { return s.epoch.Add(time.Duration(s.beaten.Load())) }
+
+// expectBeat is told before a heartbeat is sent. A connection on which nothing came since three heartbeats is given up.
+func (s *subscriber) expectBeat() {
+	if s.unheard.Add(1) > 3 {
+		s.link.drop()
+	}
+}
+
+// want subscribes to a room's channel; the room is told when that is confirmed, now and on every connection to come.
+func (s *subscriber) want(rm *redisRoom) {
+	s.mu.Lock()
+	s.wanted[rm.keys.channel] = rm
+	s.changed[rm.keys.channel] = struct{}{}
+	s.mu.Unlock()
+	wake(s.link.wake)
+}
+
+func (s *subscriber) unwant(rm *redisRoom) {
+	s.mu.Lock()
+	if s.wanted[rm.keys.channel] == rm {
+		delete(s.wanted, rm.keys.channel)
+		s.changed[rm.keys.channel] = struct{}{}
+	}
+	s.mu.Unlock()
+	wake(s.link.wake)
+}
+
+// begin has everything subscribed to on a new connection.
+func (s *subscriber) begin() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pending = make(map[string]int)
+	for channel := range s.wanted {
+		s.changed[channel] = struct{}{}
+	}
+	s.changed[s.beats] = struct{}{}
+	s.unheard.Store(0)
+}
+
+// appendChanges appends the commands that make the subscriptions what they are to be. It tells rooms that were closed and
+// opened again in between that the old subscription will do.
+func (s *subscriber) appendChanges(out []byte, se *session) ([]byte, []awaited) {
+	subscribe, unsubscribe, kept := s.changes(se)
+	for _, rm := range kept {
+		rm.confirmed()
+	}
+	out, await := appendChannels(out, nil, "SUBSCRIBE", subscribe)
+	return appendChannels(out, await, "UNSUBSCRIBE", unsubscribe)
+}
+
+func appendChannels(out []byte, await []awaited, command string, channels []string) ([]byte, []awaited) {
+	for some := range slices.Chunk(channels, subscribeChunk) {
+		out = resp.AppendArg(resp.AppendCommand(out, 1+len(some)), command)
+		for _, c := range some {
+			out = resp.AppendArg(out, c)
+		}
+		await = append(await, awaited{channels: len(some)})
+	}
+	return out, await
+}
+
+// changes compares what is wanted with what was asked for, for the channels that changed.
+func (s *subscriber) changes(se *session) (subscribe, unsubscribe []string, kept []*redisRoom) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for channel := range s.changed {
+		wanted := channel == s.beats || s.wanted[channel] != nil
+		switch {
+		case wanted && !se.asked[channel]:
+			se.asked[channel] = true
+			s.pending[channel]++
+			subscribe = append(subscribe, channel)
+		case !wanted && se.asked[channel]:
+			delete(se.asked, channel)
+			s.pending[channel]++
+			unsubscribe = append(unsubscribe, channel)
+		case wanted && s.wanted[channel] != nil && s.pending[channel] == 0:
+			kept = append(kept, s.wanted[channel])
+		}
+	}
+	clear(s.changed)
+	return subscribe, unsubscribe, kept
+}
+
+// confirm takes the server's word that a subscription begins or ended. Only the answer to the last command counts.
+func (s *subscriber) confirm(channel string, begins bool) {
+	s.mu.Lock()
+	rm := s.wanted[channel]
+	if s.pending[channel]--; s.pending[channel] > 0 {
+		rm = nil
+	} else {
+		delete(s.pending, channel)
+	}
+	s.mu.Unlock()
+	switch {
+	case !begins:
+	case channel == s.beats:
+		s.unheard.Store(0)
+		if s.sessions.Add(1) > 1 {
+			s.link.bus.cfg.Observer.Reconnected()
+		}
+		s.link.sendBeat() // so that it is known at once that this one works
+	case rm != nil:
+		rm.confirmed()
+	}
+}
+
+// receive takes what was published on a channel, and keeps neither.
+func (s *subscriber) receive(channel, payload []byte) {
+	s.unheard.Store(0)
+	if string(channel) == s.beats {
+		s.beaten.Store(int64(time.Since(s.epoch)))
+		return
+	}
+	s.mu.Lock()
+	rm := s.wanted[string(channel)]
+	s.mu.Unlock()
+	if rm != nil {
+		rm.receive(string(payload))
+	}
+}
+
+// sendBeat sends a heartbeat, the way that messages go.
+func (l *link) sendBeat() { l.publisher.add(newPlainOp(l.subscriber.beats, "", nil)) }
