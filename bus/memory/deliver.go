@@ -4,7 +4,7 @@ import "parley/bus"
 
 // An event is one thing that sinks are to be told.
 type event struct {
-	to      []*memorySubscription // those there when it happened; shared
+	to      []*subscription // those there when it happened; shared
 	kind    eventKind
 	message bus.Message // of a signal only the Body
 	change  bus.Change
@@ -26,7 +26,7 @@ const turn = 1024
 const maxSpareEvents = 64
 
 // tellLocked queues an event for all who are subscribed.
-func (r *memoryRoom) tellLocked(e event) {
+func (r *room) tellLocked(e event) {
 	if len(r.subs) == 0 {
 		return
 	}
@@ -35,7 +35,7 @@ func (r *memoryRoom) tellLocked(e event) {
 }
 
 // unlock reports whether the caller is the one who has to call deliver. If not, whoever delivers already does it all.
-func (r *memoryRoom) unlock() bool {
+func (r *room) unlock() bool {
 	mine := !r.delivering && len(r.queue) > 0
 	if mine {
 		r.delivering = true
@@ -44,7 +44,7 @@ func (r *memoryRoom) unlock() bool {
 	return mine
 }
 
-func (r *memoryRoom) unlockAndDeliver() {
+func (r *room) unlockAndDeliver() {
 	if r.unlock() {
 		r.deliver()
 	}
@@ -52,7 +52,7 @@ func (r *memoryRoom) unlockAndDeliver() {
 
 // deliver calls the sinks, until the queue is empty. Only who set delivering calls it, so sinks are called one at a time, and
 // without any lock: a sink may publish.
-func (r *memoryRoom) deliver() {
+func (r *room) deliver() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for told := 0; len(r.queue) > 0; {
@@ -96,7 +96,7 @@ func (e *event) tell() {
 }
 
 // awaitRound returns once no sink is being called with what was taken from the queue up to that round.
-func (r *memoryRoom) awaitRound(round uint64) {
+func (r *room) awaitRound(round uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for r.delivering && r.round == round {

@@ -7,8 +7,8 @@ import (
 	"parley/bus"
 )
 
-// A memoryLog is a ring of a room's newest messages.
-type memoryLog struct {
+// A log is a ring of a room's newest messages.
+type log struct {
 	ring  []logEntry // its length is a power of two
 	start int        // index in ring of the oldest
 	count int
@@ -23,7 +23,7 @@ type logEntry struct {
 const minRing = 8
 
 // push appends an entry. prev is the id before it.
-func (l *memoryLog) push(e logEntry, prev bus.ID) {
+func (l *log) push(e logEntry, prev bus.ID) {
 	if l.count == 0 {
 		l.base = prev
 	}
@@ -34,20 +34,20 @@ func (l *memoryLog) push(e logEntry, prev bus.ID) {
 	l.count++
 }
 
-func (l *memoryLog) grow() {
+func (l *log) grow() {
 	ring := make([]logEntry, max(minRing, 2*len(l.ring)))
 	n := copy(ring, l.ring[l.start:])
 	copy(ring[n:], l.ring[:l.start])
 	l.ring, l.start = ring, 0
 }
 
-func (l *memoryLog) index(i int) int { return (l.start + i) & (len(l.ring) - 1) }
+func (l *log) index(i int) int { return (l.start + i) & (len(l.ring) - 1) }
 
 // at gives the i-th oldest entry.
-func (l *memoryLog) at(i int) *logEntry { return &l.ring[l.index(i)] }
+func (l *log) at(i int) *logEntry { return &l.ring[l.index(i)] }
 
 // prev gives the id before the i-th oldest entry.
-func (l *memoryLog) prev(i int) bus.ID {
+func (l *log) prev(i int) bus.ID {
 	if i == 0 {
 		return l.base
 	}
@@ -55,12 +55,12 @@ func (l *memoryLog) prev(i int) bus.ID {
 }
 
 // first gives the index of the oldest entry for whose id ok holds, count for none; ok holds for all from one id on.
-func (l *memoryLog) first(ok func(bus.ID) bool) int {
+func (l *log) first(ok func(bus.ID) bool) int {
 	return sort.Search(l.count, func(i int) bool { return ok(l.at(i).id) })
 }
 
 // drop drops the n oldest entries.
-func (l *memoryLog) drop(n int) {
+func (l *log) drop(n int) {
 	for range n {
 		l.base = l.at(0).id
 		*l.at(0) = logEntry{}
@@ -73,7 +73,7 @@ func (l *memoryLog) drop(n int) {
 }
 
 // dropBefore drops the entries that are older than t.
-func (l *memoryLog) dropBefore(t time.Time) {
+func (l *log) dropBefore(t time.Time) {
 	oldest := uint64(max(0, t.UnixMilli()))
 	if l.count == 0 || l.at(0).id.Ms >= oldest {
 		return
@@ -81,9 +81,9 @@ func (l *memoryLog) dropBefore(t time.Time) {
 	l.drop(l.first(func(i bus.ID) bool { return i.Ms >= oldest }))
 }
 
-// memoryKeys are the idempotency keys that a room remembers: in two generations, of which the older one is dropped as a whole,
+// keys are the idempotency keys that a room remembers: in two generations, of which the older one is dropped as a whole,
 // so that each is remembered for keyAge at least and no key needs an expiry of its own.
-type memoryKeys struct {
+type keys struct {
 	since time.Time // when young began
 	young map[bus.Key]said
 	old   map[bus.Key]said
@@ -97,7 +97,7 @@ type said struct {
 
 const keyAge = 10 * time.Minute
 
-func (k *memoryKeys) find(key bus.Key) (said, bool) {
+func (k *keys) find(key bus.Key) (said, bool) {
 	if s, ok := k.young[key]; ok {
 		return s, true
 	}
@@ -106,7 +106,7 @@ func (k *memoryKeys) find(key bus.Key) (said, bool) {
 }
 
 // add needs a rotate before it.
-func (k *memoryKeys) add(key bus.Key, s said) {
+func (k *keys) add(key bus.Key, s said) {
 	if k.young == nil {
 		k.young = make(map[bus.Key]said)
 	}
@@ -114,7 +114,7 @@ func (k *memoryKeys) add(key bus.Key, s said) {
 }
 
 // rotate lets generations grow old, and drops those that are.
-func (k *memoryKeys) rotate(now time.Time) {
+func (k *keys) rotate(now time.Time) {
 	switch age := now.Sub(k.since); {
 	case age >= 2*keyAge:
 		k.young, k.old, k.since = nil, nil, now
@@ -123,4 +123,4 @@ func (k *memoryKeys) rotate(now time.Time) {
 	}
 }
 
-func (k *memoryKeys) empty() bool { return len(k.young)+len(k.old) == 0 }
+func (k *keys) empty() bool { return len(k.young)+len(k.old) == 0 }

@@ -13,7 +13,7 @@ import (
 	"parley/bus"
 )
 
-// Memory keeps rooms in the memory of one process. The handles that Open gives are the nodes of a cluster inside it.
+// A Store keeps rooms. The handles that Open gives are the nodes of a cluster inside the process.
 //
 // Sinks are called by whoever causes what they are told: from within Publish, Signal, Enter, Leave and Close, of any handle.
 // So a caller of these holds no lock that its sink takes.
@@ -22,9 +22,9 @@ type Store struct {
 	now       func() time.Time
 
 	mu      sync.RWMutex
-	rooms   map[string]*memoryRoom // guarded by mu
-	handles int                    // guarded by mu; those open
-	sweeper *time.Timer            // guarded by mu; nil while no handle is open
+	rooms   map[string]*room // guarded by mu
+	handles int              // guarded by mu; those open
+	sweeper *time.Timer      // guarded by mu; nil while no handle is open
 }
 
 // sweepEvery is how often rooms that nobody uses are looked at.
@@ -32,7 +32,7 @@ const sweepEvery = time.Minute
 
 // New makes an empty backend. It needs no closing beyond that of its handles.
 func New(r bus.Retention) *Store {
-	return &Store{retention: r.WithDefaults(), now: time.Now, rooms: make(map[string]*memoryRoom)}
+	return &Store{retention: r.WithDefaults(), now: time.Now, rooms: make(map[string]*room)}
 }
 
 // Open gives a handle: one more node.
@@ -42,7 +42,7 @@ func (m *Store) Open(o bus.Observer) bus.Bus {
 	if m.handles++; m.handles == 1 {
 		m.sweeper = time.AfterFunc(sweepEvery, m.sweep)
 	}
-	return &Bus{shared: m, observer: o, subs: make(map[string]*memorySubscription)}
+	return &Bus{shared: m, observer: o, subs: make(map[string]*subscription)}
 }
 
 func (m *Store) release() {
@@ -88,7 +88,7 @@ func (m *Store) forget(name string) {
 }
 
 // lock gives a room, locked. It makes the room where there is none.
-func (m *Store) lock(name string) *memoryRoom {
+func (m *Store) lock(name string) *room {
 	for {
 		m.mu.RLock()
 		r := m.rooms[name]
@@ -104,19 +104,19 @@ func (m *Store) lock(name string) *memoryRoom {
 	}
 }
 
-func (m *Store) create(name string) *memoryRoom {
+func (m *Store) create(name string) *room {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	r := m.rooms[name]
 	if r == nil {
-		r = newMemoryRoom(m.retention, m.now())
+		r = newRoom(m.retention, m.now())
 		m.rooms[name] = r
 	}
 	return r
 }
 
 // lookUp gives a room, locked, or nil where there is none.
-func (m *Store) lookUp(name string) *memoryRoom {
+func (m *Store) lookUp(name string) *room {
 	m.mu.RLock()
 	r := m.rooms[name]
 	m.mu.RUnlock()
@@ -127,14 +127,14 @@ func (m *Store) lookUp(name string) *memoryRoom {
 	return r
 }
 
-// Bus is a handle on a Memory.
+// A Bus is a handle on a Store: one node.
 type Bus struct {
 	shared   *Store
 	observer bus.Observer
 	closed   atomic.Bool
 
 	mu   sync.Mutex
-	subs map[string]*memorySubscription // guarded by mu; nil once closed
+	subs map[string]*subscription // guarded by mu; nil once closed
 }
 
 func (b *Bus) Publish(room string, d bus.Draft, done func(bus.ID, error)) {
@@ -185,7 +185,7 @@ func (b *Bus) Subscribe(ctx context.Context, room string, sink bus.Sink) (bus.Su
 	}
 	r := b.shared.lock(room)
 	defer r.mu.Unlock()
-	s := &memorySubscription{bus: b, name: room, room: r, sink: sink, last: r.last}
+	s := &subscription{bus: b, name: room, room: r, sink: sink, last: r.last}
 	r.addLocked(s)
 	b.subs[room] = s
 	return s, nil
@@ -260,11 +260,11 @@ func (b *Bus) Close() error {
 	return nil
 }
 
-// memorySubscription is a room handed to a sink of one handle.
-type memorySubscription struct {
+// subscription is a room handed to a sink of one handle.
+type subscription struct {
 	bus  *Bus
 	name string
-	room *memoryRoom
+	room *room
 	sink bus.Sink
 	last bus.ID
 
@@ -272,9 +272,9 @@ type memorySubscription struct {
 	entered map[string]struct{} // guarded by room.mu; the users who entered here
 }
 
-func (s *memorySubscription) Last() bus.ID { return s.last }
+func (s *subscription) Last() bus.ID { return s.last }
 
-func (s *memorySubscription) Enter(m bus.Member) {
+func (s *subscription) Enter(m bus.Member) {
 	s.room.mu.Lock()
 	if !s.closed.Load() {
 		s.room.enterLocked(s, m)
@@ -282,19 +282,19 @@ func (s *memorySubscription) Enter(m bus.Member) {
 	s.room.unlockAndDeliver()
 }
 
-func (s *memorySubscription) Leave(user string) {
+func (s *subscription) Leave(user string) {
 	s.room.mu.Lock()
 	s.room.leaveLocked(s, user)
 	s.room.unlockAndDeliver()
 }
 
-func (s *memorySubscription) Roster() bus.Roster {
+func (s *subscription) Roster() bus.Roster {
 	s.room.mu.Lock()
 	defer s.room.mu.Unlock()
 	return s.room.rosterLocked()
 }
 
-func (s *memorySubscription) Close() {
+func (s *subscription) Close() {
 	s.room.mu.Lock()
 	first := !s.closed.Swap(true)
 	if first {

@@ -9,18 +9,18 @@ import (
 	"parley/bus"
 )
 
-// A memoryRoom is a room: its log, its members, and who is to be told of what happens in it.
-type memoryRoom struct {
+// A room is a room: its log, its members, and who is to be told of what happens in it.
+type room struct {
 	retention bus.Retention
 
 	mu        sync.Mutex // guards all that follows
-	forgotten bool       // it is not in Memory.rooms any more
+	forgotten bool       // it is not in Store.rooms any more
 	last      bus.ID     // of the newest message; outlives the log
-	log       memoryLog
-	keys      memoryKeys
-	members   map[string]memoryMember // by user
-	version   uint64                  // of members
-	subs      []*memorySubscription   // replaced, never written to: events share it
+	log       log
+	keys      keys
+	members   map[string]member // by user
+	version   uint64            // of members
+	subs      []*subscription   // replaced, never written to: events share it
 
 	queue      []event   // what nobody was told of yet
 	spare      []event   // the array of the queue before, to be used again
@@ -29,20 +29,20 @@ type memoryRoom struct {
 	told       sync.Cond // round has risen, or delivering has ended
 }
 
-// memoryMember is a user, who is in the room over so many handles.
-type memoryMember struct {
+// member is a user, who is in the room over so many handles.
+type member struct {
 	name string
 	via  int
 }
 
-func newMemoryRoom(keep bus.Retention, now time.Time) *memoryRoom {
-	r := &memoryRoom{retention: keep, keys: memoryKeys{since: now}}
+func newRoom(keep bus.Retention, now time.Time) *room {
+	r := &room{retention: keep, keys: keys{since: now}}
 	r.told.L = &r.mu
 	return r
 }
 
 // appendLocked gives a draft its id, and tells all sinks; for a key used before it gives the first one's id.
-func (r *memoryRoom) appendLocked(d bus.Draft, now time.Time) (bus.ID, error) {
+func (r *room) appendLocked(d bus.Draft, now time.Time) (bus.ID, error) {
 	if d.Key != (bus.Key{}) {
 		r.keys.rotate(now)
 		if said, ok := r.keys.find(d.Key); ok {
@@ -74,7 +74,7 @@ func nextID(last bus.ID, now time.Time) bus.ID {
 	return bus.ID{Ms: last.Ms, Seq: last.Seq + 1}
 }
 
-func (r *memoryRoom) afterLocked(since bus.ID, limit int) bus.Page {
+func (r *room) afterLocked(since bus.ID, limit int) bus.Page {
 	from := r.log.first(since.Less)
 	to := min(from+max(0, limit), r.log.count)
 	p := r.pageLocked(from, to)
@@ -87,7 +87,7 @@ func (r *memoryRoom) afterLocked(since bus.ID, limit int) bus.Page {
 	return p
 }
 
-func (r *memoryRoom) beforeLocked(before bus.ID, limit int) bus.Page {
+func (r *room) beforeLocked(before bus.ID, limit int) bus.Page {
 	to := r.log.count
 	if !before.IsZero() {
 		to = r.log.first(func(i bus.ID) bool { return !i.Less(before) })
@@ -98,7 +98,7 @@ func (r *memoryRoom) beforeLocked(before bus.ID, limit int) bus.Page {
 	return p
 }
 
-func (r *memoryRoom) pageLocked(from, to int) bus.Page {
+func (r *room) pageLocked(from, to int) bus.Page {
 	p := bus.Page{Last: r.last}
 	if from < to {
 		p.Messages = make([]bus.Message, 0, to-from)
@@ -111,24 +111,24 @@ func (r *memoryRoom) pageLocked(from, to int) bus.Page {
 }
 
 // expireLocked drops what is too old.
-func (r *memoryRoom) expireLocked(now time.Time) {
+func (r *room) expireLocked(now time.Time) {
 	r.log.dropBefore(now.Add(-r.retention.Age))
 	r.keys.rotate(now)
 }
 
 // unusedLocked reports whether nothing would be lost with the room: its log is expired, and for as long again it was known
 // where it had ended.
-func (r *memoryRoom) unusedLocked(now time.Time) bool {
+func (r *room) unusedLocked(now time.Time) bool {
 	over := r.last.IsZero() || r.last.Ms < uint64(max(0, now.Add(-2*r.retention.Age).UnixMilli()))
 	return over && len(r.subs) == 0 && r.keys.empty()
 }
 
-func (r *memoryRoom) addLocked(s *memorySubscription) {
+func (r *room) addLocked(s *subscription) {
 	r.subs = append(slices.Clip(r.subs), s)
 }
 
 // removeLocked takes a subscription away, and its members with it.
-func (r *memoryRoom) removeLocked(s *memorySubscription) {
+func (r *room) removeLocked(s *subscription) {
 	i := slices.Index(r.subs, s)
 	r.subs = slices.Concat(r.subs[:i], r.subs[i+1:])
 	for user := range s.entered {
@@ -136,7 +136,7 @@ func (r *memoryRoom) removeLocked(s *memorySubscription) {
 	}
 }
 
-func (r *memoryRoom) enterLocked(s *memorySubscription, m bus.Member) {
+func (r *room) enterLocked(s *subscription, m bus.Member) {
 	is, known := r.members[m.ID]
 	if known && is.name != m.Name {
 		r.version++ // of which the sinks are not told: nobody came or left
@@ -150,7 +150,7 @@ func (r *memoryRoom) enterLocked(s *memorySubscription, m bus.Member) {
 		is.via++
 	}
 	if r.members == nil {
-		r.members = make(map[string]memoryMember)
+		r.members = make(map[string]member)
 	}
 	r.members[m.ID] = is
 	if !known {
@@ -158,7 +158,7 @@ func (r *memoryRoom) enterLocked(s *memorySubscription, m bus.Member) {
 	}
 }
 
-func (r *memoryRoom) leaveLocked(s *memorySubscription, user string) {
+func (r *room) leaveLocked(s *subscription, user string) {
 	if _, ok := s.entered[user]; !ok {
 		return
 	}
@@ -172,12 +172,12 @@ func (r *memoryRoom) leaveLocked(s *memorySubscription, user string) {
 	r.changedLocked(bus.Left, bus.Member{ID: user, Name: is.name})
 }
 
-func (r *memoryRoom) changedLocked(kind bus.ChangeKind, m bus.Member) {
+func (r *room) changedLocked(kind bus.ChangeKind, m bus.Member) {
 	r.version++
 	r.tellLocked(event{kind: presenceEvent, change: bus.Change{Kind: kind, Member: m, Count: len(r.members), Version: r.version}})
 }
 
-func (r *memoryRoom) rosterLocked() bus.Roster {
+func (r *room) rosterLocked() bus.Roster {
 	out := bus.Roster{Count: len(r.members), Version: r.version}
 	if len(r.members) == 0 {
 		return out

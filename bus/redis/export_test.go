@@ -87,7 +87,7 @@ func (r *Bus) OwnUsers(room string) string {
 }
 
 // Receive hands a payload to a subscription as its link does.
-func Receive(s bus.Subscription, payload string) { s.(*redisRoom).receive(payload) }
+func Receive(s bus.Subscription, payload string) { s.(*room).receive(payload) }
 
 // Payload is what is published of a message.
 func Payload(id, prev bus.ID, body string) string {
@@ -132,7 +132,7 @@ func (r *Bus) Sessions() (n int) {
 
 // IsLive reports whether a subscription has all that it knows of.
 func IsLive(s bus.Subscription) bool {
-	rm := s.(*redisRoom)
+	rm := s.(*room)
 	rm.turn.Lock()
 	defer rm.turn.Unlock()
 	return rm.state == live

@@ -46,7 +46,7 @@ func (r *Bus) compareLoop() {
 	}
 }
 
-func (r *Bus) dueRooms() (due []*redisRoom) {
+func (r *Bus) dueRooms() (due []*room) {
 	now := time.Now()
 	most := max(1, int(compareMost*r.cfg.CompareInterval/3/time.Second))
 	r.mu.RLock()
@@ -69,7 +69,7 @@ func (r *Bus) dueRooms() (due []*redisRoom) {
 
 // A comparison is one room's.
 type comparison struct {
-	room    *redisRoom
+	room    *room
 	at      bus.ID // ours, before the read
 	version uint64 // ours, before the read
 	want    int    // members through this node
@@ -79,7 +79,7 @@ type comparison struct {
 	last, nodes, own *redis.Cmd
 }
 
-func (r *Bus) compareRooms(rooms []*redisRoom) error {
+func (r *Bus) compareRooms(rooms []*room) error {
 	inc, valid := r.lease.current()
 	now := time.Now()
 	q := r.query(r.ctx, r.own)

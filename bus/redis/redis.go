@@ -82,7 +82,7 @@ func (m misconfigured) Unwrap() error      { return m.error }
 //
 // What is said in a room is appended to the room's log by a script, which also publishes it to the room's channel
 // (publisher). The node subscribes to the channels of the rooms that it has members in (subscriber); both are halves of one
-// connection (link). Each room checks the chain of what arrives (redisRoom). What is missing is read from the log
+// connection (link). Each room checks the chain of what arrives (room). What is missing is read from the log
 // (repair.go). Who is in which room is kept under a lease (roster, lease).
 type Bus struct {
 	cfg     Config
@@ -95,7 +95,7 @@ type Bus struct {
 	reads *redis.Client // of callers
 
 	links   []*link
-	repairs workQueue[*redisRoom] // rooms to be read
+	repairs workQueue[*room] // rooms to be read
 	lease   lease
 	reaper  reaper
 	changes workQueue[*roster] // rosters to be written
@@ -103,8 +103,8 @@ type Bus struct {
 	left    chan struct{}      // closed when it has
 
 	mu      sync.RWMutex
-	rooms   map[string]*redisRoom // guarded by mu; by name
-	rosters map[string]*roster    // guarded by mu; by name; of rooms that are subscribed to, or not yet left
+	rooms   map[string]*room   // guarded by mu; by name
+	rosters map[string]*roster // guarded by mu; by name; of rooms that are subscribed to, or not yet left
 
 	closed       atomic.Bool
 	skew         atomic.Int64 // how far the server's clock is ahead of ours, in ns
@@ -152,8 +152,8 @@ func Open(ctx context.Context, cfg Config) (*Bus, error) {
 
 	r := &Bus{
 		cfg: cfg, log: cfg.Log, options: options, db: options.DB,
-		rooms: make(map[string]*redisRoom), rosters: make(map[string]*roster),
-		repairs: newWorkQueue[*redisRoom](), changes: newWorkQueue[*roster](),
+		rooms: make(map[string]*room), rosters: make(map[string]*roster),
+		repairs: newWorkQueue[*room](), changes: newWorkQueue[*roster](),
 		leaving: make(chan struct{}), left: make(chan struct{}),
 	}
 	for _, limit := range []int64{int64(cfg.Retention.Size), cfg.Retention.Age.Milliseconds(), r.lastLife().Milliseconds()} {
@@ -300,7 +300,7 @@ func (r *Bus) Close() error {
 		<-l.publisher.idle
 	}
 	r.mu.RLock()
-	rooms := make([]*redisRoom, 0, len(r.rooms))
+	rooms := make([]*room, 0, len(r.rooms))
 	for _, rm := range r.rooms {
 		rooms = append(rooms, rm)
 	}

@@ -23,7 +23,7 @@ const (
 
 // readSoon has the room read. It reports whether that is being done already: then it is done once more. turn is held, so
 // that a worker sees what its caller changed.
-func (rm *redisRoom) readSoon() (running bool) {
+func (rm *room) readSoon() (running bool) {
 	switch rm.repair {
 	case repairIdle:
 		rm.repair = repairQueued
@@ -35,7 +35,7 @@ func (rm *redisRoom) readSoon() (running bool) {
 }
 
 // read is told that a worker is through with the room, for now.
-func (rm *redisRoom) read() {
+func (rm *room) read() {
 	rm.turn.Lock()
 	defer rm.turn.Unlock()
 	again := rm.repair == repairAgain
@@ -63,7 +63,7 @@ func (r *Bus) repairLoop() {
 }
 
 // readRooms reads each room once and returns those that have more to read.
-func (r *Bus) readRooms(rooms []*redisRoom) (more []*redisRoom) {
+func (r *Bus) readRooms(rooms []*room) (more []*room) {
 	q := r.query(r.ctx, r.own)
 	readings := make([]*reading, 0, len(rooms))
 	for _, rm := range rooms {
@@ -94,7 +94,7 @@ func (r *Bus) readRooms(rooms []*redisRoom) (more []*redisRoom) {
 
 // A reading is what is read of a room in one round trip.
 type reading struct {
-	room    *redisRoom
+	room    *room
 	joining bool
 	at      bus.ID // where the chain was
 	acked   bus.ID // what had been acknowledged, before the read
@@ -107,7 +107,7 @@ type reading struct {
 }
 
 // ask adds a room's reading to a query. It returns nil for a room that is closed.
-func (rm *redisRoom) ask(q *query) *reading {
+func (rm *room) ask(q *query) *reading {
 	rm.turn.Lock()
 	defer rm.turn.Unlock()
 	if rm.repair == repairQueued {
@@ -258,7 +258,7 @@ type tail struct {
 
 // mend tells that the tail of the log is lost: first those who are away, by a marker in the log, then those who are here.
 // The marker comes first, since a node that fails to append it must try again.
-func (rm *redisRoom) mend(t tail, rd *reading) error {
+func (rm *room) mend(t tail, rd *reading) error {
 	point := t.from
 	if !t.certain {
 		var whole bool
@@ -294,7 +294,7 @@ func (rm *redisRoom) mend(t tail, rd *reading) error {
 
 // breakPoint looks for the newest entry of the log that was delivered here, at or before from. Entries after it came from a
 // node that did not know of the lost tail. whole says that nothing is lost: the last entry delivered is there.
-func (rm *redisRoom) breakPoint(from bus.ID) (point bus.ID, whole bool, err error) {
+func (rm *room) breakPoint(from bus.ID) (point bus.ID, whole bool, err error) {
 	r := rm.bus
 	rm.turn.Lock()
 	at := rm.at

@@ -13,11 +13,11 @@ import (
 	"parley/bus/id"
 )
 
-// A redisRoom is a subscription: it hands the room's chain to its sink, unbroken, or says where it is broken.
+// A room is a subscription: it hands the room's chain to its sink, unbroken, or says where it is broken.
 //
 // It is joining until its first read, then live. As soon as an entry does not follow the last one that was delivered, or
 // entries may have passed us by, it is repairing: what arrives is held until the log was read (repair.go).
-type redisRoom struct {
+type room struct {
 	bus    *Bus
 	name   string
 	keys   *roomKeys
@@ -76,19 +76,19 @@ const (
 var errSubscribed = errors.New("subscribed already")
 
 // Subscribe implements bus.Bus.
-func (r *Bus) Subscribe(ctx context.Context, room string, sink bus.Sink) (bus.Subscription, error) {
-	rm := &redisRoom{bus: r, name: room, keys: keysOf(r.db, room), sink: sink, ready: make(chan struct{})}
-	rm.link = r.linkOf(room)
+func (r *Bus) Subscribe(ctx context.Context, name string, sink bus.Sink) (bus.Subscription, error) {
+	rm := &room{bus: r, name: name, keys: keysOf(r.db, name), sink: sink, ready: make(chan struct{})}
+	rm.link = r.linkOf(name)
 	r.mu.Lock()
 	switch {
 	case r.closed.Load():
 		r.mu.Unlock()
 		return nil, bus.ErrClosed
-	case r.rooms[room] != nil:
+	case r.rooms[name] != nil:
 		r.mu.Unlock()
-		return nil, fmt.Errorf("subscribe to %s: %w", room, errSubscribed)
+		return nil, fmt.Errorf("subscribe to %s: %w", name, errSubscribed)
 	}
-	r.rooms[room] = rm
+	r.rooms[name] = rm
 	rm.roster = r.rosterLocked(rm.keys)
 	r.mu.Unlock()
 	rm.link.subscriber.want(rm)
@@ -97,7 +97,7 @@ func (r *Bus) Subscribe(ctx context.Context, room string, sink bus.Sink) (bus.Su
 		return rm, nil
 	case <-ctx.Done():
 		rm.Close()
-		return nil, unavailable(fmt.Errorf("subscribe to %s: %w", room, context.Cause(ctx)))
+		return nil, unavailable(fmt.Errorf("subscribe to %s: %w", name, context.Cause(ctx)))
 	case <-r.ctx.Done():
 		rm.Close()
 		return nil, bus.ErrClosed
@@ -112,17 +112,17 @@ func (r *Bus) keys(room string) *roomKeys {
 	return keysOf(r.db, room)
 }
 
-func (r *Bus) roomNamed(room string) *redisRoom {
+func (r *Bus) roomNamed(room string) *room {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	return r.rooms[room]
 }
 
 // Last implements bus.Subscription.
-func (rm *redisRoom) Last() bus.ID { return rm.last }
+func (rm *room) Last() bus.ID { return rm.last }
 
 // Close implements bus.Subscription.
-func (rm *redisRoom) Close() {
+func (rm *room) Close() {
 	r := rm.bus
 	rm.turn.Lock()
 	before := rm.state
@@ -140,7 +140,7 @@ func (rm *redisRoom) Close() {
 }
 
 // confirmed is told when the server confirmed the subscription. What was published before may have passed us by.
-func (rm *redisRoom) confirmed() {
+func (rm *room) confirmed() {
 	rm.turn.Lock()
 	defer rm.turn.Unlock()
 	if rm.state == over {
@@ -156,7 +156,7 @@ func (rm *redisRoom) confirmed() {
 }
 
 // receive takes what was published on the room's channel. It runs on the link's only reader.
-func (rm *redisRoom) receive(payload string) {
+func (rm *room) receive(payload string) {
 	if payload == "" {
 		return
 	}
@@ -183,7 +183,7 @@ func (rm *redisRoom) receive(payload string) {
 }
 
 // arrived takes an entry that was published. turn is held.
-func (rm *redisRoom) arrived(m bus.Message) {
+func (rm *room) arrived(m bus.Message) {
 	switch {
 	case rm.state != live:
 		rm.hold(m)
@@ -196,13 +196,13 @@ func (rm *redisRoom) arrived(m bus.Message) {
 }
 
 // repairNow has the room read the log. turn is held.
-func (rm *redisRoom) repairNow() {
+func (rm *room) repairNow() {
 	rm.state = repairing
 	rm.readSoon()
 }
 
 // hold keeps what arrived until the log was read. What is too much is dropped, and read from the log after all.
-func (rm *redisRoom) hold(m bus.Message) {
+func (rm *room) hold(m bus.Message) {
 	rm.heldSize += heldOverhead + len(m.Body)
 	if len(rm.held) == heldMax || rm.heldSize > heldSizeMax {
 		rm.held, rm.heldSize, rm.dropped = nil, 0, true
@@ -212,7 +212,7 @@ func (rm *redisRoom) hold(m bus.Message) {
 }
 
 // release goes on with what was held, and reports whether the chain is unbroken so far. turn is held.
-func (rm *redisRoom) release() bool {
+func (rm *room) release() bool {
 	held := rm.held
 	rm.held, rm.heldSize = nil, 0
 	whole := !rm.dropped
@@ -231,7 +231,7 @@ func (rm *redisRoom) release() bool {
 }
 
 // deliver hands the next entry to the sink. turn is held.
-func (rm *redisRoom) deliver(m bus.Message) {
+func (rm *room) deliver(m bus.Message) {
 	rm.at = m.ID
 	rm.remember(m.ID)
 	rm.seen(m.ID)
@@ -249,7 +249,7 @@ func (rm *redisRoom) deliver(m bus.Message) {
 }
 
 // breakAt tells the sink that what followed lost is lost, and goes on from there. turn is held.
-func (rm *redisRoom) breakAt(lost, goOn bus.ID) {
+func (rm *room) breakAt(lost, goOn bus.ID) {
 	rm.bus.cfg.Observer.Broken()
 	rm.sink.Deliver(bus.Message{ID: goOn, Prev: lost, Break: true, Lost: lost})
 	rm.at, rm.horizon = goOn, goOn
@@ -257,13 +257,13 @@ func (rm *redisRoom) breakAt(lost, goOn bus.ID) {
 }
 
 // remember puts an entry among those that were delivered lately. turn is held, as for delivered and oldestRemembered.
-func (rm *redisRoom) remember(i bus.ID) {
+func (rm *room) remember(i bus.ID) {
 	rm.recent[rm.recents%len(rm.recent)] = i
 	rm.recents++
 }
 
 // oldestRemembered is the zero ID where nothing is.
-func (rm *redisRoom) oldestRemembered() bus.ID {
+func (rm *room) oldestRemembered() bus.ID {
 	if rm.recents <= len(rm.recent) {
 		return rm.recent[0]
 	}
@@ -271,12 +271,12 @@ func (rm *redisRoom) oldestRemembered() bus.ID {
 }
 
 // delivered reports whether the entry was delivered lately, as far as is remembered.
-func (rm *redisRoom) delivered(i bus.ID) bool {
+func (rm *room) delivered(i bus.ID) bool {
 	return slices.Contains(rm.recent[:min(rm.recents, len(rm.recent))], i)
 }
 
 // acknowledged is told of every id that a publisher here was given.
-func (rm *redisRoom) acknowledged(i bus.ID) {
+func (rm *room) acknowledged(i bus.ID) {
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
 	if rm.acked.Less(i) {
@@ -288,7 +288,7 @@ func (rm *redisRoom) acknowledged(i bus.ID) {
 }
 
 // seen raises the floor.
-func (rm *redisRoom) seen(i bus.ID) {
+func (rm *room) seen(i bus.ID) {
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
 	if rm.floor.Less(i) {
@@ -297,7 +297,7 @@ func (rm *redisRoom) seen(i bus.ID) {
 }
 
 // appendFloor appends the floor as append.lua takes it.
-func (rm *redisRoom) appendFloor(dst []byte) []byte {
+func (rm *room) appendFloor(dst []byte) []byte {
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
 	if rm.floor.IsZero() {
@@ -306,14 +306,14 @@ func (rm *redisRoom) appendFloor(dst []byte) []byte {
 	return rm.floor.Append(dst)
 }
 
-func (rm *redisRoom) ackedID() bus.ID {
+func (rm *room) ackedID() bus.ID {
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
 	return rm.acked
 }
 
 // forgive forgets that an id was acknowledged: its loss was told.
-func (rm *redisRoom) forgive(i bus.ID) {
+func (rm *room) forgive(i bus.ID) {
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
 	if rm.acked == i {

@@ -51,13 +51,13 @@ func (r *Bus) rosterLocked(k *roomKeys) *roster {
 }
 
 // Enter implements bus.Subscription.
-func (rm *redisRoom) Enter(m bus.Member) { rm.roster.enter(m) }
+func (rm *room) Enter(m bus.Member) { rm.roster.enter(m) }
 
 // Leave implements bus.Subscription.
-func (rm *redisRoom) Leave(user string) { rm.roster.leave(user) }
+func (rm *room) Leave(user string) { rm.roster.leave(user) }
 
 // Roster implements bus.Subscription.
-func (rm *redisRoom) Roster() bus.Roster { return rm.roster.snapshot() }
+func (rm *room) Roster() bus.Roster { return rm.roster.snapshot() }
 
 func (ro *roster) enter(m bus.Member) {
 	ro.mu.Lock()
@@ -176,7 +176,7 @@ const (
 )
 
 // rosterChanged takes a published change. turn is held.
-func (rm *redisRoom) rosterChanged(c rosterChange) {
+func (rm *room) rosterChanged(c rosterChange) {
 	if rm.state == joining || rm.unsure {
 		if len(rm.events) < eventsMax { // what is too much is noticed by its version
 			rm.events = append(rm.events, c)
@@ -192,7 +192,7 @@ func (rm *redisRoom) rosterChanged(c rosterChange) {
 
 // applyChange takes the next change of the roster and tells it to the sink. It returns false if changes were missed. turn is
 // held.
-func (rm *redisRoom) applyChange(c rosterChange) bool {
+func (rm *room) applyChange(c rosterChange) bool {
 	ro := rm.roster
 	ro.mu.Lock()
 	_, there := ro.users[c.member.ID]

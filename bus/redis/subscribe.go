@@ -20,9 +20,9 @@ type subscriber struct {
 	beaten   atomic.Int64 // when the last heartbeat arrived, as a time since epoch
 
 	mu      sync.Mutex
-	wanted  map[string]*redisRoom // guarded by mu; by channel
-	changed map[string]struct{}   // guarded by mu; channels that the writer is to look at
-	pending map[string]int        // guarded by mu; commands sent on this connection and not confirmed, by channel
+	wanted  map[string]*room    // guarded by mu; by channel
+	changed map[string]struct{} // guarded by mu; channels that the writer is to look at
+	pending map[string]int      // guarded by mu; commands sent on this connection and not confirmed, by channel
 }
 
 // subscribeChunk is the number of channels in one command.
@@ -30,7 +30,7 @@ const subscribeChunk = 500
 
 func (s *subscriber) init(l *link) {
 	s.link, s.beats, s.epoch = l, "parley:beat:"+randomName(), time.Now()
-	s.wanted, s.changed = make(map[string]*redisRoom), make(map[string]struct{})
+	s.wanted, s.changed = make(map[string]*room), make(map[string]struct{})
 }
 
 func (s *subscriber) lastBeat() time.Time { return s.epoch.Add(time.Duration(s.beaten.Load())) }
@@ -43,7 +43,7 @@ func (s *subscriber) expectBeat() {
 }
 
 // want subscribes to a room's channel; the room is told when that is confirmed, now and on every connection to come.
-func (s *subscriber) want(rm *redisRoom) {
+func (s *subscriber) want(rm *room) {
 	s.mu.Lock()
 	s.wanted[rm.keys.channel] = rm
 	s.changed[rm.keys.channel] = struct{}{}
@@ -51,7 +51,7 @@ func (s *subscriber) want(rm *redisRoom) {
 	wake(s.link.wake)
 }
 
-func (s *subscriber) unwant(rm *redisRoom) {
+func (s *subscriber) unwant(rm *room) {
 	s.mu.Lock()
 	if s.wanted[rm.keys.channel] == rm {
 		delete(s.wanted, rm.keys.channel)
@@ -96,7 +96,7 @@ func appendChannels(out []byte, await []awaited, command string, channels []stri
 }
 
 // changes compares what is wanted with what was asked for, for the channels that changed.
-func (s *subscriber) changes(se *session) (subscribe, unsubscribe []string, kept []*redisRoom) {
+func (s *subscriber) changes(se *session) (subscribe, unsubscribe []string, kept []*room) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for channel := range s.changed {
