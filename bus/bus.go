@@ -30,13 +30,9 @@ var (
 
 // A Bus is one node's handle. All methods may be called concurrently.
 type Bus interface {
-	// Publish appends a draft to the room's log and hands it to every subscriber of the room, over all nodes.
-	// It never blocks. done is called exactly once, from any goroutine and possibly before Publish returns, and must not
-	// block: with the message's id (for a repeated key the first one's), or with an error that is ErrUnavailable,
-	// ErrConflict or ErrClosed. Drafts published into one room one after the other keep that order.
+	// Publish and Signal are those of Subscription, for a room that the caller need not be subscribed to. Who is, and says
+	// more than one thing there, uses the subscription: it knows its room.
 	Publish(room string, d Draft, done func(ID, error))
-
-	// Signal hands body to every subscriber of the room and keeps nothing. It never blocks; done is as for Publish.
 	Signal(room string, body []byte, done func(error))
 
 	// Subscribe hands the room to sink until the subscription is closed. It returns once nothing can be missed any more:
@@ -66,6 +62,15 @@ type Bus interface {
 type Subscription interface {
 	// Last is the room's newest id at the time Subscribe returned, zero in an empty room. What follows it is delivered.
 	Last() ID
+
+	// Publish appends a draft to the room's log and hands it to every subscriber of the room, over all nodes.
+	// It never blocks. done is called exactly once, from any goroutine and possibly before Publish returns, and must not
+	// block: with the message's id (for a repeated key the first one's), or with an error that is ErrUnavailable,
+	// ErrConflict or ErrClosed. Drafts published into one room one after the other keep that order.
+	Publish(d Draft, done func(ID, error))
+
+	// Signal hands body to every subscriber of the room and keeps nothing. It never blocks; done is as for Publish.
+	Signal(body []byte, done func(error))
 
 	// Enter makes a user a member of the room through this node, until Leave. It never blocks: the bus sees to it that it
 	// takes effect, however often the connection breaks, and the change then reaches every sink. Entering again only

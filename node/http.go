@@ -171,7 +171,7 @@ func (s *Server) postMessage(w http.ResponseWriter, r *http.Request) *wire.Error
 		err error
 	}
 	done := make(chan result, 1)
-	s.cfg.Bus.Publish(req.Room, d, func(i bus.ID, err error) { done <- result{i, err} })
+	room.sub.Publish(d, func(i bus.ID, err error) { done <- result{i, err} })
 	select {
 	case res := <-done:
 		if res.err != nil {

@@ -193,13 +193,14 @@ func (s *session) joined(room string) (*member, *wire.Error) {
 }
 
 func (s *session) send(req *wire.Request) *wire.Error {
-	if _, bad := s.joined(req.Room); bad != nil {
+	m, bad := s.joined(req.Room)
+	if bad != nil {
 		return bad
 	}
 	if s.leaving.Load() {
 		return busError(bus.ErrUnavailable)
 	}
-	s.publish(req)
+	s.publish(m.r.sub, req)
 	return nil
 }
 
@@ -216,7 +217,7 @@ func (s *session) signal(req *wire.Request) *wire.Error {
 		User:   wire.Member{ID: s.user.ID, Name: s.user.Name},
 		Data:   req.Data,
 	}.Body()
-	s.srv.cfg.Bus.Signal(m.r.name, body, func(err error) {
+	m.r.sub.Signal(body, func(err error) {
 		raw, waits := s.sends.take(seq)
 		switch {
 		case !waits:

@@ -155,7 +155,7 @@ func (o *sends) wait(n int, done <-chan struct{}) bool {
 }
 
 // publish says something in a room, and answers when the bus did.
-func (s *session) publish(req *wire.Request) {
+func (s *session) publish(sub bus.Subscription, req *wire.Request) {
 	s.sends.turn.Lock()
 	defer s.sends.turn.Unlock()
 	if !s.sends.passes(req.Room, req.Key) {
@@ -166,7 +166,7 @@ func (s *session) publish(req *wire.Request) {
 	s.sends.handing.Store(seq)
 	defer s.sends.handing.Store(0)
 	d := draft(wire.Origin{Conn: s.id, Seq: seq}, s.user, req)
-	s.srv.cfg.Bus.Publish(room, d, func(id bus.ID, err error) {
+	sub.Publish(d, func(id bus.ID, err error) {
 		if err == nil {
 			s.sends.answer(seq, func(req json.RawMessage) { s.say("ok", wire.Sent{Req: req, ID: id}) })
 			return

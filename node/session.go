@@ -173,7 +173,7 @@ func (s *session) handlePlain(frame []byte) {
 	if text == "" {
 		return // there is nothing to say
 	}
-	s.publish(&wire.Request{Room: s.rooms[0].r.name, Text: text})
+	s.publish(s.rooms[0].r.sub, &wire.Request{Room: s.rooms[0].r.name, Text: text})
 }
 
 // say sends a frame. Plain text has no words for any.

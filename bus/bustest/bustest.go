@@ -76,7 +76,7 @@ type promise struct {
 
 // promises are those of every bus, faults what a bus on Redis must outlive.
 var (
-	promises = slices.Concat(deliveryPromises, closePromises, keyPromises, logPromises, presencePromises)
+	promises = slices.Concat(deliveryPromises, handlePromises, closePromises, keyPromises, logPromises, presencePromises)
 	faults   = slices.Concat(serverFaults, connectionFaults, lossFaults, failoverFaults, presenceFaults)
 )
 

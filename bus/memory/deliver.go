@@ -44,6 +44,16 @@ func (r *room) unlock() bool {
 	return mine
 }
 
+// signalAndUnlock tells all who are subscribed, and unlocks the room.
+func (r *room) signalAndUnlock(body []byte, done func(error)) {
+	r.tellLocked(event{kind: signalEvent, message: bus.Message{Body: body}})
+	mine := r.unlock()
+	done(nil)
+	if mine {
+		r.deliver()
+	}
+}
+
 func (r *room) unlockAndDeliver() {
 	if r.unlock() {
 		r.deliver()

@@ -144,10 +144,14 @@ func (b *Bus) Publish(room string, d bus.Draft, done func(bus.ID, error)) {
 		return
 	}
 	now := b.shared.now()
-	r := b.shared.lock(room)
-	id, err := r.appendLocked(d, now)
+	b.publishAndUnlock(b.shared.lock(room), d, now, done)
+}
+
+// publishAndUnlock publishes into a room that is locked, and unlocks it.
+func (b *Bus) publishAndUnlock(r *room, d bus.Draft, began time.Time, done func(bus.ID, error)) {
+	id, err := r.appendLocked(d, began)
 	mine := r.unlock()
-	b.observer.Published(b.shared.now().Sub(now), err)
+	b.observer.Published(b.shared.now().Sub(began), err)
 	done(id, err)
 	if mine {
 		r.deliver()
@@ -159,16 +163,12 @@ func (b *Bus) Signal(room string, body []byte, done func(error)) {
 		done(bus.ErrClosed)
 		return
 	}
-	mine := false
 	r := b.shared.lookUp(room)
-	if r != nil {
-		r.tellLocked(event{kind: signalEvent, message: bus.Message{Body: body}})
-		mine = r.unlock()
+	if r == nil {
+		done(nil) // there is nobody to be told
+		return
 	}
-	done(nil)
-	if mine {
-		r.deliver()
-	}
+	r.signalAndUnlock(body, done)
 }
 
 func (b *Bus) Subscribe(ctx context.Context, room string, sink bus.Sink) (bus.Subscription, error) {
@@ -273,6 +273,27 @@ type subscription struct {
 }
 
 func (s *subscription) Last() bus.ID { return s.last }
+
+func (s *subscription) Publish(d bus.Draft, done func(bus.ID, error)) {
+	now := s.bus.shared.now()
+	s.room.mu.Lock()
+	if s.closed.Load() { // the room may be forgotten, and another have its name
+		s.room.mu.Unlock()
+		s.bus.Publish(s.name, d, done)
+		return
+	}
+	s.bus.publishAndUnlock(s.room, d, now, done)
+}
+
+func (s *subscription) Signal(body []byte, done func(error)) {
+	s.room.mu.Lock()
+	if s.closed.Load() {
+		s.room.mu.Unlock()
+		s.bus.Signal(s.name, body, done)
+		return
+	}
+	s.room.signalAndUnlock(body, done)
+}
 
 func (s *subscription) Enter(m bus.Member) {
 	s.room.mu.Lock()

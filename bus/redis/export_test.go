@@ -50,12 +50,12 @@ func (r *Bus) Client() *redis.Client { return r.reads }
 // Append publishes bodies under random keys in one flight, as a publisher does with what has piled up.
 func (r *Bus) Append(room, body string, n int) error {
 	p := &r.linkOf(room).publisher
-	k := r.keys(room)
+	k, rm := r.keys(room), r.roomNamed(room)
 	settled := make(chan error, n)
 	p.mu.Lock()
 	p.left = time.Time{} // it leaves at once
 	for range n {
-		o := &op{room: room, keys: k, kind: "m", body: body, hasKey: true, done: func(_ bus.ID, err error) { settled <- err }}
+		o := &op{room: rm, keys: k, kind: "m", body: body, hasKey: true, done: func(_ bus.ID, err error) { settled <- err }}
 		_, _ = rand.Read(o.key[:])
 		p.queue = append(p.queue, o)
 		p.bytes += o.size()

@@ -27,18 +27,28 @@ const (
 	flightPause = 800 * time.Microsecond
 )
 
+// Publish implements bus.Subscription.
+func (rm *room) Publish(d bus.Draft, done func(bus.ID, error)) {
+	rm.link.publisher.add(newMessageOp(rm, rm.keys, d, done))
+}
+
+// Signal implements bus.Subscription.
+func (rm *room) Signal(body []byte, done func(error)) {
+	rm.link.publisher.add(newSignalOp(rm.keys, body, done))
+}
+
 // Publish implements bus.Bus.
 func (r *Bus) Publish(room string, d bus.Draft, done func(bus.ID, error)) {
-	o := &op{room: room, keys: r.keys(room), kind: "m", body: bytesAsString(d.Body), began: time.Now(), done: done}
-	copy(o.key[:], d.Key[:])
-	o.hasKey = d.Key != (bus.Key{})
-	binary.LittleEndian.PutUint64(o.sum[:], d.Sum)
-	r.linkOf(room).publisher.add(o)
+	if rm := r.roomNamed(room); rm != nil {
+		rm.Publish(d, done)
+		return
+	}
+	r.linkOf(room).publisher.add(newMessageOp(nil, keysOf(r.db, room), d, done))
 }
 
 // Signal implements bus.Bus.
 func (r *Bus) Signal(room string, body []byte, done func(error)) {
-	r.linkOf(room).publisher.add(newPlainOp(r.keys(room).channel, "s"+bytesAsString(body), done))
+	r.linkOf(room).publisher.add(newSignalOp(r.keys(room), body, done))
 }
 
 // bytesAsString shares the bytes, which nobody may change from here on: bodies are read-only by contract.
@@ -50,7 +60,7 @@ func stringAsBytes(s string) []byte { return unsafe.Slice(unsafe.StringData(s), 
 
 // An op is something to publish, from the time it is queued until it is settled.
 type op struct {
-	room   string
+	room   *room // nil if the publisher did not subscribe to it
 	keys   *roomKeys
 	kind   string // "m" or "g", as in append.lua
 	body   string
@@ -69,12 +79,40 @@ type op struct {
 	err      error
 }
 
+func newMessageOp(rm *room, k *roomKeys, d bus.Draft, done func(bus.ID, error)) *op {
+	o := &op{room: rm, keys: k, kind: "m", body: bytesAsString(d.Body), began: time.Now(), done: done}
+	copy(o.key[:], d.Key[:])
+	o.hasKey = d.Key != (bus.Key{})
+	binary.LittleEndian.PutUint64(o.sum[:], d.Sum)
+	return o
+}
+
+func newSignalOp(k *roomKeys, body []byte, done func(error)) *op {
+	return newPlainOp(k.channel, "s"+bytesAsString(body), done)
+}
+
 // newPlainOp publishes body on a channel and keeps nothing. told may be nil.
 func newPlainOp(channel, body string, told func(error)) *op {
 	return &op{channel: channel, body: body, told: told}
 }
 
 func (o *op) size() int { return opBytes + len(o.body) }
+
+// name is the room's name, "" where nothing is appended to a log.
+func (o *op) name() string {
+	if o.keys == nil {
+		return ""
+	}
+	return o.keys.room
+}
+
+// roomOn is the room as this node subscribes to it, or nil. Where the op does not say, a subscription may have come since.
+func (o *op) roomOn(r *Bus) *room {
+	if o.room != nil {
+		return o.room
+	}
+	return r.roomNamed(o.keys.room)
+}
 
 // A publisher is the sending half of a link: all that waits is sent in one flight, one flight at a time, so that what one
 // sender publishes into one room keeps its order.
@@ -109,7 +147,7 @@ type failure struct {
 	rooms map[string]bool // that it concerns; nil for all
 }
 
-func (f *failure) concerns(o *op) bool { return f != nil && (f.rooms == nil || f.rooms[o.room]) }
+func (f *failure) concerns(o *op) bool { return f != nil && (f.rooms == nil || f.rooms[o.name()]) }
 
 var errQueueFull = errors.New("too much is waiting to be published")
 
@@ -320,7 +358,7 @@ func refusals(ops []*op) (f *failure) {
 			if f == nil {
 				f = &failure{err: o.err, rooms: make(map[string]bool)}
 			}
-			f.rooms[o.room] = true
+			f.rooms[o.name()] = true
 		}
 	}
 	return f
@@ -339,7 +377,7 @@ func (p *publisher) tell(o *op, i bus.ID, err error) {
 		}
 		return
 	case o.kind == "m":
-		if rm := r.roomNamed(o.room); rm != nil && err == nil {
+		if rm := o.roomOn(r); rm != nil && err == nil {
 			rm.acknowledged(i)
 		}
 		r.cfg.Observer.Published(time.Since(o.began), err)
@@ -376,7 +414,7 @@ func (r *Bus) appendOp(out []byte, o *op) []byte {
 	out = resp.AppendArg(out, o.sum[:])
 	var floor []byte
 	var buf [64]byte
-	if rm := r.roomNamed(o.room); rm != nil {
+	if rm := o.roomOn(r); rm != nil {
 		floor = rm.appendFloor(buf[:0])
 	}
 	out = resp.AppendArg(out, floor)

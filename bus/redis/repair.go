@@ -275,7 +275,7 @@ func (rm *room) mend(t tail, rd *reading) error {
 	}
 	marked := make(chan error, 1)
 	rm.link.publisher.add(&op{
-		room: rm.name, keys: rm.keys, kind: "g", body: point.String(), done: func(_ bus.ID, err error) { marked <- err },
+		room: rm, keys: rm.keys, kind: "g", body: point.String(), done: func(_ bus.ID, err error) { marked <- err },
 	})
 	if err := <-marked; err != nil {
 		return err

@@ -64,6 +64,9 @@ func start(t testing.TB, n int, secure *tls.Config, open func(bus.Observer) bus.
 		if err != nil {
 			t.Fatal(err)
 		}
+		if cfg.Bus != b {
+			cfg.Bus = byName{cfg.Bus}
+		}
 		nd := &Node{Server: node.New(cfg), Bus: b, Addr: l.Addr().String(), scheme: "ws://"}
 		if secure != nil {
 			l = tls.NewListener(l, secure)
