@@ -18,9 +18,9 @@ const (
 	presenceEvent
 )
 
-// A turn is how many events a caller delivers before a goroutine takes over. It does so only where others add to the room as
+// deliverMost is how many events a caller delivers before a goroutine takes over. It does so only where others add to the room as
 // fast as the caller delivers, who else would be kept for ever.
-const turn = 1024
+const deliverMost = 1024
 
 // maxSpareEvents bounds what a room keeps of its queue when that is empty.
 const maxSpareEvents = 64
@@ -66,7 +66,7 @@ func (r *room) deliver() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for told := 0; len(r.queue) > 0; {
-		if told >= turn {
+		if told >= deliverMost {
 			go r.deliver() // ends with the queue, and for a closed subscription with the round
 			return
 		}

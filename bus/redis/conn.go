@@ -33,9 +33,9 @@ type link struct {
 	conn net.Conn // guarded by mu; nil while there is none
 }
 
-// A session is one connection's life.
-type session struct {
-	conn net.Conn // static
+// A conn is one connection's life.
+type conn struct {
+	net.Conn // static
 
 	mu      sync.Mutex
 	awaited []awaited // guarded by mu; what was sent and not answered yet, the oldest first
@@ -51,7 +51,7 @@ type awaited struct {
 
 const (
 	linkBuffer = 64 << 10 // what is read in one go
-	yieldEvery = 32       // values that are received before others get their turn, however many there are
+	yieldAfter = 32       // values that are received before others get their turn, however many there are
 )
 
 func newLink(r *Bus) *link {
@@ -95,24 +95,24 @@ func (l *link) run() {
 func (l *link) serve() error {
 	ctx, cancel := context.WithCancel(l.bus.ctx)
 	defer cancel()
-	conn, err := l.bus.connect(ctx)
+	nc, err := l.bus.connect(ctx)
 	if err != nil {
 		return err
 	}
 	l.mu.Lock()
-	l.conn = conn
+	l.conn = nc
 	l.mu.Unlock()
 	if l.bus.ctx.Err() != nil { // drop may have come too early
 		l.drop()
 	}
-	se := &session{conn: conn, asked: make(map[string]bool)}
+	c := &conn{Conn: nc, asked: make(map[string]bool)}
 	l.subscriber.begin()
 	var writer sync.WaitGroup
-	writer.Go(func() { l.write(ctx, se) })
-	err = l.read(se)
+	writer.Go(func() { l.write(ctx, c) })
+	err = l.read(c)
 	cancel()
 	l.drop()
-	_ = conn.Close()
+	_ = nc.Close()
 	writer.Wait()
 	l.mu.Lock()
 	l.conn = nil
@@ -134,13 +134,13 @@ func (l *link) drop() {
 }
 
 // write sends what is to be published and what subscriptions are to change, as much as there is in one go.
-func (l *link) write(ctx context.Context, se *session) {
+func (l *link) write(ctx context.Context, c *conn) {
 	var out []byte
 	for {
 		time.Sleep(l.publisher.early())
 		var await []awaited
-		out, await = l.subscriber.appendChanges(out[:0], se)
-		out, await = l.publisher.appendBatch(out, await, se)
+		out, await = l.subscriber.appendChanges(out[:0], c)
+		out, await = l.publisher.appendBatch(out, await, c)
 		if len(out) == 0 {
 			select {
 			case <-l.wake:
@@ -149,10 +149,10 @@ func (l *link) write(ctx context.Context, se *session) {
 				return
 			}
 		}
-		se.mu.Lock()
-		se.awaited = append(se.awaited, await...)
-		se.mu.Unlock()
-		if _, err := se.conn.Write(out); err != nil {
+		c.mu.Lock()
+		c.awaited = append(c.awaited, await...)
+		c.mu.Unlock()
+		if _, err := c.Write(out); err != nil {
 			l.drop() // the reader notices
 			return
 		}
@@ -163,13 +163,13 @@ func (l *link) write(ctx context.Context, se *session) {
 }
 
 // read takes what comes until the connection breaks.
-func (l *link) read(se *session) error {
+func (l *link) read(c *conn) error {
 	var parser resp.Parser
 	buf := make([]byte, linkBuffer)
 	kept, values := 0, 0 // bytes of a value that has not all come; values read
 	for {
-		n, err := se.conn.Read(buf[kept:])
-		if errors.Is(err, os.ErrDeadlineExceeded) && !l.publisher.isLate(se) {
+		n, err := c.Read(buf[kept:])
+		if errors.Is(err, os.ErrDeadlineExceeded) && !l.publisher.isLate(c) {
 			err = nil
 		}
 		if err != nil {
@@ -184,11 +184,11 @@ func (l *link) read(se *session) error {
 			if size == 0 {
 				break
 			}
-			if err := l.take(se, v); err != nil {
+			if err := l.take(c, v); err != nil {
 				return err
 			}
 			rest = rest[size:]
-			if values++; values%yieldEvery == 0 {
+			if values++; values%yieldAfter == 0 {
 				runtime.Gosched() // see quietSocket
 			}
 		}
@@ -205,7 +205,7 @@ func (l *link) read(se *session) error {
 }
 
 // take handles one value that came. The bytes in it are good only until it returns.
-func (l *link) take(se *session, v resp.Value) error {
+func (l *link) take(c *conn, v resp.Value) error {
 	if v.Kind == resp.Push && len(v.Elems) == 3 {
 		switch string(v.Elems[0].Text) {
 		case "message":
@@ -213,13 +213,13 @@ func (l *link) take(se *session, v resp.Value) error {
 			return nil
 		case "subscribe", "unsubscribe":
 			l.subscriber.confirm(string(v.Elems[1].Text), string(v.Elems[0].Text) == "subscribe")
-			return se.confirmed()
+			return c.confirmed()
 		}
 	}
 	if v.Kind == resp.Push {
 		return nil // of no concern to us
 	}
-	o, err := se.answered(v)
+	o, err := c.answered(v)
 	if err != nil {
 		return err
 	}
@@ -230,28 +230,28 @@ func (l *link) take(se *session, v resp.Value) error {
 var errUnasked = errors.New("the server answered what it was not asked")
 
 // confirmed counts a confirmation of a channel of the oldest subscription.
-func (se *session) confirmed() error {
-	se.mu.Lock()
-	defer se.mu.Unlock()
-	if len(se.awaited) == 0 || se.awaited[0].op != nil {
+func (c *conn) confirmed() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.awaited) == 0 || c.awaited[0].op != nil {
 		return errUnasked
 	}
-	if se.awaited[0].channels--; se.awaited[0].channels == 0 {
-		se.popLocked()
+	if c.awaited[0].channels--; c.awaited[0].channels == 0 {
+		c.popLocked()
 	}
 	return nil
 }
 
 // answered gives the op that v answers. Subscriptions are answered only if they are refused.
-func (se *session) answered(v resp.Value) (*op, error) {
-	se.mu.Lock()
-	defer se.mu.Unlock()
+func (c *conn) answered(v resp.Value) (*op, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	switch {
-	case len(se.awaited) == 0:
+	case len(c.awaited) == 0:
 		return nil, errUnasked
-	case se.awaited[0].op != nil:
-		o := se.awaited[0].op
-		se.popLocked()
+	case c.awaited[0].op != nil:
+		o := c.awaited[0].op
+		c.popLocked()
 		return o, nil
 	case v.Kind == resp.Error:
 		return nil, fmt.Errorf("subscribe: %s", v.Text)
@@ -259,10 +259,10 @@ func (se *session) answered(v resp.Value) (*op, error) {
 	return nil, errUnasked
 }
 
-func (se *session) popLocked() {
-	se.awaited[0] = awaited{}
-	if se.awaited = se.awaited[1:]; len(se.awaited) == 0 {
-		se.awaited = nil
+func (c *conn) popLocked() {
+	c.awaited[0] = awaited{}
+	if c.awaited = c.awaited[1:]; len(c.awaited) == 0 {
+		c.awaited = nil
 	}
 }
 

@@ -145,7 +145,7 @@ func TestRedisALargeMessageFitsThroughALink(t *testing.T) {
 	told.expect(large, "small")
 }
 
-// A flight to a server that forgot the script is sent again; what waits behind it keeps its place.
+// A batch to a server that forgot the script is sent again; what waits behind it keeps its place.
 func TestRedisKeepsTheOrderOfWhatItSendsAgain(t *testing.T) {
 	server := bustest.StartRedis(t)
 	r := openRedis(t, redis.Config{URL: server.URL()})

@@ -47,13 +47,13 @@ func (c *Config) SetDial(dial func(ctx context.Context, network, addr string) (n
 // Client is the client that reads.
 func (r *Bus) Client() *redis.Client { return r.reads }
 
-// Append publishes bodies under random keys in one flight, as a publisher does with what has piled up.
+// Append publishes bodies under random keys in one batch, as a publisher does with what has piled up.
 func (r *Bus) Append(room, body string, n int) error {
 	p := &r.linkOf(room).publisher
 	k, rm := r.keys(room), r.roomNamed(room)
 	settled := make(chan error, n)
 	p.mu.Lock()
-	p.left = time.Time{} // it leaves at once
+	p.sentAt = time.Time{} // it leaves at once
 	for range n {
 		o := &op{room: rm, keys: k, kind: "m", body: body, hasKey: true, done: func(_ bus.ID, err error) { settled <- err }}
 		_, _ = rand.Read(o.key[:])
@@ -77,7 +77,7 @@ type Keys struct {
 
 func KeysOf(room string) Keys {
 	k := keysOf(0, room)
-	return Keys{k.channel, k.log, k.last, k.brk, k.users, k.nodes, k.records}
+	return Keys{k.channel, k.log, k.last, k.lastBreak, k.users, k.nodes, k.records}
 }
 
 // OwnUsers is the key of those who are in the room through this node.
@@ -125,7 +125,7 @@ func (r *Bus) Cut(do func()) {
 // Sessions is how many connections of links have worked.
 func (r *Bus) Sessions() (n int) {
 	for _, l := range r.links {
-		n += int(l.subscriber.sessions.Load())
+		n += int(l.subscriber.connections.Load())
 	}
 	return n
 }
@@ -133,7 +133,7 @@ func (r *Bus) Sessions() (n int) {
 // IsLive reports whether a subscription has all that it knows of.
 func IsLive(s bus.Subscription) bool {
 	rm := s.(*room)
-	rm.turn.Lock()
-	defer rm.turn.Unlock()
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
 	return rm.state == live
 }

@@ -13,7 +13,7 @@ type roomKeys struct {
 
 	log       string    // a stream; an entry has one field: 'm' (message): "prev body", or 'g' (break): "prev lost"
 	last      string    // the newest entry's id; outlives the log
-	brk       string    // of the newest break: "id lost"
+	lastBreak string    // of the newest break: "id lost"
 	records   [2]string // idempotency records of even and of odd periods: key -> id and sum
 	users     string    // user -> number of incarnations, space, name
 	nodes     string    // incarnation -> number of its last change; 'v' -> the presence version
@@ -33,7 +33,7 @@ func keysOf(db int, room string) *roomKeys {
 		channel:   "parley:" + strconv.Itoa(db) + ":" + tag,
 		log:       base + ":log",
 		last:      base + ":last",
-		brk:       base + ":brk",
+		lastBreak: base + ":brk",
 		records:   [2]string{base + ":ka", base + ":kb"},
 		users:     base + ":users",
 		nodes:     base + ":nodes",

@@ -141,8 +141,8 @@ type reaper struct {
 	dead map[string]time.Time // owned by run: when an incarnation was found dead
 }
 
-// mournFor is how long a dead incarnation is looked after, since what it sent may arrive late.
-const mournFor = 2 * time.Minute
+// reapFor is how long a dead incarnation is looked after, since what it sent may arrive late.
+const reapFor = 2 * time.Minute
 
 func (p *reaper) init(r *Bus) {
 	p.bus = r
@@ -210,7 +210,7 @@ func (p *reaper) round(ctx context.Context) error {
 		return err
 	}
 	for inc, since := range p.dead {
-		if time.Since(since) > 2*mournFor {
+		if time.Since(since) > 2*reapFor {
 			delete(p.dead, inc)
 		}
 	}
@@ -252,7 +252,7 @@ func (p *reaper) reap(ctx context.Context, inc string, met map[string]struct{}) 
 	switch {
 	case !known:
 		p.dead[inc] = time.Now()
-	case time.Since(since) > mournFor:
+	case time.Since(since) > reapFor:
 		delete(p.dead, inc)
 		q := r.query(ctx, r.own)
 		q.do("srem", incarnationsKey, inc)

@@ -38,7 +38,7 @@ func (r *Bus) Before(ctx context.Context, room string, before bus.ID, limit int)
 func (r *Bus) page(ctx context.Context, room string, limit int, command, from, to string) (p bus.Page, err error) {
 	k := r.keys(room)
 	q := r.query(ctx, r.reads)
-	last, brk := q.get(k.last), q.get(k.brk) // before the entries: what is read later may only be newer
+	last, brk := q.get(k.last), q.get(k.lastBreak) // before the entries: what is read later may only be newer
 	entries := q.do(command, k.log, from, to, "count", limit+1)
 	if err := q.send(); err != nil {
 		return bus.Page{}, err

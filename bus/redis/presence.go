@@ -104,8 +104,8 @@ func (ro *roster) plan(inc string) (p *rosterPlan, fresh bool) {
 		return nil, false
 	}
 	r := ro.bus
-	fresh = ro.in != inc
-	ro.in = inc
+	fresh = ro.indexed != inc
+	ro.indexed = inc
 	ro.writes++
 	p = &rosterPlan{roster: ro}
 	args := []any{
@@ -150,7 +150,7 @@ func (ro *roster) written(users []string, ok bool, version uint64) {
 	}
 	ro.arrivedLocked()
 	if !ok {
-		ro.in = ""
+		ro.indexed = ""
 		for _, user := range users {
 			ro.dirty[user] = struct{}{}
 		}
@@ -199,8 +199,8 @@ func (r *Bus) leaveIndex(inc string, left []*roster) {
 	var rooms []any
 	for _, ro := range left {
 		ro.mu.Lock()
-		if len(ro.want) == 0 && len(ro.dirty) == 0 && ro.in == inc {
-			ro.in = ""
+		if len(ro.want) == 0 && len(ro.dirty) == 0 && ro.indexed == inc {
+			ro.indexed = ""
 			rooms = append(rooms, ro.keys.room)
 		}
 		ro.mu.Unlock()
@@ -224,7 +224,7 @@ func (r *Bus) leaveAll() {
 	rooms := make([]string, 0, len(r.rosters))
 	for room, ro := range r.rosters {
 		ro.mu.Lock()
-		if ro.in != "" || len(ro.dirty) > 0 {
+		if ro.indexed != "" || len(ro.dirty) > 0 {
 			rooms = append(rooms, room)
 		}
 		ro.mu.Unlock()

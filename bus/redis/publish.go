@@ -17,14 +17,14 @@ import (
 )
 
 const (
-	batchOps   = 256       // in one flight: a few milliseconds of Redis's time
-	batchBytes = 512 << 10 // in one flight
+	batchOps   = 256       // in one batch: a few milliseconds of Redis's time
+	batchBytes = 512 << 10 // in one batch
 	opBytes    = 512       // what an op costs beside its body
 
-	// flightPause is the least time between the beginnings of two flights, unless there is enough for a whole one: after a quiet
-	// moment what is said leaves at once, and of a busy node's messages some share a flight. In 500 rooms of ten at 2,500
+	// batchPause is the least time between the beginnings of two batches, unless there is enough for a whole one: after a quiet
+	// moment what is said leaves at once, and of a busy node's messages some share a batch. In 500 rooms of ten at 2,500
 	// messages a second that spares two in five, and with them a sixth of what nodes and Redis cost.
-	flightPause = 800 * time.Microsecond
+	batchPause = 800 * time.Microsecond
 )
 
 // Publish implements bus.Subscription.
@@ -114,7 +114,7 @@ func (o *op) roomOn(r *Bus) *room {
 	return r.roomNamed(o.keys.room)
 }
 
-// A publisher is the sending half of a link: all that waits is sent in one flight, one flight at a time, so that what one
+// A publisher is the sending half of a link: all that waits is sent in one batch, one batch at a time, so that what one
 // sender publishes into one room keeps its order.
 type publisher struct {
 	link *link
@@ -123,8 +123,8 @@ type publisher struct {
 	mu       sync.Mutex
 	queue    []*op     // guarded by mu
 	bytes    int       // guarded by mu; of the queue
-	flight   *flight   // guarded by mu; nil when nothing is sent and not settled
-	left     time.Time // guarded by mu; when the last flight did, or was sent again
+	batch    *batch    // guarded by mu; nil when nothing is sent and not settled
+	sentAt   time.Time // guarded by mu; when a batch last was
 	failed   *failure  // guarded by mu; while it is being told
 	finished bool      // guarded by mu
 	ended    bool      // guarded by mu; idle is closed
@@ -132,8 +132,8 @@ type publisher struct {
 
 func (p *publisher) init(l *link) { p.link, p.idle = l, make(chan struct{}) }
 
-// A flight is what was sent together.
-type flight struct {
+// A batch is what was sent together.
+type batch struct {
 	ops      []*op
 	unsent   []*op // to be sent again: Redis did not know the script
 	awaited  int   // how many answers are to come
@@ -184,43 +184,43 @@ func (p *publisher) finish() {
 
 // restLocked closes idle if nothing is left to do.
 func (p *publisher) restLocked() {
-	if p.finished && !p.ended && len(p.queue) == 0 && p.flight == nil && p.failed == nil {
+	if p.finished && !p.ended && len(p.queue) == 0 && p.batch == nil && p.failed == nil {
 		p.ended = true
 		close(p.idle)
 	}
 }
 
-// early is how long the writer has to wait before the next flight.
+// early is how long the writer has to wait before the next batch.
 func (p *publisher) early() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.flight != nil || len(p.queue) == 0 || len(p.queue) >= batchOps {
+	if p.batch != nil || len(p.queue) == 0 || len(p.queue) >= batchOps {
 		return 0
 	}
-	return flightPause - time.Since(p.left)
+	return batchPause - time.Since(p.sentAt)
 }
 
-// appendBatch appends what the writer is to send now, unless a flight is under way, and sees to it that the reader notices when
+// appendBatch appends what the writer is to send now, unless a batch is under way, and sees to it that the reader notices when
 // no answer comes in time.
-func (p *publisher) appendBatch(out []byte, await []awaited, se *session) ([]byte, []awaited) {
+func (p *publisher) appendBatch(out []byte, await []awaited, c *conn) ([]byte, []awaited) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var ops []*op
 	switch {
-	case p.flight == nil:
+	case p.batch == nil:
 		if ops = p.takeLocked(); len(ops) == 0 {
 			return out, await
 		}
-		p.flight = &flight{ops: ops, awaited: len(ops)}
-	case p.flight.unsent != nil && p.flight.awaited == 0:
-		ops = p.flight.unsent
+		p.batch = &batch{ops: ops, awaited: len(ops)}
+	case p.batch.unsent != nil && p.batch.awaited == 0:
+		ops = p.batch.unsent
 		out, await = appendLoad(out), append(await, awaited{op: &op{}})
-		p.flight.unsent, p.flight.awaited, p.flight.reloaded = nil, 1+len(ops), true
+		p.batch.unsent, p.batch.awaited, p.batch.reloaded = nil, 1+len(ops), true
 	default:
 		return out, await
 	}
-	p.left = time.Now()
-	_ = se.conn.SetReadDeadline(p.left.Add(p.link.bus.cfg.Timeout))
+	p.sentAt = time.Now()
+	_ = c.SetReadDeadline(p.sentAt.Add(p.link.bus.cfg.Timeout))
 	for _, o := range ops {
 		out = p.link.bus.appendOp(out, o)
 		await = append(await, awaited{op: o})
@@ -241,15 +241,15 @@ func (p *publisher) takeLocked() []*op {
 }
 
 // isLate reports whether the reader has waited too long for an answer, when its deadline has passed. If not, it has a new one.
-func (p *publisher) isLate(se *session) bool {
+func (p *publisher) isLate(c *conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.flight == nil {
-		_ = se.conn.SetReadDeadline(time.Time{})
+	if p.batch == nil {
+		_ = c.SetReadDeadline(time.Time{})
 		return false
 	}
-	deadline := p.left.Add(p.link.bus.cfg.Timeout)
-	_ = se.conn.SetReadDeadline(deadline)
+	deadline := p.sentAt.Add(p.link.bus.cfg.Timeout)
+	_ = c.SetReadDeadline(deadline)
 	return !time.Now().Before(deadline)
 }
 
@@ -257,7 +257,7 @@ func (p *publisher) isLate(se *session) bool {
 func (p *publisher) answered(o *op, v resp.Value) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	f := p.flight
+	f := p.batch
 	f.awaited--
 	if v.Kind == resp.Error && strings.HasPrefix(string(v.Text), "NOSCRIPT") && !f.reloaded {
 		f.unsent = append(f.unsent, o)
@@ -285,11 +285,11 @@ func (o *op) answer(v resp.Value) {
 	}
 }
 
-// settle tells what came of the flight, once all of it is answered. What waits behind an op that was refused, for the same room,
+// settle tells what came of the batch, once all of it is answered. What waits behind an op that was refused, for the same room,
 // fails too.
 func (p *publisher) settle() {
 	p.mu.Lock()
-	f := p.flight
+	f := p.batch
 	if f == nil || f.awaited > 0 {
 		p.mu.Unlock()
 		return
@@ -299,27 +299,27 @@ func (p *publisher) settle() {
 		wake(p.link.wake)
 		return
 	}
-	p.concludeAndUnlock(f.ops, refusals(f.ops))
+	p.settleAndUnlock(f.ops, refusals(f.ops))
 }
 
 // broke settles everything, after the connection broke, or could not be made.
 func (p *publisher) broke(why error) {
 	p.mu.Lock()
-	var flown []*op
-	if p.flight != nil {
-		flown = p.flight.ops
+	var sent []*op
+	if p.batch != nil {
+		sent = p.batch.ops
 	}
-	for _, o := range flown {
+	for _, o := range sent {
 		if !o.answered {
 			o.err = why
 		}
 	}
-	p.concludeAndUnlock(flown, &failure{err: why})
+	p.settleAndUnlock(sent, &failure{err: why})
 }
 
-// concludeAndUnlock tells what came of ops that were sent, and that what a failure concerns fails behind them; nil is none. It
+// settleAndUnlock tells what came of ops that were sent, and that what a failure concerns fails behind them; nil is none. It
 // needs mu, and gives it up.
-func (p *publisher) concludeAndUnlock(sent []*op, f *failure) {
+func (p *publisher) settleAndUnlock(sent []*op, f *failure) {
 	p.failed = f
 	var behind []*op
 	p.queue = slices.DeleteFunc(p.queue, func(o *op) bool {
@@ -337,14 +337,14 @@ func (p *publisher) concludeAndUnlock(sent []*op, f *failure) {
 	for _, o := range behind {
 		p.tell(o, bus.ID{}, f.err)
 	}
-	p.land()
+	p.batchDone()
 }
 
-// land ends a flight, and a failure: all was told.
-func (p *publisher) land() {
+// batchDone ends a batch, and a failure: all was told.
+func (p *publisher) batchDone() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.flight, p.failed = nil, nil
+	p.batch, p.failed = nil, nil
 	p.restLocked()
 	if len(p.queue) > 0 {
 		wake(p.link.wake)
@@ -401,7 +401,7 @@ func (r *Bus) appendOp(out []byte, o *op) []byte {
 	k := o.keys
 	out = resp.AppendCommand(out, 18)
 	for _, arg := range []string{
-		"EVALSHA", appendSHA, "5", k.log, k.last, k.records[0], k.records[1], k.brk,
+		"EVALSHA", appendSHA, "5", k.log, k.last, k.records[0], k.records[1], k.lastBreak,
 		k.channel, o.kind, o.body,
 	} {
 		out = resp.AppendArg(out, arg)

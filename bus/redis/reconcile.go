@@ -8,11 +8,11 @@ import (
 	"parley/bus"
 )
 
-// compareMost is how many rooms are compared in a second.
-const compareMost = 2000
+// reconcileMost is how many rooms are compared in a second.
+const reconcileMost = 2000
 
-// compared is what compareLoop knows of a room.
-type compared struct {
+// reconciled is what reconcileLoop knows of a room.
+type reconciled struct {
 	at        time.Time // of the last comparison
 	touched   time.Time // when it was last found in use
 	refreshed time.Time // when its keys' lives were last prolonged
@@ -21,9 +21,9 @@ type compared struct {
 	suspect   bool
 }
 
-// compareLoop compares rooms with Redis, since the loss of the last message before a silence, or of the tail of a log,
+// reconcileLoop compares rooms with Redis, since the loss of the last message before a silence, or of the tail of a log,
 // shows nowhere else. It keeps what occupied rooms have in Redis from expiring, and tries again what failed.
-func (r *Bus) compareLoop() {
+func (r *Bus) reconcileLoop() {
 	tick := time.NewTicker(r.cfg.CompareInterval / 3)
 	defer tick.Stop()
 	for {
@@ -35,7 +35,7 @@ func (r *Bus) compareLoop() {
 		due := r.dueRooms()
 		for len(due) > 0 {
 			n := min(len(due), repairRooms)
-			if err := r.compareRooms(due[:n]); err != nil {
+			if err := r.reconcileRooms(due[:n]); err != nil {
 				if r.ctx.Err() == nil {
 					r.complain("compare rooms", err)
 				}
@@ -48,11 +48,11 @@ func (r *Bus) compareLoop() {
 
 func (r *Bus) dueRooms() (due []*room) {
 	now := time.Now()
-	most := max(1, int(compareMost*r.cfg.CompareInterval/3/time.Second))
+	most := max(1, int(reconcileMost*r.cfg.CompareInterval/3/time.Second))
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	for _, rm := range r.rooms {
-		c := &rm.compared
+		c := &rm.reconciled
 		if rm.touched.Swap(false) {
 			c.touched = now
 		}
@@ -79,28 +79,28 @@ type comparison struct {
 	last, nodes, own *redis.Cmd
 }
 
-func (r *Bus) compareRooms(rooms []*room) error {
+func (r *Bus) reconcileRooms(rooms []*room) error {
 	inc, valid := r.lease.current()
 	now := time.Now()
 	q := r.query(r.ctx, r.own)
 	comparisons := make([]*comparison, 0, len(rooms))
 	for _, rm := range rooms {
-		rm.compared.at = now
+		rm.reconciled.at = now
 		c := &comparison{room: rm}
-		rm.turn.Lock()
+		rm.mu.Lock()
 		state, confirmed := rm.state, rm.isConfirmed
 		c.at = rm.at
 		if state != live && confirmed { // it failed, or is under way
-			rm.readSoon()
+			rm.readSoonLocked()
 		}
-		rm.turn.Unlock()
+		rm.mu.Unlock()
 		if state != live {
 			continue
 		}
 		ro := rm.roster
 		ro.mu.Lock()
 		c.version, c.want, c.writes = ro.version, len(ro.want), ro.writes
-		if valid && !ro.queued && len(ro.dirty) == 0 && ro.in == inc {
+		if valid && !ro.queued && len(ro.dirty) == 0 && ro.indexed == inc {
 			c.inc = inc
 		}
 		ro.mu.Unlock()
@@ -108,8 +108,8 @@ func (r *Bus) compareRooms(rooms []*room) error {
 		if c.inc != "" {
 			c.own = q.do("scard", rm.keys.usersOf(inc))
 		}
-		if now.Sub(rm.compared.refreshed) > refreshEvery {
-			rm.compared.refreshed = now
+		if now.Sub(rm.reconciled.refreshed) > refreshEvery {
+			rm.reconciled.refreshed = now
 			q.do("pexpire", rm.keys.last, r.lastLife().Milliseconds())
 			for _, key := range []string{rm.keys.users, rm.keys.nodes, rm.keys.usersOf(inc)} {
 				q.do("pexpire", key, presenceLife.Milliseconds())
@@ -157,35 +157,35 @@ func (c *comparison) settle() {
 		c.settleOwn(n, ownIsThere)
 	}
 
-	rm.turn.Lock()
-	defer rm.turn.Unlock()
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
 	if rm.state != live {
 		return
 	}
-	before := rm.compared
-	rm.compared.suspect = false
+	before := rm.reconciled
+	rm.reconciled.suspect = false
 	acked := rm.ackedID()
 	switch {
 	case last.Less(c.at), before.suspect && rm.at.Less(before.last):
-		rm.repairNow()
+		rm.repairNowLocked()
 		return
 	case rm.at.Less(last), rm.at.Less(acked):
-		rm.compared.suspect = true
-		rm.compared.last = last
+		rm.reconciled.suspect = true
+		rm.reconciled.last = last
 		if last.Less(acked) {
-			rm.compared.last = acked
+			rm.reconciled.last = acked
 		}
 	}
 	ours := rm.roster.versionNow()
 	switch {
-	case rm.unsure: // and the read failed, or is under way
-		rm.readSoon()
+	case rm.rosterStale: // and the read failed, or is under way
+		rm.readSoonLocked()
 	case version < c.version, before.suspect && ours < before.version:
-		rm.unsure = true
-		rm.readSoon()
+		rm.rosterStale = true
+		rm.readSoonLocked()
 	case ours < version:
-		rm.compared.suspect = true
-		rm.compared.version = version
+		rm.reconciled.suspect = true
+		rm.reconciled.version = version
 	}
 }
 

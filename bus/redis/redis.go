@@ -207,7 +207,7 @@ func (r *Bus) start(ctx context.Context) error {
 	r.running.Go(r.leaseLoop)
 	r.running.Go(r.rosterLoop)
 	r.running.Go(r.reaper.run)
-	r.running.Go(r.compareLoop)
+	r.running.Go(r.reconcileLoop)
 	return nil
 }
 

@@ -21,9 +21,9 @@ const (
 	repairAgain // asked for while running
 )
 
-// readSoon has the room read. It reports whether that is being done already: then it is done once more. turn is held, so
-// that a worker sees what its caller changed.
-func (rm *room) readSoon() (running bool) {
+// readSoonLocked has the room read. It reports whether that is being done already: then it is done once more. The caller holds
+// mu on, so that a worker sees what it changed.
+func (rm *room) readSoonLocked() (running bool) {
 	switch rm.repair {
 	case repairIdle:
 		rm.repair = repairQueued
@@ -34,19 +34,19 @@ func (rm *room) readSoon() (running bool) {
 	return rm.repair == repairAgain
 }
 
-// read is told that a worker is through with the room, for now.
-func (rm *room) read() {
-	rm.turn.Lock()
-	defer rm.turn.Unlock()
+// readDone is told that a worker is through with the room, for now.
+func (rm *room) readDone() {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
 	again := rm.repair == repairAgain
 	rm.repair = repairIdle
 	if again {
-		rm.readSoon()
+		rm.readSoonLocked()
 	}
 }
 
 // repairLoop makes rooms whole. Many rooms share a round trip, since after a reconnection all of them come at once. A room
-// is read by one worker at a time. What fails is tried again by compareLoop.
+// is read by one worker at a time. What fails is tried again by reconcileLoop.
 func (r *Bus) repairLoop() {
 	for {
 		taken := r.repairs.take(repairRooms, r.ctx.Done())
@@ -57,7 +57,7 @@ func (r *Bus) repairLoop() {
 			rooms = r.readRooms(rooms)
 		}
 		for _, rm := range taken {
-			rm.read()
+			rm.readDone()
 		}
 	}
 }
@@ -101,15 +101,15 @@ type reading struct {
 
 	last    *redis.Cmd
 	entries *redis.Cmd // after at; the newest alone when joining
-	events  int        // changes of the roster that were held at the time
+	changes int        // changes of the roster that were held at the time
 	version *redis.Cmd // nil unless the roster may be out of date; before the users
 	users   *redis.Cmd // nil unless it is
 }
 
 // ask adds a room's reading to a query. It returns nil for a room that is closed.
 func (rm *room) ask(q *query) *reading {
-	rm.turn.Lock()
-	defer rm.turn.Unlock()
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
 	if rm.repair == repairQueued {
 		rm.repair = repairRunning
 	}
@@ -124,11 +124,11 @@ func (rm *room) ask(q *query) *reading {
 	case repairing:
 		rd.entries = q.do("xrange", rm.keys.log, "("+rm.at.String(), "+", "count", repairPage)
 	}
-	rd.events = len(rm.events)
-	if rm.state == joining || rm.unsure || rm.doubt {
+	rd.changes = len(rm.heldChanges)
+	if rm.state == joining || rm.rosterStale || rm.rosterUnchecked {
 		rd.version = q.do("hget", rm.keys.nodes, "v")
 	}
-	if rm.state == joining || rm.unsure {
+	if rm.state == joining || rm.rosterStale {
 		rd.users = q.do("hgetall", rm.keys.users)
 	}
 	return rd
@@ -169,8 +169,8 @@ func (rd *reading) settle() (again bool, err error) {
 // join begins where the log ends.
 func (rd *reading) join(newest []bus.Message) (again bool) {
 	rm := rd.room
-	rm.turn.Lock()
-	defer rm.turn.Unlock()
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
 	if rm.state != joining {
 		return false
 	}
@@ -178,13 +178,13 @@ func (rd *reading) join(newest []bus.Message) (again bool) {
 	if len(newest) > 0 && rm.at.Less(newest[0].ID) {
 		rm.at = newest[0].ID
 	}
-	rm.remember(rm.at)
+	rm.rememberLocked(rm.at)
 	rm.seen(rm.at)
 	rm.horizon = rm.at
 	rm.last = rm.at
 	rm.state = live
 	close(rm.ready)
-	whole := rm.release()
+	whole := rm.releaseLocked()
 	rm.repaired = 0
 	if !whole {
 		rm.state = repairing
@@ -196,8 +196,8 @@ func (rd *reading) join(newest []bus.Message) (again bool) {
 // not in the log; nothing is told of that yet.
 func (rd *reading) advance(entries []bus.Message) (again bool, lost *tail, err error) {
 	rm := rd.room
-	rm.turn.Lock()
-	defer rm.turn.Unlock()
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
 	if rm.state != repairing || rm.at != rd.at {
 		return false, nil, nil
 	}
@@ -205,7 +205,7 @@ func (rd *reading) advance(entries []bus.Message) (again bool, lost *tail, err e
 		rm.broken = false
 		if len(entries) == 0 || !entries[0].Break || entries[0].Lost != rm.at { // otherwise the marker tells it
 			rm.owes, rm.owing = true, rm.at
-			rm.breakAt(rm.at, rm.at)
+			rm.breakAtLocked(rm.at, rm.at)
 		}
 	}
 	for _, m := range entries {
@@ -213,12 +213,12 @@ func (rd *reading) advance(entries []bus.Message) (again bool, lost *tail, err e
 			return false, &tail{from: m.Prev}, nil
 		}
 		if m.Prev != rm.at { // trimmed away
-			rm.breakAt(rm.at, m.Prev)
+			rm.breakAtLocked(rm.at, m.Prev)
 		}
 		if rm.at.Less(rd.acked) && rd.acked.Less(m.ID) {
 			return false, &tail{from: rm.at, certain: true}, nil
 		}
-		rm.deliver(m)
+		rm.deliverLocked(m)
 		rm.horizon = m.ID
 		rm.repaired++
 	}
@@ -231,14 +231,14 @@ func (rd *reading) advance(entries []bus.Message) (again bool, lost *tail, err e
 			return false, &tail{from: last}, nil
 		}
 		if rm.at.Less(last) { // all of it trimmed away
-			rm.breakAt(rm.at, last)
+			rm.breakAtLocked(rm.at, last)
 		}
 	}
 	if rm.at.Less(rd.acked) {
 		return false, &tail{from: rm.at, certain: true}, nil
 	}
 	rm.state = live
-	whole := rm.release()
+	whole := rm.releaseLocked()
 	if rm.repaired > 0 {
 		rm.bus.cfg.Observer.Repaired(rm.repaired)
 	}
@@ -267,9 +267,9 @@ func (rm *room) mend(t tail, rd *reading) error {
 			return err
 		}
 		if whole { // only the key of the last id is gone
-			rm.turn.Lock()
+			rm.mu.Lock()
 			rm.kept = rd.at
-			rm.turn.Unlock()
+			rm.mu.Unlock()
 			return nil
 		}
 	}
@@ -280,15 +280,15 @@ func (rm *room) mend(t tail, rd *reading) error {
 	if err := <-marked; err != nil {
 		return err
 	}
-	rm.turn.Lock()
-	defer rm.turn.Unlock()
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
 	if rm.state != repairing {
 		return nil
 	}
 	rm.forgive(rd.acked)
 	rm.at, rm.horizon, rm.broken = point, point, true
 	rm.recents = 0
-	rm.remember(point)
+	rm.rememberLocked(point)
 	return nil
 }
 
@@ -296,9 +296,9 @@ func (rm *room) mend(t tail, rd *reading) error {
 // node that did not know of the lost tail. whole says that nothing is lost: the last entry delivered is there.
 func (rm *room) breakPoint(from bus.ID) (point bus.ID, whole bool, err error) {
 	r := rm.bus
-	rm.turn.Lock()
+	rm.mu.Lock()
 	at := rm.at
-	rm.turn.Unlock()
+	rm.mu.Unlock()
 	q := r.query(r.ctx, r.own)
 	read := q.do("xrevrange", rm.keys.log, at.String(), "-", "count", len(rm.recent))
 	if err := q.send(); err != nil {
@@ -308,14 +308,14 @@ func (rm *room) breakPoint(from bus.ID) (point bus.ID, whole bool, err error) {
 	if err != nil {
 		return bus.ID{}, false, err
 	}
-	rm.turn.Lock()
-	defer rm.turn.Unlock()
-	oldest := rm.oldestRemembered()
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	oldest := rm.oldestRememberedLocked()
 	for _, m := range entries {
 		if m.ID == at {
 			return at, true, nil
 		}
-		if rm.delivered(m.ID) || m.ID.Less(oldest) {
+		if rm.deliveredLocked(m.ID) || m.ID.Less(oldest) {
 			return m.ID, false, nil
 		}
 		from = m.Prev

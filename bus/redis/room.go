@@ -27,35 +27,35 @@ type room struct {
 	last   bus.ID        // set before ready is closed
 	ready  chan struct{} // closed when the room is live for the first time
 
-	// turn is held while the sink is called. It may be waited for where no lock that the sink could take is held.
-	turn        sync.Mutex
-	state       roomState     // guarded by turn, as is all of this
-	at          bus.ID        // where the chain has got to: the last entry delivered, or known when we came
-	recent      [16]bus.ID    // the last entries delivered, in a ring; a marker of our own break is none
-	recents     int           // how many were ever put there
-	horizon     bus.ID        // entries up to this one were read from the log: they may still arrive
-	kept        bus.ID        // an entry that is known to be in the log
-	held        []bus.Message // what arrived while repairing
-	heldSize    int
-	dropped     bool // more arrived than could be held
-	repaired    int  // entries delivered from the log that did not arrive, so far
-	broken      bool // what followed at is lost; to be told with the next read
-	owes        bool // a break after owing was told before its marker came by, which is passed over then
-	owing       bus.ID
-	passed      bool // that was the last entry: to the sink, the next one follows the one before it
-	before      bus.ID
-	events      []rosterChange // what arrived while the roster was being read
-	isConfirmed bool           // the server confirmed the subscription once, so that a read makes sense
-	doubt       bool           // changes of the roster may have passed us by: its version is to be read
-	unsure      bool           // they did: the roster is to be read anew
-	repair      repairState    // whether it is being read
+	// mu is held while the sink is called. It may be waited for where no lock that the sink could take is held.
+	mu              sync.Mutex
+	state           roomState     // guarded by mu, as is all of this
+	at              bus.ID        // where the chain has got to: the last entry delivered, or known when we came
+	recent          [16]bus.ID    // the last entries delivered, in a ring; a marker of our own break is none
+	recents         int           // how many were ever put there
+	horizon         bus.ID        // entries up to this one were read from the log: they may still arrive
+	kept            bus.ID        // an entry that is known to be in the log
+	held            []bus.Message // what arrived while repairing
+	heldSize        int
+	dropped         bool // more arrived than could be held
+	repaired        int  // entries delivered from the log that did not arrive, so far
+	broken          bool // what followed at is lost; to be told with the next read
+	owes            bool // a break after owing was told before its marker came by, which is passed over then
+	owing           bus.ID
+	passed          bool // that was the last entry: to the sink, the next one follows the one before it
+	before          bus.ID
+	heldChanges     []rosterChange // what arrived while the roster was being read
+	isConfirmed     bool           // the server confirmed the subscription once, so that a read makes sense
+	rosterUnchecked bool           // changes of the roster may have been missed: its version is to be read
+	rosterStale     bool           // changes of the roster were missed: it is to be read anew
+	repair          repairState    // whether it is being read
 
-	mu    sync.Mutex // a leaf: nothing is called under it
-	acked bus.ID     // guarded by mu; the greatest id acknowledged here that may not have been delivered yet
-	floor bus.ID     // guarded by mu; the greatest id ever seen
+	idsMu sync.Mutex // a leaf: nothing is called under it
+	acked bus.ID     // guarded by idsMu; the greatest id acknowledged here that may not have been delivered yet
+	floor bus.ID     // guarded by idsMu; the greatest id ever seen
 
-	touched  atomic.Bool // something happened since the last comparison
-	compared compared    // owned by compareLoop
+	touched    atomic.Bool // something happened since the last comparison
+	reconciled reconciled  // owned by reconcileLoop
 }
 
 type roomState byte
@@ -124,11 +124,11 @@ func (rm *room) Last() bus.ID { return rm.last }
 // Close implements bus.Subscription.
 func (rm *room) Close() {
 	r := rm.bus
-	rm.turn.Lock()
+	rm.mu.Lock()
 	before := rm.state
 	rm.state = over
-	rm.held, rm.events = nil, nil
-	rm.turn.Unlock()
+	rm.held, rm.heldChanges = nil, nil
+	rm.mu.Unlock()
 	if before == over {
 		return
 	}
@@ -141,16 +141,16 @@ func (rm *room) Close() {
 
 // confirmed is told when the server confirmed the subscription. What was published before may have passed us by.
 func (rm *room) confirmed() {
-	rm.turn.Lock()
-	defer rm.turn.Unlock()
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
 	if rm.state == over {
 		return
 	}
-	rm.doubt, rm.isConfirmed = true, true
+	rm.rosterUnchecked, rm.isConfirmed = true, true
 	if rm.state == live {
 		rm.state = repairing
 	}
-	if rm.readSoon() {
+	if rm.readSoonLocked() {
 		rm.dropped = true // what is being read may be older than the subscription
 	}
 }
@@ -161,15 +161,15 @@ func (rm *room) receive(payload string) {
 		return
 	}
 	rm.touched.Store(true)
-	rm.turn.Lock()
-	defer rm.turn.Unlock()
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
 	if rm.state == over {
 		return
 	}
 	switch rest := payload[1:]; payload[0] {
 	case 'm', 'g':
 		if m, err := parsePublished(payload[0], rest); err == nil {
-			rm.arrived(m)
+			rm.arrivedLocked(m)
 		}
 	case 's':
 		if rm.state != joining {
@@ -177,32 +177,32 @@ func (rm *room) receive(payload string) {
 		}
 	case 'p':
 		if c, err := parseRosterChange(rest); err == nil {
-			rm.rosterChanged(c)
+			rm.rosterChangedLocked(c)
 		}
 	}
 }
 
-// arrived takes an entry that was published. turn is held.
-func (rm *room) arrived(m bus.Message) {
+// arrivedLocked takes an entry that was published.
+func (rm *room) arrivedLocked(m bus.Message) {
 	switch {
 	case rm.state != live:
-		rm.hold(m)
+		rm.holdLocked(m)
 	case m.Prev == rm.at:
-		rm.deliver(m)
+		rm.deliverLocked(m)
 	case rm.horizon.Less(m.ID):
-		rm.hold(m)
-		rm.repairNow()
+		rm.holdLocked(m)
+		rm.repairNowLocked()
 	}
 }
 
-// repairNow has the room read the log. turn is held.
-func (rm *room) repairNow() {
+// repairNowLocked has the room read the log.
+func (rm *room) repairNowLocked() {
 	rm.state = repairing
-	rm.readSoon()
+	rm.readSoonLocked()
 }
 
-// hold keeps what arrived until the log was read. What is too much is dropped, and read from the log after all.
-func (rm *room) hold(m bus.Message) {
+// holdLocked keeps what arrived until the log was read. What is too much is dropped, and read from the log after all.
+func (rm *room) holdLocked(m bus.Message) {
 	rm.heldSize += heldOverhead + len(m.Body)
 	if len(rm.held) == heldMax || rm.heldSize > heldSizeMax {
 		rm.held, rm.heldSize, rm.dropped = nil, 0, true
@@ -211,8 +211,8 @@ func (rm *room) hold(m bus.Message) {
 	rm.held = append(rm.held, m)
 }
 
-// release goes on with what was held, and reports whether the chain is unbroken so far. turn is held.
-func (rm *room) release() bool {
+// releaseLocked goes on with what was held, and reports whether the chain is unbroken so far.
+func (rm *room) releaseLocked() bool {
 	held := rm.held
 	rm.held, rm.heldSize = nil, 0
 	whole := !rm.dropped
@@ -220,7 +220,7 @@ func (rm *room) release() bool {
 	for _, m := range held {
 		switch {
 		case m.Prev == rm.at:
-			rm.deliver(m)
+			rm.deliverLocked(m)
 		case rm.horizon.Less(m.ID):
 			return false
 		default:
@@ -230,10 +230,10 @@ func (rm *room) release() bool {
 	return whole
 }
 
-// deliver hands the next entry to the sink. turn is held.
-func (rm *room) deliver(m bus.Message) {
+// deliverLocked hands the next entry to the sink.
+func (rm *room) deliverLocked(m bus.Message) {
 	rm.at = m.ID
-	rm.remember(m.ID)
+	rm.rememberLocked(m.ID)
 	rm.seen(m.ID)
 	switch {
 	case m.Break && rm.owes && m.Lost == rm.owing:
@@ -248,37 +248,37 @@ func (rm *room) deliver(m bus.Message) {
 	rm.sink.Deliver(m)
 }
 
-// breakAt tells the sink that what followed lost is lost, and goes on from there. turn is held.
-func (rm *room) breakAt(lost, goOn bus.ID) {
+// breakAtLocked tells the sink that what followed lost is lost, and goes on from there.
+func (rm *room) breakAtLocked(lost, goOn bus.ID) {
 	rm.bus.cfg.Observer.Broken()
 	rm.sink.Deliver(bus.Message{ID: goOn, Prev: lost, Break: true, Lost: lost})
 	rm.at, rm.horizon = goOn, goOn
-	rm.remember(goOn)
+	rm.rememberLocked(goOn)
 }
 
-// remember puts an entry among those that were delivered lately. turn is held, as for delivered and oldestRemembered.
-func (rm *room) remember(i bus.ID) {
+// rememberLocked puts an entry among those that were delivered lately.
+func (rm *room) rememberLocked(i bus.ID) {
 	rm.recent[rm.recents%len(rm.recent)] = i
 	rm.recents++
 }
 
-// oldestRemembered is the zero ID where nothing is.
-func (rm *room) oldestRemembered() bus.ID {
+// oldestRememberedLocked is the zero ID where nothing is.
+func (rm *room) oldestRememberedLocked() bus.ID {
 	if rm.recents <= len(rm.recent) {
 		return rm.recent[0]
 	}
 	return rm.recent[rm.recents%len(rm.recent)]
 }
 
-// delivered reports whether the entry was delivered lately, as far as is remembered.
-func (rm *room) delivered(i bus.ID) bool {
+// deliveredLocked reports whether the entry was delivered lately, as far as is remembered.
+func (rm *room) deliveredLocked(i bus.ID) bool {
 	return slices.Contains(rm.recent[:min(rm.recents, len(rm.recent))], i)
 }
 
 // acknowledged is told of every id that a publisher here was given.
 func (rm *room) acknowledged(i bus.ID) {
-	rm.mu.Lock()
-	defer rm.mu.Unlock()
+	rm.idsMu.Lock()
+	defer rm.idsMu.Unlock()
 	if rm.acked.Less(i) {
 		rm.acked = i
 	}
@@ -289,8 +289,8 @@ func (rm *room) acknowledged(i bus.ID) {
 
 // seen raises the floor.
 func (rm *room) seen(i bus.ID) {
-	rm.mu.Lock()
-	defer rm.mu.Unlock()
+	rm.idsMu.Lock()
+	defer rm.idsMu.Unlock()
 	if rm.floor.Less(i) {
 		rm.floor = i
 	}
@@ -298,8 +298,8 @@ func (rm *room) seen(i bus.ID) {
 
 // appendFloor appends the floor as append.lua takes it.
 func (rm *room) appendFloor(dst []byte) []byte {
-	rm.mu.Lock()
-	defer rm.mu.Unlock()
+	rm.idsMu.Lock()
+	defer rm.idsMu.Unlock()
 	if rm.floor.IsZero() {
 		return dst
 	}
@@ -307,15 +307,15 @@ func (rm *room) appendFloor(dst []byte) []byte {
 }
 
 func (rm *room) ackedID() bus.ID {
-	rm.mu.Lock()
-	defer rm.mu.Unlock()
+	rm.idsMu.Lock()
+	defer rm.idsMu.Unlock()
 	return rm.acked
 }
 
 // forgive forgets that an id was acknowledged: its loss was told.
 func (rm *room) forgive(i bus.ID) {
-	rm.mu.Lock()
-	defer rm.mu.Unlock()
+	rm.idsMu.Lock()
+	defer rm.idsMu.Unlock()
 	if rm.acked == i {
 		rm.acked = bus.ID{}
 	}

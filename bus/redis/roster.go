@@ -26,7 +26,7 @@ type roster struct {
 	dirty   map[string]struct{} // users of whom it is not known that Redis has them as wanted
 	leaving map[string]uint64   // users who left here but are still in users: id -> the version that does without them
 	awaited uint64              // the latest of these versions; 0 for none
-	in      string              // the incarnation whose index names this room
+	indexed string              // the incarnation whose index names this room
 	queued  bool                // rosterLoop is to look at it
 	writes  uint64              // how often something was sent for it
 	open    bool                // subscribed to
@@ -171,28 +171,27 @@ func parseRosterChange(s string) (c rosterChange, err error) {
 }
 
 const (
-	eventsMax  = 1024 // changes held while the roster is being read
-	changesMax = 100  // that are told one by one
+	heldChangesMax = 1024 // changes held while the roster is being read
+	changesMax     = 100  // that are told one by one
 )
 
-// rosterChanged takes a published change. turn is held.
-func (rm *room) rosterChanged(c rosterChange) {
-	if rm.state == joining || rm.unsure {
-		if len(rm.events) < eventsMax { // what is too much is noticed by its version
-			rm.events = append(rm.events, c)
+// rosterChangedLocked takes a published change.
+func (rm *room) rosterChangedLocked(c rosterChange) {
+	if rm.state == joining || rm.rosterStale {
+		if len(rm.heldChanges) < heldChangesMax { // what is too much is noticed by its version
+			rm.heldChanges = append(rm.heldChanges, c)
 		}
 		return
 	}
-	if !rm.applyChange(c) {
-		rm.unsure = true
-		rm.events = append(rm.events, c)
-		rm.readSoon()
+	if !rm.applyChangeLocked(c) {
+		rm.rosterStale = true
+		rm.heldChanges = append(rm.heldChanges, c)
+		rm.readSoonLocked()
 	}
 }
 
-// applyChange takes the next change of the roster and tells it to the sink. It returns false if changes were missed. turn is
-// held.
-func (rm *room) applyChange(c rosterChange) bool {
+// applyChangeLocked takes the next change of the roster and tells it to the sink. It returns false if changes were missed.
+func (rm *room) applyChangeLocked(c rosterChange) bool {
 	ro := rm.roster
 	ro.mu.Lock()
 	_, there := ro.users[c.member.ID]
@@ -255,13 +254,13 @@ func (ro *roster) arrivedLocked() {
 // settleRoster goes on with what was read of a roster, and reports whether it is to be read again.
 func (rd *reading) settleRoster() (again bool, err error) {
 	rm := rd.room
-	rm.turn.Lock()
-	defer rm.turn.Unlock()
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
 	if rm.state == over {
 		return false, nil
 	}
 	if rd.version == nil {
-		return rm.unsure, nil
+		return rm.rosterStale, nil
 	}
 	version := uint64(0)
 	if s, ok := rd.version.Val().(string); ok {
@@ -272,10 +271,10 @@ func (rd *reading) settleRoster() (again bool, err error) {
 	ro := rm.roster
 	if rd.users == nil {
 		ro.mu.Lock()
-		rm.unsure = rm.unsure || version != ro.version
+		rm.rosterStale = rm.rosterStale || version != ro.version
 		ro.mu.Unlock()
-		rm.doubt = false
-		return rm.unsure, nil
+		rm.rosterUnchecked = false
+		return rm.rosterStale, nil
 	}
 	users := usersOf(rd.users)
 	changes := ro.replace(users, version)
@@ -288,15 +287,15 @@ func (rd *reading) settleRoster() (again bool, err error) {
 			rm.sink.Presence(c)
 		}
 	}
-	rm.unsure, rm.doubt = false, false
-	events := rm.events
-	rm.events = nil
-	for i, c := range events {
-		if i < rd.events && c.version > version {
+	rm.rosterStale, rm.rosterUnchecked = false, false
+	held := rm.heldChanges
+	rm.heldChanges = nil
+	for i, c := range held {
+		if i < rd.changes && c.version > version {
 			continue // it came before the read, which does not have it: Redis lost it
 		}
-		if !rm.applyChange(c) {
-			rm.unsure, rm.events = true, append(rm.events, events[i:]...)
+		if !rm.applyChangeLocked(c) {
+			rm.rosterStale, rm.heldChanges = true, append(rm.heldChanges, held[i:]...)
 			return true, nil
 		}
 	}

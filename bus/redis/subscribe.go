@@ -15,9 +15,9 @@ type subscriber struct {
 	beats string // the channel of our own heartbeats
 	epoch time.Time
 
-	sessions atomic.Int32 // connections that worked
-	unheard  atomic.Int32 // heartbeats sent since anything arrived
-	beaten   atomic.Int64 // when the last heartbeat arrived, as a time since epoch
+	connections atomic.Int32 // connections that worked
+	unheard     atomic.Int32 // heartbeats sent since anything arrived
+	beaten      atomic.Int64 // when the last heartbeat arrived, as a time since epoch
 
 	mu      sync.Mutex
 	wanted  map[string]*room    // guarded by mu; by channel
@@ -75,8 +75,8 @@ func (s *subscriber) begin() {
 
 // appendChanges appends the commands that make the subscriptions what they are to be. It tells rooms that were closed and
 // opened again in between that the old subscription will do.
-func (s *subscriber) appendChanges(out []byte, se *session) ([]byte, []awaited) {
-	subscribe, unsubscribe, kept := s.changes(se)
+func (s *subscriber) appendChanges(out []byte, c *conn) ([]byte, []awaited) {
+	subscribe, unsubscribe, kept := s.changes(c)
 	for _, rm := range kept {
 		rm.confirmed()
 	}
@@ -96,18 +96,18 @@ func appendChannels(out []byte, await []awaited, command string, channels []stri
 }
 
 // changes compares what is wanted with what was asked for, for the channels that changed.
-func (s *subscriber) changes(se *session) (subscribe, unsubscribe []string, kept []*room) {
+func (s *subscriber) changes(c *conn) (subscribe, unsubscribe []string, kept []*room) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for channel := range s.changed {
 		wanted := channel == s.beats || s.wanted[channel] != nil
 		switch {
-		case wanted && !se.asked[channel]:
-			se.asked[channel] = true
+		case wanted && !c.asked[channel]:
+			c.asked[channel] = true
 			s.pending[channel]++
 			subscribe = append(subscribe, channel)
-		case !wanted && se.asked[channel]:
-			delete(se.asked, channel)
+		case !wanted && c.asked[channel]:
+			delete(c.asked, channel)
 			s.pending[channel]++
 			unsubscribe = append(unsubscribe, channel)
 		case wanted && s.wanted[channel] != nil && s.pending[channel] == 0:
@@ -132,7 +132,7 @@ func (s *subscriber) confirm(channel string, begins bool) {
 	case !begins:
 	case channel == s.beats:
 		s.unheard.Store(0)
-		if s.sessions.Add(1) > 1 {
+		if s.connections.Add(1) > 1 {
 			s.link.bus.cfg.Observer.Reconnected()
 		}
 		s.link.sendBeat() // so that it is known at once that this one works
