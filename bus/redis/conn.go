@@ -266,6 +266,9 @@ func (c *conn) popLocked() {
 	}
 }
 
+// sendBeat sends a heartbeat, the way that messages go.
+func (l *link) sendBeat() { l.publisher.add(newPlainOp(l.subscriber.beats, "", nil)) }
+
 // connect makes a connection that speaks version 3 of the protocol, and knows our script.
 func (r *Bus) connect(ctx context.Context) (net.Conn, error) {
 	conn, err := r.options.Dialer(ctx, r.options.Network, r.options.Addr)

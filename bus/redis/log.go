@@ -2,6 +2,7 @@ package redis
 
 import (
 	"context"
+	"errors"
 	"math"
 	"slices"
 	"strings"
@@ -165,4 +166,33 @@ func messageOf(entry any) (bus.Message, error) {
 		return bus.Message{}, errEntry
 	}
 	return parseEntry(i, kind[0], text)
+}
+
+var errEntry = errors.New("not an entry of a log")
+
+// parsePublished reads "id prev body", or of a marker "id prev lost".
+func parsePublished(kind byte, s string) (bus.Message, error) {
+	first, rest, ok := strings.Cut(s, " ")
+	i, err := id.Parse(first)
+	if !ok || err != nil {
+		return bus.Message{}, errEntry
+	}
+	return parseEntry(i, kind, rest)
+}
+
+// parseEntry reads "prev body", or of a marker "prev lost".
+func parseEntry(i bus.ID, kind byte, s string) (bus.Message, error) {
+	first, rest, ok := strings.Cut(s, " ")
+	prev, err := id.Parse(first)
+	if !ok || err != nil {
+		return bus.Message{}, errEntry
+	}
+	m := bus.Message{ID: i, Prev: prev}
+	if kind == 'm' {
+		m.Body = stringAsBytes(rest)
+		return m, nil
+	}
+	m.Break = true
+	m.Lost, err = id.Parse(rest)
+	return m, err
 }

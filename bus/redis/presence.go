@@ -94,42 +94,6 @@ func (r *Bus) writeRosters(taken []*roster) (ok bool) {
 	return ok
 }
 
-// plan takes what is to be written. fresh says that the incarnation's index does not name the room yet. It returns nil if
-// nothing is.
-func (ro *roster) plan(inc string) (p *rosterPlan, fresh bool) {
-	ro.mu.Lock()
-	defer ro.mu.Unlock()
-	ro.queued = false
-	if len(ro.dirty) == 0 {
-		return nil, false
-	}
-	r := ro.bus
-	fresh = ro.indexed != inc
-	ro.indexed = inc
-	ro.writes++
-	p = &rosterPlan{roster: ro}
-	args := []any{
-		"evalsha", membersSHA, 3, ro.keys.users, ro.keys.nodes, ro.keys.usersOf(inc),
-		ro.keys.channel, inc, r.changeNumber.Add(1), presenceLife.Milliseconds(),
-	}
-	for user := range ro.dirty {
-		if len(p.users) == rosterUsers {
-			ro.queueLocked()
-			break
-		}
-		sign := "-"
-		name, wanted := ro.want[user]
-		if wanted {
-			sign = "+"
-		}
-		args = append(args, sign, user, name)
-		p.users = append(p.users, user)
-		delete(ro.dirty, user)
-	}
-	p.cmd = redis.NewCmd(context.Background(), args...)
-	return p, fresh
-}
-
 // membersAnswer reads what members.lua answers.
 func membersAnswer(cmd *redis.Cmd) (left int64, version uint64) {
 	both, err := cmd.Int64Slice()
@@ -137,39 +101,6 @@ func membersAnswer(cmd *redis.Cmd) (left int64, version uint64) {
 		return -1, 0
 	}
 	return both[0], uint64(both[1])
-}
-
-// written is told whether Redis has the users as they were wanted then, and in which version.
-func (ro *roster) written(users []string, ok bool, version uint64) {
-	ro.mu.Lock()
-	defer ro.mu.Unlock()
-	for _, user := range users {
-		if _, leaving := ro.leaving[user]; leaving && ok {
-			ro.leaving[user], ro.awaited = version, version
-		}
-	}
-	ro.arrivedLocked()
-	if !ok {
-		ro.indexed = ""
-		for _, user := range users {
-			ro.dirty[user] = struct{}{}
-		}
-	}
-	if !ok || !ro.open {
-		ro.queueLocked() // once more at least, so that it is forgotten
-	}
-}
-
-// renew has everyone entered anew, under another incarnation.
-func (ro *roster) renew() {
-	ro.mu.Lock()
-	defer ro.mu.Unlock()
-	clear(ro.dirty)
-	clear(ro.leaving)
-	for user := range ro.want {
-		ro.dirty[user] = struct{}{}
-	}
-	ro.queueLocked()
 }
 
 // forgetRoster drops a roster that nobody needs.

@@ -330,3 +330,20 @@ func unavailable(cause error) error {
 
 // randomName gives 100 random bits in letters and digits.
 func randomName() string { return rand.Text()[:20] }
+
+// complain logs what is wrong with Redis, at most once in a few seconds.
+func (r *Bus) complain(doing string, err error) {
+	if r.closed.Load() {
+		return
+	}
+	now := time.Now().UnixNano()
+	before := r.complained.Load()
+	if now-before > int64(complainEvery) && r.complained.CompareAndSwap(before, now) {
+		r.log.Warn("redis: "+doing, "err", err)
+	}
+}
+
+const complainEvery = 5 * time.Second
+
+// lastLife is how long the last id's key outlives the last use of its room: longer than the log.
+func (r *Bus) lastLife() time.Duration { return r.cfg.Retention.Age + time.Hour }

@@ -1,6 +1,8 @@
 package redis
 
 import (
+	"strconv"
+
 	"github.com/redis/go-redis/v9"
 
 	"parley/bus"
@@ -321,4 +323,55 @@ func (rm *room) breakPoint(from bus.ID) (point bus.ID, whole bool, err error) {
 		from = m.Prev
 	}
 	return from, false, nil
+}
+
+// settleRoster goes on with what was read of a roster, and reports whether it is to be read again.
+func (rd *reading) settleRoster() (again bool, err error) {
+	rm := rd.room
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	if rm.state == over {
+		return false, nil
+	}
+	if rd.version == nil {
+		return rm.rosterStale, nil
+	}
+	version := uint64(0)
+	if s, ok := rd.version.Val().(string); ok {
+		if version, err = strconv.ParseUint(s, 10, 64); err != nil {
+			return false, err
+		}
+	}
+	ro := rm.roster
+	if rd.users == nil {
+		ro.mu.Lock()
+		rm.rosterStale = rm.rosterStale || version != ro.version
+		ro.mu.Unlock()
+		rm.rosterUnchecked = false
+		return rm.rosterStale, nil
+	}
+	users := usersOf(rd.users)
+	changes := ro.replace(users, version)
+	switch {
+	case rd.joining:
+	case len(changes) > changesMax:
+		rm.sink.Presence(bus.Change{Kind: bus.Synced, Count: len(users), Version: version})
+	default:
+		for _, c := range changes {
+			rm.sink.Presence(c)
+		}
+	}
+	rm.rosterStale, rm.rosterUnchecked = false, false
+	held := rm.heldChanges
+	rm.heldChanges = nil
+	for i, c := range held {
+		if i < rd.changes && c.version > version {
+			continue // it came before the read, which does not have it: Redis lost it
+		}
+		if !rm.applyChangeLocked(c) {
+			rm.rosterStale, rm.heldChanges = true, append(rm.heldChanges, held[i:]...)
+			return true, nil
+		}
+	}
+	return false, nil
 }

@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"context"
 	"errors"
 	"math"
 	"strconv"
@@ -116,6 +117,75 @@ func (ro *roster) queueLocked() {
 		ro.queued = true
 		ro.bus.changes.add(ro)
 	}
+}
+
+// plan takes what is to be written. fresh says that the incarnation's index does not name the room yet. It returns nil if
+// nothing is.
+func (ro *roster) plan(inc string) (p *rosterPlan, fresh bool) {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	ro.queued = false
+	if len(ro.dirty) == 0 {
+		return nil, false
+	}
+	r := ro.bus
+	fresh = ro.indexed != inc
+	ro.indexed = inc
+	ro.writes++
+	p = &rosterPlan{roster: ro}
+	args := []any{
+		"evalsha", membersSHA, 3, ro.keys.users, ro.keys.nodes, ro.keys.usersOf(inc),
+		ro.keys.channel, inc, r.changeNumber.Add(1), presenceLife.Milliseconds(),
+	}
+	for user := range ro.dirty {
+		if len(p.users) == rosterUsers {
+			ro.queueLocked()
+			break
+		}
+		sign := "-"
+		name, wanted := ro.want[user]
+		if wanted {
+			sign = "+"
+		}
+		args = append(args, sign, user, name)
+		p.users = append(p.users, user)
+		delete(ro.dirty, user)
+	}
+	p.cmd = redis.NewCmd(context.Background(), args...)
+	return p, fresh
+}
+
+// written is told whether Redis has the users as they were wanted then, and in which version.
+func (ro *roster) written(users []string, ok bool, version uint64) {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	for _, user := range users {
+		if _, leaving := ro.leaving[user]; leaving && ok {
+			ro.leaving[user], ro.awaited = version, version
+		}
+	}
+	ro.arrivedLocked()
+	if !ok {
+		ro.indexed = ""
+		for _, user := range users {
+			ro.dirty[user] = struct{}{}
+		}
+	}
+	if !ok || !ro.open {
+		ro.queueLocked() // once more at least, so that it is forgotten
+	}
+}
+
+// renew has everyone entered anew, under another incarnation.
+func (ro *roster) renew() {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	clear(ro.dirty)
+	clear(ro.leaving)
+	for user := range ro.want {
+		ro.dirty[user] = struct{}{}
+	}
+	ro.queueLocked()
 }
 
 func (ro *roster) snapshot() bus.Roster {
@@ -249,57 +319,6 @@ func (ro *roster) arrivedLocked() {
 			delete(ro.leaving, user)
 		}
 	}
-}
-
-// settleRoster goes on with what was read of a roster, and reports whether it is to be read again.
-func (rd *reading) settleRoster() (again bool, err error) {
-	rm := rd.room
-	rm.mu.Lock()
-	defer rm.mu.Unlock()
-	if rm.state == over {
-		return false, nil
-	}
-	if rd.version == nil {
-		return rm.rosterStale, nil
-	}
-	version := uint64(0)
-	if s, ok := rd.version.Val().(string); ok {
-		if version, err = strconv.ParseUint(s, 10, 64); err != nil {
-			return false, err
-		}
-	}
-	ro := rm.roster
-	if rd.users == nil {
-		ro.mu.Lock()
-		rm.rosterStale = rm.rosterStale || version != ro.version
-		ro.mu.Unlock()
-		rm.rosterUnchecked = false
-		return rm.rosterStale, nil
-	}
-	users := usersOf(rd.users)
-	changes := ro.replace(users, version)
-	switch {
-	case rd.joining:
-	case len(changes) > changesMax:
-		rm.sink.Presence(bus.Change{Kind: bus.Synced, Count: len(users), Version: version})
-	default:
-		for _, c := range changes {
-			rm.sink.Presence(c)
-		}
-	}
-	rm.rosterStale, rm.rosterUnchecked = false, false
-	held := rm.heldChanges
-	rm.heldChanges = nil
-	for i, c := range held {
-		if i < rd.changes && c.version > version {
-			continue // it came before the read, which does not have it: Redis lost it
-		}
-		if !rm.applyChangeLocked(c) {
-			rm.rosterStale, rm.heldChanges = true, append(rm.heldChanges, held[i:]...)
-			return true, nil
-		}
-	}
-	return false, nil
 }
 
 // replace takes the users that Redis has and returns how they differ from those known.

@@ -155,6 +155,3 @@ func (s *subscriber) receive(channel, payload []byte) {
 		rm.receive(string(payload))
 	}
 }
-
-// sendBeat sends a heartbeat, the way that messages go.
-func (l *link) sendBeat() { l.publisher.add(newPlainOp(l.subscriber.beats, "", nil)) }

@@ -1,0 +1,152 @@
+package redis
+
+import (
+	"slices"
+
+	"parley/bus"
+)
+
+const (
+	heldMax      = 1024
+	heldSizeMax  = 1 << 20
+	heldOverhead = 100
+)
+
+// arrivedLocked takes an entry that was published.
+func (rm *room) arrivedLocked(m bus.Message) {
+	switch {
+	case rm.state != live:
+		rm.holdLocked(m)
+	case m.Prev == rm.at:
+		rm.deliverLocked(m)
+	case rm.horizon.Less(m.ID):
+		rm.holdLocked(m)
+		rm.repairNowLocked()
+	}
+}
+
+// repairNowLocked has the room read the log.
+func (rm *room) repairNowLocked() {
+	rm.state = repairing
+	rm.readSoonLocked()
+}
+
+// holdLocked keeps what arrived until the log was read. What is too much is dropped, and read from the log after all.
+func (rm *room) holdLocked(m bus.Message) {
+	rm.heldSize += heldOverhead + len(m.Body)
+	if len(rm.held) == heldMax || rm.heldSize > heldSizeMax {
+		rm.held, rm.heldSize, rm.dropped = nil, 0, true
+		return
+	}
+	rm.held = append(rm.held, m)
+}
+
+// releaseLocked goes on with what was held, and reports whether the chain is unbroken so far.
+func (rm *room) releaseLocked() bool {
+	held := rm.held
+	rm.held, rm.heldSize = nil, 0
+	whole := !rm.dropped
+	rm.dropped = false
+	for _, m := range held {
+		switch {
+		case m.Prev == rm.at:
+			rm.deliverLocked(m)
+		case rm.horizon.Less(m.ID):
+			return false
+		default:
+			rm.repaired-- // it was read, and had arrived too
+		}
+	}
+	return whole
+}
+
+// deliverLocked hands the next entry to the sink.
+func (rm *room) deliverLocked(m bus.Message) {
+	rm.at = m.ID
+	rm.rememberLocked(m.ID)
+	rm.seen(m.ID)
+	switch {
+	case m.Break && rm.owes && m.Lost == rm.owing:
+		rm.owes, rm.passed, rm.before = false, true, m.Prev
+		return
+	case m.Break:
+		rm.bus.cfg.Observer.Broken()
+	case rm.passed:
+		m.Prev = rm.before
+	}
+	rm.passed = false
+	rm.sink.Deliver(m)
+}
+
+// breakAtLocked tells the sink that what followed lost is lost, and goes on from there.
+func (rm *room) breakAtLocked(lost, goOn bus.ID) {
+	rm.bus.cfg.Observer.Broken()
+	rm.sink.Deliver(bus.Message{ID: goOn, Prev: lost, Break: true, Lost: lost})
+	rm.at, rm.horizon = goOn, goOn
+	rm.rememberLocked(goOn)
+}
+
+// rememberLocked puts an entry among those that were delivered lately.
+func (rm *room) rememberLocked(i bus.ID) {
+	rm.recent[rm.recents%len(rm.recent)] = i
+	rm.recents++
+}
+
+// oldestRememberedLocked is the zero ID where nothing is.
+func (rm *room) oldestRememberedLocked() bus.ID {
+	if rm.recents <= len(rm.recent) {
+		return rm.recent[0]
+	}
+	return rm.recent[rm.recents%len(rm.recent)]
+}
+
+// deliveredLocked reports whether the entry was delivered lately, as far as is remembered.
+func (rm *room) deliveredLocked(i bus.ID) bool {
+	return slices.Contains(rm.recent[:min(rm.recents, len(rm.recent))], i)
+}
+
+// acknowledged is told of every id that a publisher here was given.
+func (rm *room) acknowledged(i bus.ID) {
+	rm.idsMu.Lock()
+	defer rm.idsMu.Unlock()
+	if rm.acked.Less(i) {
+		rm.acked = i
+	}
+	if rm.floor.Less(i) {
+		rm.floor = i
+	}
+}
+
+// seen raises the floor.
+func (rm *room) seen(i bus.ID) {
+	rm.idsMu.Lock()
+	defer rm.idsMu.Unlock()
+	if rm.floor.Less(i) {
+		rm.floor = i
+	}
+}
+
+// appendFloor appends the floor as append.lua takes it.
+func (rm *room) appendFloor(dst []byte) []byte {
+	rm.idsMu.Lock()
+	defer rm.idsMu.Unlock()
+	if rm.floor.IsZero() {
+		return dst
+	}
+	return rm.floor.Append(dst)
+}
+
+func (rm *room) ackedID() bus.ID {
+	rm.idsMu.Lock()
+	defer rm.idsMu.Unlock()
+	return rm.acked
+}
+
+// forgive forgets that an id was acknowledged: its loss was told.
+func (rm *room) forgive(i bus.ID) {
+	rm.idsMu.Lock()
+	defer rm.idsMu.Unlock()
+	if rm.acked == i {
+		rm.acked = bus.ID{}
+	}
+}

@@ -1,0 +1,175 @@
+package redis
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// A reaper takes dead incarnations out of the rooms that they were in. Every node does; doing it twice does no harm.
+type reaper struct {
+	bus *Bus
+
+	mu       sync.Mutex
+	suspects map[string]map[string]struct{} // guarded by mu; incarnations met in rooms: incarnation -> rooms
+	alive    map[string]struct{}            // guarded by mu; those known to have a lease, as of late
+
+	dead map[string]time.Time // owned by run: when an incarnation was found dead
+}
+
+// reapFor is how long a dead incarnation is looked after, since what it sent may arrive late.
+const reapFor = 2 * time.Minute
+
+func (p *reaper) init(r *Bus) {
+	p.bus = r
+	p.suspects = make(map[string]map[string]struct{})
+	p.dead = make(map[string]time.Time)
+}
+
+// suspect is told of an incarnation met in a room.
+func (p *reaper) suspect(inc, room string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if _, ok := p.alive[inc]; ok {
+		return
+	}
+	if p.suspects[inc] == nil {
+		p.suspects[inc] = make(map[string]struct{})
+	}
+	p.suspects[inc][room] = struct{}{}
+}
+
+func (p *reaper) run() {
+	r := p.bus
+	tick := time.NewTicker(r.cfg.HeartbeatInterval / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-r.ctx.Done():
+			return
+		}
+		// After an outage all leases have run out, and their nodes deserve the time to take new ones.
+		if r.lease.steadyFor() < 2*r.cfg.HeartbeatInterval {
+			continue
+		}
+		if err := p.round(r.ctx); err != nil && r.ctx.Err() == nil {
+			r.complain("look for dead nodes", err)
+		}
+	}
+}
+
+func (p *reaper) round(ctx context.Context) error {
+	r := p.bus
+	q := r.query(ctx, r.own)
+	members := q.do("smembers", incarnationsKey)
+	if err := q.send(); err != nil {
+		return err
+	}
+	incs, _ := members.StringSlice()
+	p.mu.Lock()
+	suspects := p.suspects
+	p.suspects = make(map[string]map[string]struct{})
+	p.mu.Unlock()
+	for inc := range suspects {
+		incs = append(incs, inc)
+	}
+	if len(incs) == 0 {
+		return nil
+	}
+	q = r.query(ctx, r.own)
+	leases := make([]*redis.Cmd, len(incs))
+	for i, inc := range incs {
+		leases[i] = q.do("exists", leaseKey(inc))
+	}
+	if err := q.send(); err != nil {
+		return err
+	}
+	for inc, since := range p.dead {
+		if time.Since(since) > 2*reapFor {
+			delete(p.dead, inc)
+		}
+	}
+	alive := make(map[string]struct{}, len(incs))
+	for i, inc := range incs {
+		if n, err := leases[i].Int(); err != nil || n > 0 {
+			alive[inc] = struct{}{}
+		}
+	}
+	p.mu.Lock()
+	p.alive = alive
+	p.mu.Unlock()
+	for _, inc := range incs {
+		if _, ok := alive[inc]; !ok {
+			if err := p.reap(ctx, inc, suspects[inc]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// reap takes an incarnation out of the rooms that its index names, and of others that it was met in.
+func (p *reaper) reap(ctx context.Context, inc string, met map[string]struct{}) error {
+	r := p.bus
+	q := r.query(ctx, r.own)
+	index := q.do("smembers", roomsOfKey(inc))
+	if err := q.send(); err != nil {
+		return err
+	}
+	rooms, _ := index.StringSlice()
+	for room := range met {
+		rooms = append(rooms, room)
+	}
+	if err := r.reapRooms(ctx, inc, rooms); err != nil {
+		return err
+	}
+	since, known := p.dead[inc]
+	switch {
+	case !known:
+		p.dead[inc] = time.Now()
+	case time.Since(since) > reapFor:
+		delete(p.dead, inc)
+		q := r.query(ctx, r.own)
+		q.do("srem", incarnationsKey, inc)
+		return q.send()
+	}
+	return nil
+}
+
+// reapRooms takes an incarnation out of the rooms, and them out of its index.
+func (r *Bus) reapRooms(ctx context.Context, inc string, rooms []string) error {
+	for len(rooms) > 0 {
+		n := min(len(rooms), rosterBatch)
+		q := r.query(ctx, r.own)
+		answers := make([]*redis.Cmd, n)
+		for i, room := range rooms[:n] {
+			k := keysOf(r.db, room)
+			answers[i] = q.do("evalsha", membersSHA, 3, k.users, k.nodes, k.usersOf(inc), k.channel, inc, "reap",
+				presenceLife.Milliseconds())
+		}
+		if err := q.send(); err != nil {
+			return err
+		}
+		var again []string
+		done := []any{"srem", roomsOfKey(inc)}
+		for i, room := range rooms[:n] {
+			if left, _ := membersAnswer(answers[i]); left > 0 {
+				again = append(again, room)
+			} else {
+				done = append(done, room)
+			}
+		}
+		if len(done) > 2 {
+			q := r.query(ctx, r.own)
+			q.do(done...)
+			if err := q.send(); err != nil {
+				return err
+			}
+		}
+		rooms = append(again, rooms[n:]...)
+	}
+	return nil
+}
