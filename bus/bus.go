@@ -1,7 +1,7 @@
 // Package bus carries what is said in rooms between the nodes of a cluster, and keeps it for a while.
 //
-// A room's log is a chain: each message names the one before it. A Bus hands every subscriber the unbroken chain, repairing
-// from the log what the transport lost, or says that it is broken. It never goes silent about a loss.
+// A room's log is a chain: each message names the one before it. A Bus repairs from the log what the transport lost, and hands
+// every subscriber the unbroken chain, or a break that says where it is broken. It tells every loss.
 //
 // Two packages keep the same promises, those of the suite in bustest: memory, for a node alone, and redis.
 package bus
@@ -30,8 +30,8 @@ var (
 
 // A Bus is one node's handle. All methods may be called concurrently.
 type Bus interface {
-	// Publish and Signal are those of Subscription, for a room that the caller need not be subscribed to. Who is, and says
-	// more than one thing there, uses the subscription: it knows its room.
+	// Publish and Signal are as those of Subscription, in a room that the caller need not be subscribed to. A subscriber uses
+	// its Subscription: that spares looking up the room.
 	Publish(room string, d Draft, done func(ID, error))
 	Signal(room string, body []byte, done func(error))
 
@@ -54,13 +54,13 @@ type Bus interface {
 	// HeartbeatAge is how long ago the bus last proved that what is published arrives here. Zero for a bus in memory.
 	HeartbeatAge() time.Duration
 
-	// Close leaves all rooms, settles what is being published, and ends. Sinks are not called any more once it returns.
+	// Close leaves all rooms and settles what is being published. Sinks are not called any more once it returns.
 	Close() error
 }
 
 // A Subscription is one room, handed to one sink.
 type Subscription interface {
-	// Last is the room's newest id at the time Subscribe returned, zero in an empty room. What follows it is delivered.
+	// Last is the room's newest id when Subscribe returned, zero in an empty room. What follows it is delivered.
 	Last() ID
 
 	// Publish appends a draft to the room's log and hands it to every subscriber of the room, over all nodes.
@@ -164,10 +164,10 @@ type ChangeKind byte
 const (
 	Joined ChangeKind = iota + 1
 	Left
-	Synced // changes were missed, too many to tell one by one: the roster is to be read anew
+	Synced // too many changes were missed to tell them one by one: the sink reads the roster anew
 )
 
-// A Change is one change of a room's roster. Changes reach a sink in order; what the transport lost is made up for.
+// A Change is one change of a room's roster. Changes reach a sink in order; the bus makes up for those that the transport lost.
 type Change struct {
 	Kind    ChangeKind
 	Member  Member // unset for Synced

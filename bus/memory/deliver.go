@@ -18,8 +18,8 @@ const (
 	presenceEvent
 )
 
-// deliverMost is how many events a caller delivers before a goroutine takes over. It does so only where others add to the room as
-// fast as the caller delivers, who else would be kept for ever.
+// deliverMost is how many events a caller delivers before a goroutine takes over. Without it, a caller could be kept for ever by
+// others who add events as fast as it delivers them.
 const deliverMost = 1024
 
 // maxSpareEvents bounds what a room keeps of its queue when that is empty.
@@ -34,7 +34,7 @@ func (r *room) tellLocked(e event) {
 	r.queue = append(r.queue, e)
 }
 
-// unlock reports whether the caller is the one who has to call deliver. If not, whoever delivers already does it all.
+// unlock reports whether the caller has to call deliver. If not, there is nothing to deliver, or someone delivers already.
 func (r *room) unlock() bool {
 	mine := !r.delivering && len(r.queue) > 0
 	if mine {
@@ -60,8 +60,8 @@ func (r *room) unlockAndDeliver() {
 	}
 }
 
-// deliver calls the sinks, until the queue is empty. Only who set delivering calls it, so sinks are called one at a time, and
-// without any lock: a sink may publish.
+// deliver calls the sinks until the queue is empty. Only the goroutine that set delivering calls it, so a room's sinks are
+// called one at a time. They are called without a lock: a sink may publish.
 func (r *room) deliver() {
 	r.mu.Lock()
 	defer r.mu.Unlock()

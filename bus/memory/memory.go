@@ -15,8 +15,8 @@ import (
 
 // A Store keeps rooms. The handles that Open gives are the nodes of a cluster inside the process.
 //
-// Sinks are called by whoever causes what they are told: from within Publish, Signal, Enter, Leave and Close, of any handle.
-// So a caller of these holds no lock that its sink takes.
+// Publish, Signal, Enter, Leave and Close call the sinks themselves, those of all handles. So their callers hold no lock that a
+// sink takes.
 type Store struct {
 	retention bus.Retention
 	now       func() time.Time
@@ -27,10 +27,10 @@ type Store struct {
 	sweeper *time.Timer      // guarded by mu; nil while no handle is open
 }
 
-// sweepEvery is how often rooms that nobody uses are looked at.
+// sweepEvery is how often rooms that nobody uses are checked for what has expired.
 const sweepEvery = time.Minute
 
-// New makes an empty backend. It needs no closing beyond that of its handles.
+// New makes an empty store. Closing its handles is all the closing it needs.
 func New(r bus.Retention) *Store {
 	return &Store{retention: r.WithDefaults(), now: time.Now, rooms: make(map[string]*room)}
 }
@@ -54,7 +54,7 @@ func (m *Store) release() {
 	}
 }
 
-// sweep forgets what has expired in rooms that nobody uses. In the others that happens as they are used.
+// sweep drops what has expired in rooms that nobody uses. Using a room does that for it.
 func (m *Store) sweep() {
 	m.mu.RLock()
 	names := slices.Collect(maps.Keys(m.rooms))

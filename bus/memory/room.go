@@ -9,7 +9,7 @@ import (
 	"parley/bus"
 )
 
-// A room is a room: its log, its members, and who is to be told of what happens in it.
+// A room is its log, its members, and the subscriptions that are told what happens in it.
 type room struct {
 	retention bus.Retention
 
@@ -29,7 +29,7 @@ type room struct {
 	told       sync.Cond // round has risen, or delivering has ended
 }
 
-// member is a user, who is in the room over so many handles.
+// member is a user in the room, through so many handles.
 type member struct {
 	name string
 	via  int
@@ -116,8 +116,8 @@ func (r *room) expireLocked(now time.Time) {
 	r.keys.rotate(now)
 }
 
-// unusedLocked reports whether nothing would be lost with the room: its log is expired, and for as long again it was known
-// where it had ended.
+// unusedLocked reports whether nothing would be lost with the room. Its log has expired, and so much time again has passed: till
+// then the last id is kept.
 func (r *room) unusedLocked(now time.Time) bool {
 	over := r.last.IsZero() || r.last.Ms < uint64(max(0, now.Add(-2*r.retention.Age).UnixMilli()))
 	return over && len(r.subs) == 0 && r.keys.empty()

@@ -12,6 +12,8 @@ const (
 	heldOverhead = 100
 )
 
+// The chain: what arrives is delivered if it follows the last entry delivered, and otherwise held until the log was read.
+
 // arrivedLocked takes an entry that was published.
 func (rm *room) arrivedLocked(m bus.Message) {
 	switch {
@@ -25,13 +27,13 @@ func (rm *room) arrivedLocked(m bus.Message) {
 	}
 }
 
-// repairNowLocked has the room read the log.
+// repairNowLocked makes a worker read the log for the room.
 func (rm *room) repairNowLocked() {
 	rm.state = repairing
 	rm.readSoonLocked()
 }
 
-// holdLocked keeps what arrived until the log was read. What is too much is dropped, and read from the log after all.
+// holdLocked keeps what arrived until the log was read. If that is too much it drops all of it: the log has it.
 func (rm *room) holdLocked(m bus.Message) {
 	rm.heldSize += heldOverhead + len(m.Body)
 	if len(rm.held) == heldMax || rm.heldSize > heldSizeMax {
@@ -41,7 +43,7 @@ func (rm *room) holdLocked(m bus.Message) {
 	rm.held = append(rm.held, m)
 }
 
-// releaseLocked goes on with what was held, and reports whether the chain is unbroken so far.
+// releaseLocked delivers what was held, and reports whether the chain is unbroken so far.
 func (rm *room) releaseLocked() bool {
 	held := rm.held
 	rm.held, rm.heldSize = nil, 0
@@ -92,7 +94,7 @@ func (rm *room) rememberLocked(i bus.ID) {
 	rm.recents++
 }
 
-// oldestRememberedLocked is the zero ID where nothing is.
+// oldestRememberedLocked is the oldest of these entries; the zero ID if there is none.
 func (rm *room) oldestRememberedLocked() bus.ID {
 	if rm.recents <= len(rm.recent) {
 		return rm.recent[0]
@@ -105,7 +107,7 @@ func (rm *room) deliveredLocked(i bus.ID) bool {
 	return slices.Contains(rm.recent[:min(rm.recents, len(rm.recent))], i)
 }
 
-// acknowledged is told of every id that a publisher here was given.
+// acknowledged is called with every id that this node acknowledges to a publisher.
 func (rm *room) acknowledged(i bus.ID) {
 	rm.idsMu.Lock()
 	defer rm.idsMu.Unlock()

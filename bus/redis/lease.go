@@ -9,9 +9,9 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A lease says that a node lives. Who is in a room through a node is so under the lease's incarnation: once the lease has
-// run out, anyone may take an incarnation out of its rooms. A node that finds its lease gone, or can't tell, takes a new
-// incarnation and enters everyone under that.
+// A lease says that a node lives. A node's members are in rooms under the lease's incarnation. Once the lease has run out,
+// any node may take the incarnation out of its rooms. A node that finds its lease gone, or can't tell, takes a new incarnation
+// and enters everyone under that.
 type lease struct {
 	bus *Bus
 

@@ -13,13 +13,13 @@ const (
 	rosterBatch = 128 // rosters written in one pipeline
 	rosterUsers = 100 // of one roster in it
 
-	// presenceLife is how long what is said about presence outlives the last that was heard of a room or a node.
+	// presenceLife is how long keys of presence outlive the last use of a room, or the last sign of a node.
 	presenceLife = time.Hour
 )
 
-// rosterLoop makes true in Redis who is to be in which room through this node. A roster has one change on its way at a time.
-// What fails, or may have failed, is sent again under a higher number, which also stops the first attempt should it
-// arrive late.
+// rosterLoop writes to Redis who is in which room through this node. Each roster has one change on its way at a time. A change
+// that failed, or may have failed, is sent again under a higher number; that also stops the first attempt if it arrives
+// late.
 func (r *Bus) rosterLoop() {
 	defer close(r.left)
 	for {
@@ -114,7 +114,8 @@ func (r *Bus) forgetRoster(ro *roster) {
 	}
 }
 
-// writeIndex notes the rooms that an incarnation is about to be in, before it is: so whoever reaps it finds them.
+// writeIndex notes rooms that an incarnation is about to be in. It comes before the incarnation is in them, so that whoever
+// reaps it finds them.
 func (r *Bus) writeIndex(inc string, rooms []any) error {
 	if len(rooms) == 0 {
 		return nil
@@ -125,7 +126,7 @@ func (r *Bus) writeIndex(inc string, rooms []any) error {
 	return q.send()
 }
 
-// leaveIndex takes rooms out of the index that nobody is in through this node. Failing does no harm.
+// leaveIndex takes out of the index the rooms that nobody is in through this node. It does no harm if it fails.
 func (r *Bus) leaveIndex(inc string, left []*roster) {
 	var rooms []any
 	for _, ro := range left {

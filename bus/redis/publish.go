@@ -21,9 +21,9 @@ const (
 	batchBytes = 512 << 10 // in one batch
 	opBytes    = 512       // what an op costs beside its body
 
-	// batchPause is the least time between the beginnings of two batches, unless there is enough for a whole one: after a quiet
-	// moment what is said leaves at once, and of a busy node's messages some share a batch. In 500 rooms of ten at 2,500
-	// messages a second that spares two in five, and with them a sixth of what nodes and Redis cost.
+	// batchPause is the least time between the beginnings of two batches, unless one is full. After a quiet moment a message
+	// leaves at once; on a busy node some messages share a batch. In 500 rooms of ten at 2,500 messages a second this spares two
+	// batches in five, and a sixth of the CPU time of nodes and Redis.
 	batchPause = 800 * time.Microsecond
 )
 
@@ -54,8 +54,7 @@ func (r *Bus) Signal(room string, body []byte, done func(error)) {
 // bytesAsString shares the bytes, which nobody may change from here on: bodies are read-only by contract.
 func bytesAsString(b []byte) string { return unsafe.String(unsafe.SliceData(b), len(b)) }
 
-// stringAsBytes shares the string, whose bytes must not be written to: each payload is a string of its own, and bodies are
-// read-only by contract.
+// stringAsBytes shares the string, whose bytes nobody may change: bodies are read-only by contract.
 func stringAsBytes(s string) []byte { return unsafe.Slice(unsafe.StringData(s), len(s)) }
 
 // An op is something to publish, from the time it is queued until it is settled.
@@ -98,7 +97,7 @@ func newPlainOp(channel, body string, told func(error)) *op {
 
 func (o *op) size() int { return opBytes + len(o.body) }
 
-// name is the room's name, "" where nothing is appended to a log.
+// name is the room's name, "" for a plain PUBLISH.
 func (o *op) name() string {
 	if o.keys == nil {
 		return ""
@@ -106,7 +105,7 @@ func (o *op) name() string {
 	return o.keys.room
 }
 
-// roomOn is the room as this node subscribes to it, or nil. Where the op does not say, a subscription may have come since.
+// roomOn is the subscription to the op's room, or nil. If the publisher had none, the node may have subscribed since.
 func (o *op) roomOn(r *Bus) *room {
 	if o.room != nil {
 		return o.room
@@ -114,8 +113,8 @@ func (o *op) roomOn(r *Bus) *room {
 	return r.roomNamed(o.keys.room)
 }
 
-// A publisher is the sending half of a link: all that waits is sent in one batch, one batch at a time, so that what one
-// sender publishes into one room keeps its order.
+// A publisher is the sending half of a link. It sends what waits in batches, one at a time: this keeps the order of what one
+// sender publishes into one room.
 type publisher struct {
 	link *link
 	idle chan struct{} // closed when it is finished, and all is settled
@@ -140,8 +139,8 @@ type batch struct {
 	reloaded bool  // it was sent again
 }
 
-// A failure is why nothing that was published later may be taken until all have been told: it would overtake what their
-// senders are to repeat.
+// A failure is why some ops failed. Until all of their callers have been told, the publisher takes no more ops for the same
+// rooms: they would overtake what the callers are going to repeat.
 type failure struct {
 	err   error
 	rooms map[string]bool // that it concerns; nil for all
@@ -151,7 +150,7 @@ func (f *failure) concerns(o *op) bool { return f != nil && (f.rooms == nil || f
 
 var errQueueFull = errors.New("too much is waiting to be published")
 
-// add queues an op, or settles it at once if it can't be.
+// add queues an op, or settles it at once with an error.
 func (p *publisher) add(o *op) {
 	p.mu.Lock()
 	var err error
@@ -174,7 +173,7 @@ func (p *publisher) add(o *op) {
 	wake(p.link.wake)
 }
 
-// finish takes nothing new. idle is closed when all that waits is settled.
+// finish makes the publisher take nothing new. It closes idle once all that waits is settled.
 func (p *publisher) finish() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -200,8 +199,8 @@ func (p *publisher) early() time.Duration {
 	return batchPause - time.Since(p.sentAt)
 }
 
-// appendBatch appends what the writer is to send now, unless a batch is under way, and sees to it that the reader notices when
-// no answer comes in time.
+// appendBatch appends what the writer sends next, nothing while a batch is under way, and sets the reader's deadline for the
+// answers.
 func (p *publisher) appendBatch(out []byte, await []awaited, c *conn) ([]byte, []awaited) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -240,7 +239,7 @@ func (p *publisher) takeLocked() []*op {
 	return batch
 }
 
-// isLate reports whether the reader has waited too long for an answer, when its deadline has passed. If not, it has a new one.
+// isLate is called when the reader's deadline has passed. It reports whether an answer is late; if not, it sets a new deadline.
 func (p *publisher) isLate(c *conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -253,7 +252,7 @@ func (p *publisher) isLate(c *conn) bool {
 	return !time.Now().Before(deadline)
 }
 
-// answered takes the answer to an op.
+// answered takes the answer to an op of the batch.
 func (p *publisher) answered(o *op, v resp.Value) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -285,8 +284,8 @@ func (o *op) answer(v resp.Value) {
 	}
 }
 
-// settle tells what came of the batch, once all of it is answered. What waits behind an op that was refused, for the same room,
-// fails too.
+// settle tells the callers what came of the batch, once all of it is answered. If an op was refused, those that wait for the
+// same room fail too.
 func (p *publisher) settle() {
 	p.mu.Lock()
 	f := p.batch
@@ -302,7 +301,7 @@ func (p *publisher) settle() {
 	p.settleAndUnlock(f.ops, refusals(f.ops))
 }
 
-// broke settles everything, after the connection broke, or could not be made.
+// broke settles everything after the connection broke, or could not be made.
 func (p *publisher) broke(why error) {
 	p.mu.Lock()
 	var sent []*op
@@ -317,8 +316,8 @@ func (p *publisher) broke(why error) {
 	p.settleAndUnlock(sent, &failure{err: why})
 }
 
-// settleAndUnlock tells what came of ops that were sent, and that what a failure concerns fails behind them; nil is none. It
-// needs mu, and gives it up.
+// settleAndUnlock settles ops that were sent, and fails those that wait and that f concerns; a nil f concerns none. The caller
+// holds mu, which settleAndUnlock unlocks.
 func (p *publisher) settleAndUnlock(sent []*op, f *failure) {
 	p.failed = f
 	var behind []*op
@@ -340,7 +339,7 @@ func (p *publisher) settleAndUnlock(sent []*op, f *failure) {
 	p.batchDone()
 }
 
-// batchDone ends a batch, and a failure: all was told.
+// batchDone is called when all callers were told of a batch, and of a failure.
 func (p *publisher) batchDone() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -351,7 +350,7 @@ func (p *publisher) batchDone() {
 	}
 }
 
-// refusals gives the rooms in which something was refused, nil for none.
+// refusals is the failure that refused ops make, nil for none.
 func refusals(ops []*op) (f *failure) {
 	for _, o := range ops {
 		if errors.Is(o.err, bus.ErrUnavailable) {
@@ -364,7 +363,7 @@ func refusals(ops []*op) (f *failure) {
 	return f
 }
 
-// tell settles an op.
+// tell settles an op: it calls done.
 func (p *publisher) tell(o *op, i bus.ID, err error) {
 	r := p.link.bus
 	if err != nil && errors.As(err, new(refusal)) {
@@ -393,7 +392,8 @@ func (r refusal) Error() string { return string(r) }
 // RedisError makes it one of go-redis's kind of error.
 func (refusal) RedisError() {}
 
-// appendOp appends an op's command. It is called when the op is sent, so that the floor is as high as it can be.
+// appendOp appends an op's command. It is called when the op is sent, not when it is queued, so that the floor is as high as it
+// can be.
 func (r *Bus) appendOp(out []byte, o *op) []byte {
 	if o.channel != "" {
 		return resp.Append(out, "PUBLISH", o.channel, o.body)

@@ -5,7 +5,7 @@ import (
 	"sync"
 )
 
-// A workQueue hands what is to be done to those who do it, many at a time.
+// A workQueue hands work to workers, many pieces at a time.
 type workQueue[T any] struct {
 	wake chan struct{} // capacity 1
 

@@ -8,7 +8,7 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A reaper takes dead incarnations out of the rooms that they were in. Every node does; doing it twice does no harm.
+// A reaper takes dead incarnations out of the rooms that they were in. Every node has one; two reapers do no harm.
 type reaper struct {
 	bus *Bus
 

@@ -8,7 +8,7 @@ import (
 	"parley/bus"
 )
 
-// reconcileMost is how many rooms are compared in a second.
+// reconcileMost bounds how many rooms are compared in a second.
 const reconcileMost = 2000
 
 // reconciled is what reconcileLoop knows of a room.
@@ -21,8 +21,8 @@ type reconciled struct {
 	suspect   bool
 }
 
-// reconcileLoop compares rooms with Redis, since the loss of the last message before a silence, or of the tail of a log,
-// shows nowhere else. It keeps what occupied rooms have in Redis from expiring, and tries again what failed.
+// reconcileLoop compares rooms with Redis: the loss of the last message before a silence, or of the tail of a log, shows
+// nowhere else. It also keeps the keys of occupied rooms from expiring, and tries again what failed.
 func (r *Bus) reconcileLoop() {
 	tick := time.NewTicker(r.cfg.CompareInterval / 3)
 	defer tick.Stop()
@@ -67,7 +67,7 @@ func (r *Bus) dueRooms() (due []*room) {
 	return due
 }
 
-// A comparison is one room's.
+// A comparison is what is compared of one room.
 type comparison struct {
 	room    *room
 	at      bus.ID // ours, before the read
@@ -132,7 +132,7 @@ func (r *Bus) reconcileRooms(rooms []*room) error {
 // refreshEvery is how often the keys of an occupied room are kept from expiring; they live for an hour at least.
 const refreshEvery = 10 * time.Minute
 
-// settle has the room repaired if it lags behind what was there a while ago, or is ahead of it.
+// settle starts a repair if the room lags behind what Redis had at the comparison before, or is ahead of Redis.
 func (c *comparison) settle() {
 	rm := c.room
 	r := rm.bus
@@ -189,7 +189,7 @@ func (c *comparison) settle() {
 	}
 }
 
-// settleOwn has those written anew who should be in the room through this node and are not, or the other way round.
+// settleOwn writes this node's members of the room anew if Redis has others.
 func (c *comparison) settleOwn(n int, known bool) {
 	ro := c.room.roster
 	if n == c.want && (known || n == 0) {

@@ -23,8 +23,8 @@ const (
 	repairAgain // asked for while running
 )
 
-// readSoonLocked has the room read. It reports whether that is being done already: then it is done once more. The caller holds
-// mu on, so that a worker sees what it changed.
+// readSoonLocked queues the room for a worker that reads what it lacks. It reports whether a worker is reading it now: that
+// worker then reads once more.
 func (rm *room) readSoonLocked() (running bool) {
 	switch rm.repair {
 	case repairIdle:
@@ -36,7 +36,7 @@ func (rm *room) readSoonLocked() (running bool) {
 	return rm.repair == repairAgain
 }
 
-// readDone is told that a worker is through with the room, for now.
+// readDone is called when a worker is done with the room.
 func (rm *room) readDone() {
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
@@ -47,8 +47,8 @@ func (rm *room) readDone() {
 	}
 }
 
-// repairLoop makes rooms whole. Many rooms share a round trip, since after a reconnection all of them come at once. A room
-// is read by one worker at a time. What fails is tried again by reconcileLoop.
+// repairLoop reads rooms that lack something. Many rooms share a round trip, since all of them come at once after a
+// reconnection. One worker at a time reads a room. reconcileLoop tries again what fails.
 func (r *Bus) repairLoop() {
 	for {
 		taken := r.repairs.take(repairRooms, r.ctx.Done())
@@ -136,7 +136,7 @@ func (rm *room) ask(q *query) *reading {
 	return rd
 }
 
-// settle goes on with what was read, and reports whether there is more to read.
+// settle applies what was read, and reports whether there is more to read.
 func (rd *reading) settle() (again bool, err error) {
 	for _, cmd := range []*redis.Cmd{rd.last, rd.entries, rd.version, rd.users} {
 		if cmd != nil && cmd.Err() != nil && cmd.Err() != redis.Nil {
@@ -168,7 +168,7 @@ func (rd *reading) settle() (again bool, err error) {
 	return again || rosterAgain, nil
 }
 
-// join begins where the log ends.
+// join makes a joining room live, where the log ends.
 func (rd *reading) join(newest []bus.Message) (again bool) {
 	rm := rd.room
 	rm.mu.Lock()
@@ -194,8 +194,8 @@ func (rd *reading) join(newest []bus.Message) (again bool) {
 	return !whole
 }
 
-// advance delivers what was read. It returns where the chain is broken if the tail that was delivered or acknowledged is
-// not in the log; nothing is told of that yet.
+// advance delivers what was read. If the log lacks something that was delivered or acknowledged, it returns where; it does not
+// tell the sink yet.
 func (rd *reading) advance(entries []bus.Message) (again bool, lost *tail, err error) {
 	rm := rd.room
 	rm.mu.Lock()
@@ -252,14 +252,14 @@ func (rd *reading) advance(entries []bus.Message) (again bool, lost *tail, err e
 	return false, nil, nil
 }
 
-// A tail is a part of the chain that the log does not have any more.
+// A tail is a part of the chain that the log has lost.
 type tail struct {
 	from    bus.ID // an entry at or after the point of the break
 	certain bool   // it is that point
 }
 
-// mend tells that the tail of the log is lost: first those who are away, by a marker in the log, then those who are here.
-// The marker comes first, since a node that fails to append it must try again.
+// mend tells everyone that a tail is lost: by a marker in the log those who are away, by a break those who are here. The marker
+// comes first: a node that fails to append it has to try again.
 func (rm *room) mend(t tail, rd *reading) error {
 	point := t.from
 	if !t.certain {
@@ -294,8 +294,8 @@ func (rm *room) mend(t tail, rd *reading) error {
 	return nil
 }
 
-// breakPoint looks for the newest entry of the log that was delivered here, at or before from. Entries after it came from a
-// node that did not know of the lost tail. whole says that nothing is lost: the last entry delivered is there.
+// breakPoint finds the newest entry of the log, at or before from, that was delivered here. Entries after it came from a node
+// that did not know of the lost tail. whole reports that nothing is lost: the log has the last entry that was delivered.
 func (rm *room) breakPoint(from bus.ID) (point bus.ID, whole bool, err error) {
 	r := rm.bus
 	rm.mu.Lock()
@@ -325,7 +325,7 @@ func (rm *room) breakPoint(from bus.ID) (point bus.ID, whole bool, err error) {
 	return from, false, nil
 }
 
-// settleRoster goes on with what was read of a roster, and reports whether it is to be read again.
+// settleRoster applies what was read of a roster, and reports whether it must be read again.
 func (rd *reading) settleRoster() (again bool, err error) {
 	rm := rd.room
 	rm.mu.Lock()

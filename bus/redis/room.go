@@ -12,8 +12,8 @@ import (
 
 // A room is a subscription: it hands the room's chain to its sink, unbroken, or says where it is broken.
 //
-// It is joining until its first read, then live. As soon as an entry does not follow the last one that was delivered, or
-// entries may have passed us by, it is repairing: what arrives is held until the log was read (repair.go).
+// It is joining until its first read, then live. When an entry does not follow the last one that was delivered, or entries
+// may have been missed, it is repairing: it holds what arrives until it has read the log (repair.go).
 type room struct {
 	bus    *Bus
 	name   string
@@ -24,7 +24,8 @@ type room struct {
 	last   bus.ID        // set before ready is closed
 	ready  chan struct{} // closed when the room is live for the first time
 
-	// mu is held while the sink is called. It may be waited for where no lock that the sink could take is held.
+	// mu is held while the sink is called. So nobody waits for mu who holds a lock that a sink may take. roster.mu and idsMu come
+	// after it.
 	mu              sync.Mutex
 	state           roomState     // guarded by mu, as is all of this
 	at              bus.ID        // where the chain has got to: the last entry delivered, or known when we came
@@ -130,7 +131,7 @@ func (rm *room) Close() {
 	r.mu.Unlock()
 }
 
-// confirmed is told when the server confirmed the subscription. What was published before may have passed us by.
+// confirmed is called when the server confirmed the subscription. What was published before it may have been missed.
 func (rm *room) confirmed() {
 	rm.mu.Lock()
 	defer rm.mu.Unlock()

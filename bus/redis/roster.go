@@ -13,8 +13,8 @@ import (
 	"parley/bus"
 )
 
-// A roster is who is in a room: as Redis has it, with those who are in it through this node. What this node wants is
-// decided here at once, and made true in Redis by rosterLoop.
+// A roster is who is in a room: what Redis has, and what this node wants. Enter and Leave change what this node wants at once;
+// rosterLoop makes it true in Redis.
 type roster struct {
 	bus  *Bus
 	keys *roomKeys
@@ -94,7 +94,7 @@ func (ro *roster) leaveLocked(user string) {
 	ro.changedLocked(user)
 }
 
-// leaveAll is told when the subscription ends.
+// leaveAll is called when the subscription ends.
 func (ro *roster) leaveAll() {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
@@ -119,8 +119,7 @@ func (ro *roster) queueLocked() {
 	}
 }
 
-// plan takes what is to be written. fresh says that the incarnation's index does not name the room yet. It returns nil if
-// nothing is.
+// plan takes what is to be written, nil for nothing. fresh reports that the incarnation's index does not name the room yet.
 func (ro *roster) plan(inc string) (p *rosterPlan, fresh bool) {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
@@ -155,7 +154,7 @@ func (ro *roster) plan(inc string) (p *rosterPlan, fresh bool) {
 	return p, fresh
 }
 
-// written is told whether Redis has the users as they were wanted then, and in which version.
+// written is called when Redis answered, or failed to: ok says that it has the users as they were wanted, in that version.
 func (ro *roster) written(users []string, ok bool, version uint64) {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
@@ -176,7 +175,7 @@ func (ro *roster) written(users []string, ok bool, version uint64) {
 	}
 }
 
-// renew has everyone entered anew, under another incarnation.
+// renew enters everyone anew, under another incarnation.
 func (ro *roster) renew() {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
@@ -309,7 +308,7 @@ func (ro *roster) removeLocked(user string) {
 	delete(ro.leaving, user)
 }
 
-// arrivedLocked shows again who left here and is still there over another node.
+// arrivedLocked forgets leaves that the version at hand has. Who left here, and is in the room over another node, shows again.
 func (ro *roster) arrivedLocked() {
 	if ro.awaited <= ro.version {
 		ro.awaited = 0

@@ -9,7 +9,7 @@ import (
 	"parley/bus/redis/resp"
 )
 
-// A subscriber is the receiving half of a link. It calls the rooms, and they their sinks, from the link's only reader.
+// A subscriber is the receiving half of a link. The link's reader calls it, it calls the rooms, and they call their sinks.
 type subscriber struct {
 	link  *link
 	beats string // the channel of our own heartbeats
@@ -35,14 +35,14 @@ func (s *subscriber) init(l *link) {
 
 func (s *subscriber) lastBeat() time.Time { return s.epoch.Add(time.Duration(s.beaten.Load())) }
 
-// expectBeat is told before a heartbeat is sent. A connection on which nothing came since three heartbeats is given up.
+// expectBeat is called before a heartbeat is sent. It drops a connection on which nothing came since three heartbeats.
 func (s *subscriber) expectBeat() {
 	if s.unheard.Add(1) > 3 {
 		s.link.drop()
 	}
 }
 
-// want subscribes to a room's channel; the room is told when that is confirmed, now and on every connection to come.
+// want subscribes to a room's channel, on this connection and on those that follow. It calls the room's confirmed on each.
 func (s *subscriber) want(rm *room) {
 	s.mu.Lock()
 	s.wanted[rm.keys.channel] = rm
@@ -61,7 +61,7 @@ func (s *subscriber) unwant(rm *room) {
 	wake(s.link.wake)
 }
 
-// begin has everything subscribed to on a new connection.
+// begin is called for a new connection, on which everything is to be subscribed to.
 func (s *subscriber) begin() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -73,8 +73,8 @@ func (s *subscriber) begin() {
 	s.unheard.Store(0)
 }
 
-// appendChanges appends the commands that make the subscriptions what they are to be. It tells rooms that were closed and
-// opened again in between that the old subscription will do.
+// appendChanges appends the commands that subscribe to what is wanted and not asked for, and the other way round. A room that
+// was closed and opened again meanwhile keeps the subscription that there is.
 func (s *subscriber) appendChanges(out []byte, c *conn) ([]byte, []awaited) {
 	subscribe, unsubscribe, kept := s.changes(c)
 	for _, rm := range kept {
@@ -95,7 +95,7 @@ func appendChannels(out []byte, await []awaited, command string, channels []stri
 	return out, await
 }
 
-// changes compares what is wanted with what was asked for, for the channels that changed.
+// changes compares what is wanted with what was asked for, channel by channel of those that changed.
 func (s *subscriber) changes(c *conn) (subscribe, unsubscribe []string, kept []*room) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -118,7 +118,7 @@ func (s *subscriber) changes(c *conn) (subscribe, unsubscribe []string, kept []*
 	return subscribe, unsubscribe, kept
 }
 
-// confirm takes the server's word that a subscription begins or ended. Only the answer to the last command counts.
+// confirm takes the server's confirmation that a subscription begins or has ended. Only that of the last command counts.
 func (s *subscriber) confirm(channel string, begins bool) {
 	s.mu.Lock()
 	rm := s.wanted[channel]
@@ -141,7 +141,7 @@ func (s *subscriber) confirm(channel string, begins bool) {
 	}
 }
 
-// receive takes what was published on a channel, and keeps neither.
+// receive takes what was published on a channel. It does not keep the slices.
 func (s *subscriber) receive(channel, payload []byte) {
 	s.unheard.Store(0)
 	if string(channel) == s.beats {
