@@ -34,11 +34,11 @@ fuzz: ## run every fuzz target for FUZZTIME
 	done
 
 bench: benchmarks ## run the Go benchmarks, and load two nodes beside the floor and a plain hub
-	go run ./cmd/parley bench suite
+	go run ./cmd/parley-bench suite
 
 benchmarks: ## run the Go benchmarks alone, for BENCHTIME each
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) -timeout 60m ./...
 
-plots: ## draw cmd/parley/bench/growth/growth.json, and write the tables of SCALE.md
-	go run ./cmd/parley/bench/plot cmd/parley/bench/growth/growth.json cmd/parley/bench/growth
-	go test -run SCALE ./cmd/parley/bench -update
+plots: ## draw cmd/parley-bench/results/growth.json, and write the tables of SCALE.md
+	go run ./cmd/parley-bench/plot cmd/parley-bench/results/growth.json cmd/parley-bench/results
+	go test -run SCALE ./cmd/parley-bench/suite -update

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"parley/cmd/internal/cli"
 	"parley/node/client"
 	"parley/node/wire"
 )
@@ -34,13 +35,13 @@ type ChatCmd struct {
 }
 
 func newChat() *cobra.Command {
-	c := newCommand("chat [url]", "Talk in a room, at a terminal or in a pipe.", new(ChatCmd))
+	c := cli.Command("chat [url]", "Talk in a room, at a terminal or in a pipe.", new(ChatCmd))
 	c.Long = c.Short + " The URL of a node is ws://, wss://, http:// or https://, or just host:port (default localhost:8765)."
-	c.Args = atMost(1)
+	c.Args = cli.AtMost(1)
 	return c
 }
 
-func (c *ChatCmd) flags(f *pflag.FlagSet) {
+func (c *ChatCmd) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.Room, "room", "", "`NAME` The room. By default the one that the URL names, or else lobby.")
 	f.StringVar(&c.Name, "name", "", "`NAME` What to be called.")
 	f.StringVar(&c.Token, "token", "", "`TOKEN` Who to be, by a token of the operator's.")
@@ -57,7 +58,7 @@ func (c *ChatCmd) flags(f *pflag.FlagSet) {
 }
 
 // Run implements "parley chat".
-func (c *ChatCmd) Run(env *Env) error {
+func (c *ChatCmd) Run(env *cli.Env) error {
 	c.URL = "localhost:8765"
 	if len(env.Args) > 0 {
 		c.URL = env.Args[0]

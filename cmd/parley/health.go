@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+
+	"parley/cmd/internal/cli"
 )
 
 // HealthCmd asks a node how it is, for the HEALTHCHECK of a container that has no other program.
@@ -20,12 +22,12 @@ type HealthCmd struct {
 	Timeout time.Duration
 }
 
-func (c *HealthCmd) flags(f *pflag.FlagSet) {
+func (c *HealthCmd) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.URL, "url", "http://127.0.0.1:8765/healthz", "`URL` What to ask. The certificate of a loopback address is not checked.")
 	f.DurationVar(&c.Timeout, "timeout", 3*time.Second, "How long to wait for the answer.")
 	// Whoever sets PARLEY_TIMEOUT means a chat.
-	f.SetAnnotation("url", variable, []string{"PARLEY_HEALTH_URL"})
-	f.SetAnnotation("timeout", variable, []string{"PARLEY_HEALTH_TIMEOUT"})
+	cli.SetVariable(f, "url", "PARLEY_HEALTH_URL")
+	cli.SetVariable(f, "timeout", "PARLEY_HEALTH_TIMEOUT")
 }
 
 // Validate refuses what is no URL.
@@ -37,7 +39,7 @@ func (c *HealthCmd) Validate() error {
 }
 
 // Run implements "parley health".
-func (c *HealthCmd) Run(env *Env) error {
+func (c *HealthCmd) Run(env *cli.Env) error {
 	ctx, cancel := context.WithTimeout(env.Ctx, c.Timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.URL, nil)

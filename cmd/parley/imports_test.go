@@ -4,6 +4,7 @@ import (
 	"go/parser"
 	"go/token"
 	"io/fs"
+	"os/exec"
 	"path"
 	"path/filepath"
 	"slices"
@@ -106,6 +107,21 @@ func refuse(file, imported string) string {
 	return ""
 }
 
+// The image is to be small, and what measures is not to run with what is measured.
+func TestTheServerLinksNothingOfTheLoadGenerator(t *testing.T) {
+	list, err := exec.Command("go", "list", "-deps", "parley/cmd/parley").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for pkg := range strings.Lines(string(list)) {
+		for _, module := range []string{"github.com/gorilla", "github.com/HdrHistogram", "gonum.org", "parley/cmd/parley-bench"} {
+			if within(strings.TrimSpace(pkg), module) {
+				t.Errorf("parley links %s", pkg)
+			}
+		}
+	}
+}
+
 func isForTests(pkg string) bool {
 	return slices.Contains([]string{"bus/bustest", "node/nodetest"}, pkg)
 }
@@ -143,7 +159,7 @@ func TestImportsAgainstTheDirectionAreRefused(t *testing.T) {
 		{"node/server.go", "github.com/prometheus/client_golang/prometheus", true},
 		{"node/server.go", "github.com/spf13/cobra", true},
 		{"node/new/new.go", "parley/bus", true},
-		{"node/room_test.go", "parley/cmd/parley/bench", true},
+		{"node/room_test.go", "parley/cmd/parley-bench/load", true},
 		{"cmd/parley/serve.go", "github.com/redis/go-redis/v9", false},
 		{"cmd/parley/serve.go", "parley/metrics", false},
 	} {

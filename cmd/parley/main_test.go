@@ -71,12 +71,9 @@ func TestStatuses(t *testing.T) {
 	}{
 		{0, "version"},
 		{0, "serve --version"},
-		{0, "bench --help"},
 		{1, "serve --listen nowhere"},
-		{1, "bench suite --only nothing"},
 		{2, "--bogus"},
 		{2, "health --timeout soon"},
-		{2, "bench load --codec morse"},
 		{2, "chat one two"},
 		{2, "--ping 10ms"},
 	} {

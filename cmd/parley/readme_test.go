@@ -12,6 +12,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
 
+	"parley/cmd/internal/cli"
 	"parley/metrics"
 )
 
@@ -28,7 +29,7 @@ func TestREADMEListsTheFlags(t *testing.T) {
 	var table strings.Builder
 	table.WriteString("| flag | variable | default | what it says |\n| --- | --- | --- | --- |\n")
 	serve.LocalFlags().VisitAll(func(f *pflag.Flag) {
-		fmt.Fprintf(&table, "| `--%s` | `%s` | %s | %s |\n", f.Name, noted(f, variable), code(defaultOf(f)), cell(f.Usage))
+		fmt.Fprintf(&table, "| `--%s` | `%s` | %s | %s |\n", f.Name, cli.Variable(f), code(cli.Default(f)), cell(f.Usage))
 	})
 	keepTable(t, "flags", table.String())
 }

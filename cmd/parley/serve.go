@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"parley/bus"
+	"parley/cmd/internal/cli"
 	"parley/metrics"
 	"parley/node"
 	"parley/node/wire"
@@ -30,9 +31,9 @@ type ServeCmd struct {
 	HistorySize int
 	HistoryTTL  time.Duration
 
-	Origins       list
-	MaxText       byteSize
-	Queue         byteSize
+	Origins       cli.List
+	MaxText       cli.Bytes
+	Queue         cli.Bytes
 	PresenceLimit int
 	Ping          time.Duration
 	Drain         time.Duration
@@ -41,14 +42,14 @@ type ServeCmd struct {
 	TLSCert string
 	TLSKey  string
 
-	TrustedProxies prefixes
+	TrustedProxies cli.Prefixes
 
 	Admin     string
 	LogFormat string
 	LogLevel  string
 }
 
-func (c *ServeCmd) flags(f *pflag.FlagSet) {
+func (c *ServeCmd) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.Listen, "listen", ":8765", "`ADDR` Address that clients connect to.")
 
 	f.StringVar(&c.Redis, "redis", "", "`URL` The Redis that joins nodes into a cluster: redis://, rediss:// or unix://. Without it the node is alone, and keeps its rooms in memory.")
@@ -57,9 +58,9 @@ func (c *ServeCmd) flags(f *pflag.FlagSet) {
 	f.IntVar(&c.HistorySize, "history-size", 5000, "Messages that a room's log keeps.")
 	f.DurationVar(&c.HistoryTTL, "history-ttl", 24*time.Hour, "How long a room's log keeps them.")
 
-	f.TextVar(&c.Origins, "origins", list(nil), "`PATTERN,...` Origins that pages may connect from, such as *.example.com or https://example.com. Any, by default.")
-	f.TextVar(&c.MaxText, "max-text", byteSize(4<<10), "`BYTES` Longest text of a message.")
-	f.TextVar(&c.Queue, "queue", byteSize(256<<10), "`BYTES` What may wait for one slow client; past it, the log serves it.")
+	f.TextVar(&c.Origins, "origins", cli.List(nil), "`PATTERN,...` Origins that pages may connect from, such as *.example.com or https://example.com. Any, by default.")
+	f.TextVar(&c.MaxText, "max-text", cli.Bytes(4<<10), "`BYTES` Longest text of a message.")
+	f.TextVar(&c.Queue, "queue", cli.Bytes(256<<10), "`BYTES` What may wait for one slow client; past it, the log serves it.")
 	f.IntVar(&c.PresenceLimit, "presence-limit", 200, "Members of a room past which single joins and leaves are not told.")
 	f.DurationVar(&c.Ping, "ping", 25*time.Second, "Time between pings to a client.")
 	f.DurationVar(&c.Drain, "drain", 10*time.Second, "Over how long a shutdown spreads the goodbyes to its clients.")
@@ -68,7 +69,7 @@ func (c *ServeCmd) flags(f *pflag.FlagSet) {
 	f.StringVar(&c.TLSCert, "tls-cert", "", "`FILE` Certificate chain (PEM) to serve TLS with. Read again when it changes.")
 	f.StringVar(&c.TLSKey, "tls-key", "", "`FILE` Its private key (PEM).")
 
-	f.TextVar(&c.TrustedProxies, "trusted-proxies", prefixes(nil), "`PREFIX,...` Addresses of load balancers, such as 10.0.0.0/8, whose X-Forwarded-For is believed. None, by default.")
+	f.TextVar(&c.TrustedProxies, "trusted-proxies", cli.Prefixes(nil), "`PREFIX,...` Addresses of load balancers, such as 10.0.0.0/8, whose X-Forwarded-For is believed. None, by default.")
 
 	f.StringVar(&c.Admin, "admin", "", "`ADDR` Address for operators only: pprof, and /metrics, which then leaves the public address.")
 	f.StringVar(&c.LogFormat, "log-format", "text", "`FORMAT` Form of the log on standard error: text or json.")
@@ -83,7 +84,7 @@ const (
 
 // gcPercent is Go's GOGC where that is not set. A node allocates little for what it delivers, so collecting more often costs
 // next to nothing; and a smaller heap has fewer holes when those who came are at rest: 5.9 instead of 6.3 KB of resident
-// memory per idle connection ("parley bench load --idle --rooms 1000 --room-size 10", two nodes).
+// memory per idle connection ("parley-bench --idle --rooms 1000 --room-size 10", two nodes).
 const gcPercent = 50
 
 // afterDrain is how long a shutdown may take on top of Drain.
@@ -110,13 +111,13 @@ func (c *ServeCmd) Validate() error {
 		return errors.New("--tls-cert and --tls-key go together")
 	}
 	return cmp.Or(
-		oneOf("--log-format", c.LogFormat, "text", "json"),
-		oneOf("--log-level", c.LogLevel, "debug", "info", "warn", "error"),
+		cli.OneOf("--log-format", c.LogFormat, "text", "json"),
+		cli.OneOf("--log-level", c.LogLevel, "debug", "info", "warn", "error"),
 	)
 }
 
 // Run implements "parley serve": a node, until env.Ctx is done.
-func (c *ServeCmd) Run(env *Env) error {
+func (c *ServeCmd) Run(env *cli.Env) error {
 	log := c.logger(env.Err)
 	var cert *certificate
 	if c.TLSCert != "" {

@@ -7,6 +7,8 @@ import (
 	"runtime/debug"
 
 	"github.com/spf13/pflag"
+
+	"parley/cmd/internal/cli"
 )
 
 // version is set by the linker (-X main.version=v1.2.3). Otherwise what the Go tool recorded speaks.
@@ -15,10 +17,10 @@ var version string
 // VersionCmd prints the version.
 type VersionCmd struct{}
 
-func (VersionCmd) flags(*pflag.FlagSet) {}
+func (VersionCmd) Flags(*pflag.FlagSet) {}
 
 // Run implements "parley version".
-func (VersionCmd) Run(env *Env) error {
+func (VersionCmd) Run(env *cli.Env) error {
 	_, err := fmt.Fprintln(env.Out, versionLine())
 	return err
 }
