@@ -84,7 +84,7 @@ const (
 
 // gcPercent is Go's GOGC where that is not set. A node allocates little for what it delivers, so collecting more often costs
 // next to nothing; and a smaller heap has fewer holes when those who came are at rest: 5.9 instead of 6.3 KB of resident
-// memory per idle connection ("parley-bench --idle --rooms 1000 --room-size 10", two nodes).
+// memory per idle connection ("parley-bench idle --rooms 1000 --room-size 10", two nodes).
 const gcPercent = 50
 
 // afterDrain is how long a shutdown may take on top of Drain.

@@ -35,9 +35,6 @@ func (r *Report) Print(w io.Writer) error {
 		}
 		l.print(row, r.Size)
 	}
-	if f := r.Floor; f != nil {
-		row("floor CPU", "%s, %s in a write", f.Cost, Grouped(f.Batch))
-	}
 	if r.Idle != nil {
 		r.Idle.print(row)
 	}

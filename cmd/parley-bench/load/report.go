@@ -30,8 +30,7 @@ type Report struct {
 	Bound float64       `json:"ramp_p99_bound_ms,omitempty"`
 	Idle  *IdleReport   `json:"idle,omitempty"`
 
-	Memory []Memory     `json:"memory,omitempty"` // of the servers, in groups
-	Floor  *FloorReport `json:"floor,omitempty"`  // if it was measured in the same run
+	Memory []Memory `json:"memory,omitempty"` // of the servers, in groups
 }
 
 // A LoadReport is one step of sending and receiving.

@@ -171,7 +171,7 @@ func (r SuiteRow) figure() float64 {
 func (s Suite) measureFloor(ctx context.Context, sc scenario) (SuiteRow, error) {
 	s.tell("%s: floor", sc.name)
 	f, err := load.Floor(ctx, sc.plan, 1, s.worker())
-	return SuiteRow{Scenario: sc.name, Server: "floor", Floor: &f, Command: "parley-bench --floor" + sc.flags()}, err
+	return SuiteRow{Scenario: sc.name, Server: "floor", Floor: &f, Command: "parley-bench floor" + sc.flags()}, err
 }
 
 func (s Suite) measureHub(ctx context.Context, sc scenario) (SuiteRow, error) {
@@ -197,7 +197,7 @@ func (s Suite) measureNodes(ctx context.Context, sc scenario) (SuiteRow, error) 
 
 // run measures servers in a scenario; a ramp begins at first messages a second.
 func (s Suite) run(ctx context.Context, sc scenario, name string, servers *servers, first float64) (SuiteRow, error) {
-	row := SuiteRow{Scenario: sc.name, Server: name, Command: "parley-bench"}
+	row := SuiteRow{Scenario: sc.name, Server: name, Command: "parley-bench " + string(sc.kind)}
 	for i := range servers.urls {
 		row.Command += fmt.Sprintf(" $URL%d --pid $PID%d", i+1, i+1)
 	}
@@ -234,9 +234,9 @@ func (sc scenario) flags() string {
 	}
 	switch sc.kind {
 	case KindRamp:
-		flags += fmt.Sprintf(" --ramp --duration %v", p.Duration/2)
+		flags += fmt.Sprintf(" --duration %v", p.Duration/2)
 	case KindIdle:
-		flags += fmt.Sprintf(" --idle --duration %v", p.Duration)
+		flags += fmt.Sprintf(" --duration %v", p.Duration)
 	default:
 		flags += fmt.Sprintf(" --warmup %v --duration %v", p.Warmup, p.Duration)
 	}
