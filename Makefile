@@ -3,8 +3,9 @@
 GOTESTFLAGS =
 FUZZTIME = 30s
 BENCHTIME = 1s
+SYSTEMS = linux/386 linux/amd64 linux/arm linux/arm64 darwin/arm64 freebsd/amd64 windows/amd64
 
-.PHONY: help run test deps lint fuzz bench benchmarks plots
+.PHONY: help run test deps lint cross fuzz bench benchmarks plots
 
 help: ## list this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -24,6 +25,12 @@ lint: ## check format, vet, staticcheck and go.mod
 	go vet ./...
 	go tool staticcheck ./...
 	go mod tidy -diff
+
+cross: ## build the program for each of SYSTEMS
+	@for system in $(SYSTEMS); do \
+		echo "$$system"; \
+		CGO_ENABLED=0 GOOS=$${system%/*} GOARCH=$${system#*/} go build -o /dev/null ./cmd/parley || exit 1; \
+	done
 
 fuzz: ## run every fuzz target for FUZZTIME
 	@targets=$$(grep -r --include='*_test.go' '^func Fuzz' . | sed 's|^\(.*\)/[^/]*:func \(Fuzz[A-Za-z0-9_]*\).*|\1 \2|'); \

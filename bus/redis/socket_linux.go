@@ -7,6 +7,8 @@ import (
 	"os"
 	"syscall"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // A quietSocket is a connection whose reads and writes the Go scheduler is not told of. They never block, so there is nothing
@@ -117,7 +119,8 @@ func (l look) Read(func(uintptr) bool) error {
 	var found error
 	err := l.RawConn.Read(func(fd uintptr) bool {
 		var b [1]byte
-		n, _, errno := syscall.RawSyscall6(syscall.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1,
+		// Package syscall has no such number for 386, whose kernels have one since 4.3.
+		n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(&b[0])), 1,
 			syscall.MSG_PEEK|syscall.MSG_DONTWAIT, 0, 0)
 		switch {
 		case errno == syscall.EAGAIN || errno == syscall.EINTR:
