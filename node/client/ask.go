@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"time"
 
 	"parley/node/wire"
 )
@@ -30,7 +31,7 @@ func (c *Client) ask(ctx context.Context, r wire.Request) (*wire.Frame, error) {
 			if r.Op == "signal" || !mayRepeat(f.Err()) {
 				return nil, f.Err()
 			}
-			sleep(ctx, f.RetryAfter+c.backoff(0))
+			l.pause(ctx, f.RetryAfter+c.backoff(0))
 		case <-l.lost:
 			if r.Op == "signal" {
 				return nil, ErrLost
@@ -56,5 +57,16 @@ func (c *Client) await(ctx context.Context) (*link, error) {
 		case <-ctx.Done():
 			return nil, ctx.Err()
 		}
+	}
+}
+
+// pause waits as the node asks, but not past the link: it may be another node that comes next.
+func (l *link) pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-l.lost:
+	case <-ctx.Done():
 	}
 }

@@ -135,7 +135,7 @@ func (r *Room) replied(l *link, o *draft, f *wire.Frame) {
 		o.open = false
 		b.held, b.after = true, max(b.after, err.RetryAfter)
 		if err.Code == wire.NotJoined && r.in {
-			r.in = false
+			r.in, r.live = false, false
 			r.joinLocked()
 		}
 	default:
