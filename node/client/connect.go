@@ -35,6 +35,7 @@ type failure struct {
 	err   error
 	after time.Duration // the node asks not to come back before
 	final bool          // there is no point in coming back
+	good  bool          // it was a connection for a while: no sign of trouble
 }
 
 // run keeps the client connected until it ends.
@@ -42,9 +43,8 @@ func (c *Client) run() {
 	defer close(c.done)
 	defer c.stop()
 	for attempt := 0; c.Err() == nil; attempt++ {
-		began := time.Now()
 		f := c.connect()
-		if time.Since(began) > goodFor {
+		if f.good {
 			attempt = 0
 		}
 		if c.Err() != nil {
@@ -104,7 +104,9 @@ func (c *Client) connect() failure {
 		ws.CloseNow()
 		return failure{err: fmt.Errorf("connect to %s: it does not speak %s", c.url, wire.Subprotocol), final: true}
 	}
-	return lossOf(c.serve(l), l.bye)
+	f := lossOf(c.serve(l), l.bye)
+	f.good = !l.began.IsZero() && time.Since(l.began) > goodFor // an attempt that times out lasts as long, and is none
+	return f
 }
 
 // dialFailure makes sense of a handshake that failed.

@@ -25,6 +25,7 @@ type link struct {
 	// Owned by the reader.
 	buf      bytes.Buffer
 	bye      *wire.Frame
+	began    time.Time   // when the node said welcome to the hello
 	silence  *time.Timer // ends a connection that says nothing
 	patience time.Duration
 
@@ -129,6 +130,7 @@ func (c *Client) take(l *link, f *wire.Frame) {
 func (c *Client) welcomed(l *link, f *wire.Frame) {
 	l.patience = cmp.Or(time.Duration(f.Ping)*time.Second, defaultPing) * 22 / 10
 	l.heard()
+	l.began = time.Now()
 	c.mu.Lock()
 	c.user, c.session, c.limits = f.User, f.Session, f.Limits
 	c.link = l

@@ -384,3 +384,192 @@ func TestALinkMayBeLostInAnyState(t *testing.T) {
 		})
 	}
 }
+
+// backoffs are the waits between what ended each connection, or attempt, and the next attempt.
+func backoffs(t *testing.T, n *fakeNode, o Options) (*fakeConn, <-chan time.Duration) {
+	waits := make(chan time.Duration, 100)
+	o.MinBackoff, o.MaxBackoff = 100*time.Millisecond, 15*time.Second
+	o.Status = func(s Status) {
+		if !s.Up {
+			waits <- s.Retry
+		}
+	}
+	_, fc := n.dial(o)
+	return fc, waits
+}
+
+// wantBackoff checks the wait after some failures in a row.
+func wantBackoff(t *testing.T, waits <-chan time.Duration, failures int) {
+	t.Helper()
+	most := min(15*time.Second, 100*time.Millisecond<<min(failures, 10))
+	if got := <-waits; got < most/2 || got > most {
+		t.Errorf("after %d failures in a row it waits %v, want from %v to %v", failures, got, most/2, most)
+	}
+}
+
+func TestBackoffStartsAnewAfterAGoodConnectionOnly(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		fc, waits := backoffs(t, n, n.options())
+		for failures := range 6 { // connections that end at once, which are trouble
+			fc.cut()
+			wantBackoff(t, waits, failures)
+			fc = n.next()
+			fc.welcome()
+		}
+		for range 2 {
+			time.Sleep(goodFor + time.Second)
+			fc.cut()
+			wantBackoff(t, waits, 0)
+			fc = n.next()
+			fc.welcome()
+		}
+		time.Sleep(goodFor - time.Second)
+		fc.cut()
+		wantBackoff(t, waits, 1)
+	})
+}
+
+func TestBackoffGrowsWhereNodesTakeConnectionsAndSayNothing(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		fc, waits := backoffs(t, n, n.options())
+		fc.cut()
+		for failures := range 10 {
+			wantBackoff(t, waits, failures)
+			fc = n.next() // and its attempt times out
+		}
+		wantBackoff(t, waits, 10)
+		n.next().welcome()
+	})
+}
+
+func TestWhoIsRefusedForNowWaitsAsTheNodeAsks(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		fc, waits := backoffs(t, n, n.options())
+		fc.cut()
+		wantBackoff(t, waits, 0)
+		fc = n.next()
+		fc.say(wire.Reject{Req: fc.want("hello").Req, Err: &wire.Error{Code: wire.RateLimited, RetryAfter: 40 * time.Second}})
+		if got := <-waits; got < 40*time.Second || got > 41*time.Second {
+			t.Errorf("waits %v, asked for 40 s", got)
+		}
+		fc = n.next()
+		fc.cut()
+		wantBackoff(t, waits, 2) // what was asked for is over
+		n.next().welcome()
+	})
+}
+
+func TestARoomsMemoryOfRepeatsIsBounded(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		var l log
+		r := join(t, c, fc, ID{}, JoinOptions{Handle: l.handle})
+		said := func(i int) { fc.message("lobby", "you", fmt.Sprint("key ", i), fmt.Sprint(i), ID{Ms: uint64(1 + i)}) }
+		const all = 3 * recentSize
+		for i := range all {
+			said(i)
+		}
+		l.said()
+		c.mu.Lock()
+		if has := len(r.seen.has); has != recentSize || len(r.seen.ring) != recentSize {
+			t.Errorf("%d messages are remembered, and %d in the ring, want %d", has, len(r.seen.ring), recentSize)
+		}
+		c.mu.Unlock()
+		fc.say(wire.Gap{Room: "lobby"}) // the order starts anew
+		said(all - recentSize - 1)      // too long ago to be known
+		said(all - recentSize + 1)      // the oldest that is known, now
+		said(all - 1)
+		said(all)
+		words := strings.Fields(l.said())
+		if got, want := words[all:], []string{"gap", fmt.Sprint(all - recentSize - 1), fmt.Sprint(all)}; !slices.Equal(got, want) {
+			t.Errorf("heard %q again, want %q", got, want)
+		}
+	})
+}
+
+func TestCloseEndsEveryCall(t *testing.T) {
+	for name, lead := range map[string]func(n *fakeNode, fc *fakeConn){
+		"connected": func(_ *fakeNode, fc *fakeConn) { go fc.drain() },
+		"connected to who does not answer the close": func(*fakeNode, *fakeConn) {},
+		"away":            func(n *fakeNode, fc *fakeConn) { n.set(func() { n.away = true }); fc.cut() },
+		"connecting":      func(n *fakeNode, fc *fakeConn) { fc.cut(); n.next() },
+		"refused for now": func(*fakeNode, *fakeConn) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withFakeNode(t, func(t *testing.T, n *fakeNode) {
+				c, fc := n.dial(n.options())
+				r := join(t, c, fc, ID{}, JoinOptions{})
+				calls := map[string]func() error{
+					"join":    func() error { _, err := c.Join(context.Background(), "other", JoinOptions{}); return err },
+					"send":    func() error { _, err := r.Send(context.Background(), "a"); return err },
+					"history": func() error { _, _, err := r.History(context.Background(), nil, 1); return err },
+					"members": func() error { _, _, err := r.Members(context.Background()); return err },
+					"signal":  func() error { return r.Signal(context.Background(), "typing", nil) },
+				}
+				ended := make(map[string]chan error)
+				for what, call := range calls {
+					done := make(chan error, 1)
+					ended[what] = done
+					go func() { done <- call() }()
+					if name == "refused for now" {
+						fc.say(wire.Reject{Req: fc.want(what).Req, Err: &wire.Error{Code: wire.Unavailable, RetryAfter: time.Hour}})
+					}
+				}
+				synctest.Wait()
+				lead(n, fc)
+				synctest.Wait()
+				began := time.Now()
+				c.Close()
+				synctest.Wait()
+				for what, done := range ended {
+					select {
+					case err := <-done:
+						lost := what == "signal" && (errors.Is(err, ErrLost) || errors.As(err, new(*wire.Error)))
+						if !errors.Is(err, ErrClosed) && !lost {
+							t.Errorf("%s: %v", what, err)
+						}
+					default:
+						t.Errorf("%s has not returned", what)
+					}
+				}
+				if took := time.Since(began); took > 2*time.Second {
+					t.Errorf("Close took %v", took)
+				}
+			})
+		})
+	}
+}
+
+func TestAWindowThatWasRefusedIsSentAgainWhole(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		r := join(t, c, fc, ID{}, JoinOptions{})
+		texts := make([]string, 2*window)
+		for i := range texts {
+			texts[i] = fmt.Sprint(i)
+		}
+		o := post(r, texts...)
+		sends := wantSends(t, fc, texts[:window]...)
+		for _, after := range []time.Duration{10 * time.Second, 0, 0} { // what one refusal asks for is not for the next
+			began := time.Now()
+			for _, s := range sends {
+				fc.say(wire.Reject{Req: s.Req, Err: &wire.Error{Code: wire.Unavailable, RetryAfter: after}})
+			}
+			sends = wantSends(t, fc, texts[:window]...)
+			if waited := time.Since(began); waited < after || waited > after+time.Second {
+				t.Errorf("waited %v, asked for %v", waited, after)
+			}
+		}
+		for i := range texts {
+			fc.say(wire.Sent{Req: sends[i].Req, ID: ID{Ms: uint64(i)}})
+			if i+window < len(texts) {
+				sends = append(sends, wantSends(t, fc, texts[i+window])...)
+			}
+		}
+		for i, text := range texts {
+			if got := o.of(text); got != fmt.Sprintf("%d-0", i) {
+				t.Errorf("%s got %s", text, got)
+			}
+		}
+	})
+}
