@@ -77,8 +77,12 @@ func (c *conn) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// Write takes the frames of the WebSocket library: pongs and closes, one frame a call. It never waits.
+// Write takes the frames of the WebSocket library: pongs and closes, one frame a call. Only the reader writes so. It waits for
+// space for a pong: who asks for more than it takes is not read meanwhile.
 func (c *conn) Write(p []byte) (int, error) {
+	if len(p) > 0 && p[0]&0x0f == wire.OpPong {
+		c.waitForSpace()
+	}
 	c.put(p)
 	return len(p), nil
 }

@@ -36,14 +36,14 @@ func (r *room) changedLocked(b *batch, c *bus.Change) {
 		}
 	case r.crowd.large || c.Kind == bus.Synced:
 		r.crowd.large = false
-		b.frame("presence", r.sync())
+		b.frameLocked("presence", r.sync())
 	default:
 		event := wire.EventJoin
 		if c.Kind == bus.Left {
 			event = wire.EventLeave
 		}
 		user := wire.Member(c.Member)
-		b.frame("presence", wire.Presence{Room: r.name, Event: event, User: &user, Count: c.Count, Presence: c.Version})
+		b.frameLocked("presence", wire.Presence{Room: r.name, Event: event, User: &user, Count: c.Count, Presence: c.Version})
 	}
 }
 
@@ -52,7 +52,7 @@ func (r *room) countLocked(b *batch) {
 	r.crowd.timer = nil
 	r.crowd.counted = time.Now()
 	if r.crowd.large {
-		b.frame("presence", r.sync())
+		b.frameLocked("presence", r.sync())
 	}
 }
 

@@ -187,7 +187,7 @@ func (b *batch) addLocked(it *item) {
 	case itemSignal:
 		b.scratch = wire.AppendSignal(b.scratch[:0], it.msg.Body)
 		if len(b.scratch) > 0 {
-			b.event("signal")
+			b.eventLocked("signal")
 		}
 	case itemChange:
 		b.r.changedLocked(b, it.who)
@@ -211,12 +211,7 @@ func (b *batch) messageLocked(m *bus.Message) {
 	r.head = m.ID
 	r.recent.add(*m, b.began)
 	r.srv.cfg.Observer.DeliveryDelay(max(0, b.began.Sub(time.UnixMilli(int64(m.ID.Ms)))))
-	for c := range codecs {
-		if len(b.frames[c]) > maxBatch {
-			b.sendLocked()
-			return
-		}
-	}
+	b.sendIfFullLocked()
 }
 
 // breakLocked tells of a break in the chain. Plain text has no words for it: there the connection closes.
@@ -226,7 +221,7 @@ func (b *batch) breakLocked(m *bus.Message) {
 	r.head = m.ID
 	r.recent.reset(m.ID)
 	b.from = r.head
-	b.frame("gap", wire.Gap{Room: r.name, After: m.Lost})
+	b.frameLocked("gap", wire.Gap{Room: r.name, After: m.Lost})
 	for _, mem := range r.members {
 		if mem.live {
 			mem.s.gapTold()
@@ -237,16 +232,27 @@ func (b *batch) breakLocked(m *bus.Message) {
 // An appender is a frame of package wire.
 type appender interface{ Append(dst []byte) []byte }
 
-// frame adds a frame other than a message, for those who speak of such.
-func (b *batch) frame(op string, f appender) {
+// frameLocked adds a frame other than a message, for those who speak of such. It needs room.mu.
+func (b *batch) frameLocked(op string, f appender) {
 	b.scratch = f.Append(b.scratch[:0])
-	b.event(op)
+	b.eventLocked(op)
 }
 
-func (b *batch) event(op string) {
+func (b *batch) eventLocked(op string) {
 	for c := range codecs {
 		if b.wanted[c] {
 			b.frames[c] = c.appendEvent(b.frames[c], op, b.scratch)
+		}
+	}
+	b.sendIfFullLocked()
+}
+
+// sendIfFullLocked keeps a batch to about maxBatch. It needs room.mu.
+func (b *batch) sendIfFullLocked() {
+	for c := range codecs {
+		if len(b.frames[c]) > maxBatch {
+			b.sendLocked()
+			return
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package node_test
 
 import (
-	"context"
 	"fmt"
 	"strings"
 	"sync"
@@ -202,45 +201,6 @@ func TestWhoTakesNothingIsDropped(t *testing.T) {
 		frozen.Join("lobby")
 		for w.count(fmt.Sprint("closed ", wire.StatusStalled)) == 0 {
 			sender.SendText("lobby", strings.Repeat("x", 4000))
-		}
-	})
-}
-
-func TestWhatIsSaidIsNotReadWhileTheAnswersDontFit(t *testing.T) {
-	eachWay(t, func(t *testing.T, start starter) {
-		w := newWatch()
-		c := start(t, 1, func(cfg *node.Config) { cfg.Observer = w; cfg.QueueBytes = 16 << 10 })
-		other := nodetest.Dial(t, c.Nodes[0].URL("/"))
-		other.Join("lobby")
-		for range 50 {
-			other.SendText("lobby", strings.Repeat("x", 1000))
-		}
-		p := nodetest.Dial(t, c.Nodes[0].URL("/"))
-		p.Narrow()
-		const asks = 300 // their answers are 15 MB
-		ctx, cancel := context.WithCancel(context.Background())
-		defer cancel()
-		done := make(chan error, 1)
-		go func() {
-			for range asks {
-				if err := p.WS.Write(ctx, 1, []byte(`{"op":"history","room":"lobby","limit":50}`)); err != nil {
-					done <- err
-					return
-				}
-			}
-			done <- nil
-		}()
-		w.wait(t, "received", 52)
-		for range asks {
-			if f := p.Until("ok"); len(f.Messages) != 50 {
-				t.Fatalf("got %d messages", len(f.Messages))
-			}
-			if got := w.count("received"); got < 52 {
-				t.Fatal(got)
-			}
-		}
-		if err := <-done; err != nil {
-			t.Error(err)
 		}
 	})
 }

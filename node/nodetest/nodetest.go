@@ -40,25 +40,38 @@ func Start(t testing.TB, n int, each ...func(*node.Config)) *Cluster {
 // StartTLS is Start with nodes that serve TLS, with a certificate that nobody signed.
 func StartTLS(t testing.TB, n int, each ...func(*node.Config)) *Cluster {
 	t.Helper()
-	s := httptest.NewTLSServer(nil)
-	defer s.Close()
-	return start(t, n, s.TLS, memory.New(bus.Retention{}).Open, each...)
+	return start(t, n, front{secure: true}, memory.New(bus.Retention{}).Open, each...)
+}
+
+// StartNarrow is Start with nodes whose sockets take little: what a client does not read soon waits in its queue.
+func StartNarrow(t testing.TB, n int, each ...func(*node.Config)) *Cluster {
+	t.Helper()
+	return start(t, n, front{narrow: true}, memory.New(bus.Retention{}).Open, each...)
+}
+
+// StartNarrowTLS is StartTLS and StartNarrow.
+func StartNarrowTLS(t testing.TB, n int, each ...func(*node.Config)) *Cluster {
+	t.Helper()
+	return start(t, n, front{secure: true, narrow: true}, memory.New(bus.Retention{}).Open, each...)
 }
 
 // StartOn runs n nodes, each on a handle that open gives.
 func StartOn(t testing.TB, n int, open func(bus.Observer) bus.Bus, each ...func(*node.Config)) *Cluster {
 	t.Helper()
-	return start(t, n, nil, open, each...)
+	return start(t, n, front{}, open, each...)
 }
 
-func start(t testing.TB, n int, secure *tls.Config, open func(bus.Observer) bus.Bus, each ...func(*node.Config)) *Cluster {
+// A front is what nodes listen with.
+type front struct{ secure, narrow bool }
+
+func start(t testing.TB, n int, f front, open func(bus.Observer) bus.Bus, each ...func(*node.Config)) *Cluster {
 	t.Helper()
 	c := &Cluster{}
 	for range n {
 		b := open(bus.NoObserver{})
 		cfg := node.Config{Bus: b, Log: slog.New(slog.DiscardHandler), Drain: 100 * time.Millisecond}
-		for _, f := range each {
-			f(&cfg)
+		for _, change := range each {
+			change(&cfg)
 		}
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -68,8 +81,13 @@ func start(t testing.TB, n int, secure *tls.Config, open func(bus.Observer) bus.
 			cfg.Bus = byName{cfg.Bus}
 		}
 		nd := &Node{Server: node.New(cfg), Bus: b, Addr: l.Addr().String(), scheme: "ws://"}
-		if secure != nil {
-			l = tls.NewListener(l, secure)
+		if f.narrow {
+			l = narrow{l}
+		}
+		if f.secure {
+			cert := httptest.NewTLSServer(nil)
+			l = tls.NewListener(l, cert.TLS)
+			cert.Close()
 			nd.scheme = "wss://"
 		}
 		nd.http = &http.Server{Handler: nd.Handler(), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
@@ -78,6 +96,18 @@ func start(t testing.TB, n int, secure *tls.Config, open func(bus.Observer) bus.
 		c.Nodes = append(c.Nodes, nd)
 	}
 	return c
+}
+
+// narrow gives the connections that it accepts a small buffer for what is written.
+type narrow struct{ net.Listener }
+
+// Accept implements net.Listener.
+func (l narrow) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	if err == nil {
+		err = nc.(*net.TCPConn).SetWriteBuffer(32 << 10)
+	}
+	return nc, err
 }
 
 // URL is where a client connects; path begins with "/".
