@@ -31,6 +31,7 @@ type Config struct {
 	PresenceLimit int           // members past which single joins and leaves are not told; default 200
 	PingInterval  time.Duration // default 25 s, give or take a tenth
 	StallTimeout  time.Duration // a client that takes nothing for so long is dropped; default 30 s
+	MessageWait   time.Duration // a client may take so long over one message, once begun; default 30 s
 	Grace         time.Duration // a drop shorter than this is no leave; default 3 s
 	Linger        time.Duration // how long a room without members stays subscribed; default 10 s
 	Drain         time.Duration // over how long a shutdown spreads the goodbyes; default 10 s
@@ -85,6 +86,7 @@ func (c Config) withDefaults() Config {
 	c.PresenceLimit = cmp.Or(c.PresenceLimit, 200)
 	c.PingInterval = cmp.Or(c.PingInterval, 25*time.Second)
 	c.StallTimeout = cmp.Or(c.StallTimeout, 30*time.Second)
+	c.MessageWait = cmp.Or(c.MessageWait, 30*time.Second)
 	c.Grace = cmp.Or(c.Grace, 3*time.Second)
 	c.Linger = cmp.Or(c.Linger, 10*time.Second)
 	c.Drain = cmp.Or(c.Drain, 10*time.Second)

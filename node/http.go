@@ -189,6 +189,7 @@ func (s *Server) postMessage(w http.ResponseWriter, r *http.Request) *wire.Error
 
 // readSend reads what is to be said by the rules of the wire's send.
 func (s *Server) readSend(w http.ResponseWriter, r *http.Request) (*wire.Request, *wire.Error) {
+	http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.cfg.MessageWait))
 	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, wire.MaxFrame))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		return nil, wire.Errorf(wire.TooLarge, "a body may have %d bytes", wire.MaxFrame)

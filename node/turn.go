@@ -17,9 +17,8 @@ import (
 var errAgain = errors.New("nothing to read yet")
 
 const (
-	turnBuffer  = 64 << 10         // what is read in one go
-	messageWait = 30 * time.Second // how long a client may take over one message
-	deafWait    = time.Second      // how long one whose answer to a close would not be understood has to take the close in
+	turnBuffer = 64 << 10    // what is read in one go
+	deafWait   = time.Second // how long one whose answer to a close would not be understood has to take the close in
 )
 
 // turn handles what has come, and parks the session. What would have to wait goes on in a goroutine of its own.
@@ -57,7 +56,7 @@ var errWouldWait = errors.New("this has to wait")
 func (s *session) takeTurn(buf []byte, mayWait bool) error {
 	c := s.conn
 	rest, err := s.handleWhole(c.begun, mayWait) // what an earlier turn could not wait for
-	c.keep(rest)
+	c.keep(rest, s.srv.cfg.MessageWait)
 	if err != nil {
 		return err
 	}
@@ -74,16 +73,16 @@ func (s *session) takeTurn(buf []byte, mayWait bool) error {
 		b = c.begun
 	}
 	rest, err = s.handleWhole(b, mayWait)
-	c.keep(rest)
+	c.keep(rest, s.srv.cfg.MessageWait)
 	return err
 }
 
-// keep keeps what is left of what was read, and sees to it that a message which was begun is finished in time.
-func (c *conn) keep(rest []byte) {
+// keep keeps what is left of what was read, and sees to it that a message which was begun is finished within wait.
+func (c *conn) keep(rest []byte, wait time.Duration) {
 	switch {
 	case len(rest) > 0:
 		if c.begun == nil {
-			c.expect(messageWait)
+			c.expect(wait)
 		}
 		c.begun = append(c.begun[:0], rest...)
 	case c.begun != nil:

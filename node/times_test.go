@@ -1,0 +1,165 @@
+package node_test
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"parley/node"
+	"parley/node/nodetest"
+	"parley/node/wire"
+)
+
+// slack is what a machine that is busy may add to a time.
+const slack = 6 * time.Second
+
+func TestADeadClientIsDroppedAndLeavesAfterTwoPings(t *testing.T) {
+	eachWay(t, func(t *testing.T, start starter) {
+		t.Parallel()
+		const ping = time.Second
+		w := newWatch()
+		c := start(t, 1, func(cfg *node.Config) { cfg.Observer = w; cfg.PingInterval = ping; cfg.Grace = 100 * time.Millisecond })
+		watcher := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		watcher.Join("lobby")
+		began := time.Now()
+		dead := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		dead.Join("lobby") // and reads no more, so that it answers no pings
+		for {
+			f := watcher.Until("presence") // which answers pings meanwhile
+			if f.Event == wire.EventLeave && f.User.ID == dead.Welcome.User.ID {
+				break
+			}
+		}
+		if took := time.Since(began); took < ping*3/2 || took > 3*ping+slack {
+			t.Errorf("it left after %v, with a ping each %v", took, ping)
+		}
+		w.wait(t, "closed 1006", 1)
+	})
+}
+
+func TestAMessageOnceBegunHasToBeFinished(t *testing.T) {
+	const wait = time.Second
+	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.MessageWait = wait })
+	whole := masked(wire.OpText, `{"op":"ping","req":"`+strings.Repeat("x", 100)+`"}`)
+	for how, begin := range map[string][]byte{
+		"the header": whole[:1],
+		"the text":   whole[:20],
+		"fragments":  append([]byte{wire.OpText}, masked(0, "x")[1:]...),
+	} {
+		t.Run(how, func(t *testing.T) {
+			t.Parallel()
+			p := dialRaw(t, c.Nodes[0])
+			for range 3 { // in time, each
+				p.Write(whole[:30])
+				time.Sleep(wait / 3)
+				p.Write(whole[30:])
+				p.want(wire.OpText, `"ok"`)
+			}
+			p.Write(whole) // and one whole, with another behind it that never ends
+			began := time.Now()
+			p.Write(begin)
+			p.want(wire.OpText, `"ok"`)
+			if how == "the text" { // it comes, a byte at a time
+				go func() {
+					for i := 20; i < len(whole)-1; i++ {
+						p.Write(whole[i : i+1])
+						time.Sleep(wait / 10)
+					}
+				}()
+			}
+			p.SetReadDeadline(began.Add(time.Minute))
+			_, err := io.Copy(io.Discard, p.r)
+			if took := time.Since(began); took < wait || took > wait+slack {
+				t.Errorf("it was ended after %v (%v), want %v", took, err, wait)
+			}
+		})
+	}
+}
+
+func TestABodyOnceBegunHasToBeFinished(t *testing.T) {
+	t.Parallel()
+	const wait = 500 * time.Millisecond
+	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.MessageWait = wait })
+	nc, err := net.Dial("tcp", c.Nodes[0].Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	began := time.Now()
+	fmt.Fprintf(nc, "POST /v1/rooms/lobby/messages HTTP/1.1\r\nHost: parley\r\nContent-Length: 100\r\n\r\n{")
+	nc.SetReadDeadline(began.Add(time.Minute))
+	answer, err := io.ReadAll(nc)
+	if took := time.Since(began); err != nil || took < wait || took > wait+slack {
+		t.Errorf("it was ended after %v (%v), want %v", took, err, wait)
+	}
+	if !strings.HasPrefix(string(answer), "HTTP/1.1 400 ") {
+		t.Errorf("it was answered %.100q", answer)
+	}
+}
+
+func TestWhoDoesNotAnswerACloseIsCutOff(t *testing.T) {
+	eachWay(t, func(t *testing.T, start starter) {
+		t.Parallel()
+		w := newWatch()
+		c := start(t, 1, func(cfg *node.Config) { cfg.Observer = w })
+		p := dialRaw(t, c.Nodes[0])
+		began := time.Now()
+		p.Write(masked(2, "binary"))
+		p.want(wire.OpClose, "")
+		p.SetReadDeadline(began.Add(time.Minute))
+		_, err := io.Copy(io.Discard, p.r)
+		if took := time.Since(began); took < time.Second || took > 5*time.Second+time.Second+slack {
+			t.Errorf("it was cut off after %v (%v), want some 5 s", took, err)
+		}
+		w.wait(t, fmt.Sprint("closed ", wire.StatusUnsupported), 1)
+	})
+}
+
+func TestEventStreamsAreKeptAlive(t *testing.T) {
+	eachWay(t, func(t *testing.T, start starter) {
+		t.Parallel()
+		c := start(t, 1, func(cfg *node.Config) { cfg.PingInterval = 200 * time.Millisecond })
+		s := listen(t, c.Nodes[0].HTTP("/v1/rooms/lobby/events"))
+		s.until("live")
+		for comments := 0; comments < 3; {
+			line, err := s.lines.ReadString('\n')
+			if err != nil {
+				t.Fatalf("after %d comments: %v", comments, err)
+			}
+			if strings.HasPrefix(line, ":") {
+				comments++
+			}
+		}
+	})
+}
+
+// A doubtful send without a key is repeated without one: it can't be told from the next.
+func TestASendWithoutAKeyDoesNotOvertakeARefusedOne(t *testing.T) {
+	t.Parallel()
+	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Bus = &onceAway{Bus: cfg.Bus} })
+	p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	p.Join("tea", `"limit":0`)
+	p.Say(`{"op":"send","req":1,"room":"tea","text":"one"}`)
+	p.Say(`{"op":"send","req":2,"room":"tea","text":"two"}`)
+	p.Say(`{"op":"send","req":3,"room":"tea","text":"three","key":"3"}`)
+	var wait time.Duration
+	for range 3 {
+		wait = max(wait, p.WantError(wire.Unavailable).RetryAfter)
+	}
+	if wait == 0 || wait > 5*time.Second {
+		t.Fatalf("it may repeat after %v", wait)
+	}
+	time.Sleep(wait) // as it was told
+	for i, text := range []string{"one", "two", "three"} {
+		p.Say(`{"op":"send","req":%d,"room":"tea","text":%q}`, i, text)
+	}
+	for _, text := range []string{"one", "two", "three"} {
+		if m := p.Until("message"); m.Text != text {
+			t.Errorf("heard %q, want %q", m.Text, text)
+		}
+	}
+}
+
