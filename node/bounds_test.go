@@ -53,7 +53,7 @@ func TestAQueueHoldsNoMoreThanItsLimitAndFrees(t *testing.T) {
 		}
 		data := `"data":"` + strings.Repeat("x", piece) + `"`
 		owed, last := map[string]int{}, map[string]int{} // messages that were said in a room, the last that was heard
-		unread, refused := 0, 0 // bytes; refused are those that are in the log only
+		unread, refused := 0, 0                          // bytes; refused are those that are in the log only
 		hear := func() {
 			m := slow.Until("message")
 			if last[m.Room]++; m.Text != fmt.Sprint(last[m.Room]) {

@@ -162,4 +162,3 @@ func TestASendWithoutAKeyDoesNotOvertakeARefusedOne(t *testing.T) {
 		}
 	}
 }
-
