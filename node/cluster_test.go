@@ -73,6 +73,7 @@ func TestALostLogIsToldAsAGapToThoseWhoAreThereAndThoseWhoComeBack(t *testing.T)
 	if !late.Less(next) {
 		t.Errorf("after the loss the ids go on from %v, before it from %v", next, late)
 	}
+	heard(t, c, "lobby", next)
 	for _, since := range []bus.ID{early, late} {
 		for _, nd := range c.Nodes {
 			back := nodetest.Dial(t, nd.URL("/"))
@@ -100,7 +101,7 @@ func TestABreakInTheLogIsToldInItsPlaceToWhoComesBack(t *testing.T) {
 		t.Fatal(err)
 	}
 	a.Until("gap") // the node notices by itself
-	a.SendText("lobby", "four")
+	heard(t, c, "lobby", a.SendText("lobby", "four"))
 	_, backlog := nodetest.Dial(t, c.Nodes[1].URL("/")).Join("lobby", fmt.Sprintf(`"since":%q`, one))
 	if got := texts(backlog); !slices.Equal(got, []string{"two", "gap", "four"}) {
 		t.Errorf("got %v", got)

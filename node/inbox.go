@@ -1,6 +1,7 @@
 package node
 
 import (
+	"context"
 	"sync"
 	"time"
 
@@ -15,6 +16,8 @@ type inbox struct {
 	state  inboxState  // guarded by mu
 	rested time.Time   // guarded by mu; when the next flush may be, at the earliest
 	timer  *time.Timer // guarded by mu; waits for rested
+
+	taken chan struct{} // guarded by mu; made by who waits for the items to be taken, closed when they are
 }
 
 type inboxState byte
@@ -88,12 +91,40 @@ func (in *inbox) take(dst []item) []item {
 	in.mu.Lock()
 	defer in.mu.Unlock()
 	dst = append(dst, in.items...)
+	in.takenLocked()
 	clear(in.items)
 	in.items = in.items[:0]
 	if cap(in.items) > maxIdleItems {
 		in.items = nil
 	}
 	return dst
+}
+
+// await returns once nothing waits any more that is here now: whoever has room.mu after that finds it flushed.
+func (in *inbox) await(ctx context.Context) error {
+	in.mu.Lock()
+	if len(in.items) == 0 {
+		in.mu.Unlock()
+		return nil
+	}
+	if in.taken == nil {
+		in.taken = make(chan struct{})
+	}
+	taken := in.taken
+	in.mu.Unlock()
+	select {
+	case <-taken:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (in *inbox) takenLocked() {
+	if in.taken != nil {
+		close(in.taken)
+		in.taken = nil
+	}
 }
 
 // maxIdleItems bounds the memory that a room keeps between flushes.
@@ -120,6 +151,7 @@ func (in *inbox) close() {
 	defer in.mu.Unlock()
 	in.state = inboxClosed
 	in.items = nil
+	in.takenLocked()
 	if in.timer != nil {
 		in.timer.Stop()
 	}

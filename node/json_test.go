@@ -180,10 +180,7 @@ func TestJoinGivesTheNewestAndResumeExactlyWhatWasMissed(t *testing.T) {
 	if j.Last != (id.ID{}) || len(backlog) != 0 || j.Recovered != nil {
 		t.Errorf("an empty room: %s", nodetest.Show(j))
 	}
-	var ids []id.ID
-	for i := 1; i <= 300; i++ {
-		ids = append(ids, a.SendText("lobby", fmt.Sprint(i)))
-	}
+	ids := said(t, c, "lobby", numbers(1, 300)...)
 	for n, want := range map[int][]string{0: nil, 1: numbers(300, 300), 60: numbers(241, 300), 200: numbers(101, 300)} {
 		b := nodetest.Dial(t, c.Nodes[1].URL("/"))
 		j, backlog := b.Join("lobby", fmt.Sprintf(`"limit":%d`, n))

@@ -97,6 +97,10 @@ func (s *session) join(req *wire.Request) *wire.Error {
 	if err != nil {
 		return joinError(err)
 	}
+	if err := r.inbox.await(ctx); err != nil { // or what was acknowledged before the join could come after live
+		r.release()
+		return joinError(err)
+	}
 	cursor, recovered, err := r.resume(ctx, req)
 	if err != nil {
 		r.release()
