@@ -262,26 +262,31 @@ func (s *Server) history(ctx context.Context, room string, before *bus.ID, limit
 	if n == 0 {
 		return nil, true, nil
 	}
-	page, err := s.cfg.Bus.Before(ctx, room, end, n)
-	if err != nil {
-		return nil, false, err
+	for {
+		page, err := s.cfg.Bus.Before(ctx, room, end, n)
+		if err != nil {
+			return nil, false, err
+		}
+		bytes := 0
+		for _, m := range slices.Backward(page.Messages) {
+			if m.Break {
+				continue
+			}
+			e := wire.AppendEntry(nil, m.ID, m.Body)
+			if bytes += len(e); bytes > maxHistory && len(entries) > 0 {
+				page.More = true
+				break
+			}
+			if len(e) > 0 {
+				entries = append(entries, e)
+			}
+		}
+		if len(entries) > 0 || !page.More || len(page.Messages) == 0 {
+			slices.Reverse(entries)
+			return entries, page.More, nil
+		}
+		end = page.Messages[0].ID // who got a page without a message could not page on
 	}
-	bytes := 0
-	for _, m := range slices.Backward(page.Messages) {
-		if m.Break {
-			continue
-		}
-		e := wire.AppendEntry(nil, m.ID, m.Body)
-		if bytes += len(e); bytes > maxHistory && len(entries) > 0 {
-			page.More = true
-			break
-		}
-		if len(e) > 0 {
-			entries = append(entries, e)
-		}
-	}
-	slices.Reverse(entries)
-	return entries, page.More, nil
 }
 
 func (s *session) members(req *wire.Request) *wire.Error {

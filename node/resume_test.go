@@ -1,0 +1,285 @@
+package node_test
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+
+	"parley/bus"
+	"parley/bus/bustest"
+	"parley/bus/id"
+	"parley/node"
+	"parley/node/nodetest"
+	"parley/node/wire"
+)
+
+// resumes are the ways to come back to the room lobby with the last id seen. Each gives the answer and what came up to live.
+var resumes = map[string]func(t *testing.T, nd *nodetest.Node, since string) (joined wire.Frame, backlog []wire.Frame){
+	"WebSocket": func(t *testing.T, nd *nodetest.Node, since string) (wire.Frame, []wire.Frame) {
+		p := nodetest.Dial(t, nd.URL("/"))
+		defer p.Cut()
+		return p.Join("lobby", fmt.Sprintf(`"since":%q`, since))
+	},
+	"since of a stream": func(t *testing.T, nd *nodetest.Node, since string) (wire.Frame, []wire.Frame) {
+		return listen(t, nd.HTTP("/v1/rooms/lobby/events?since="+since)).resumed()
+	},
+	// EventSource repeats its address when it comes back: what the address says is older than the header.
+	"Last-Event-ID of a stream": func(t *testing.T, nd *nodetest.Node, since string) (wire.Frame, []wire.Frame) {
+		return listen(t, nd.HTTP("/v1/rooms/lobby/events?since=0-0"), "Last-Event-ID", since).resumed()
+	},
+}
+
+// resumed gives the answer to a stream's join, and the messages and gaps up to live.
+func (s *stream) resumed() (joined wire.Frame, backlog []wire.Frame) {
+	s.t.Helper()
+	defer s.body.Close()
+	_, joined = s.until("ok")
+	for {
+		e := s.next()
+		f, err := wire.ParseFrame([]byte(e.data))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		switch f.Op {
+		case "live":
+			return joined, backlog
+		case "message":
+			if e.id != f.ID.String() {
+				s.t.Errorf("the event's id is %q, the message's %v", e.id, f.ID)
+			}
+			backlog = append(backlog, f)
+		case "gap":
+			backlog = append(backlog, f)
+		}
+	}
+}
+
+// A comeback is a cursor, and what has to come of it.
+type comeback struct {
+	name, since string
+	recovered   bool
+	want        []string
+	after       id.ID // the first gap's, where there is one
+}
+
+// comesBack tries a comeback over every way on every node.
+func comesBack(t *testing.T, nodes []*nodetest.Node, tries []comeback) {
+	t.Helper()
+	for _, try := range tries {
+		for way, resume := range resumes {
+			for i, nd := range nodes {
+				j, backlog := resume(t, nd, try.since)
+				got := texts(backlog)
+				if j.Recovered == nil || *j.Recovered != try.recovered || !slices.Equal(got, try.want) {
+					t.Errorf("%s, %s, node %d: %v, want recovered %v and %v; %s", try.name, way, i, got, try.recovered, try.want, nodetest.Show(j))
+					continue
+				}
+				if g := slices.Index(got, "gap"); g >= 0 && backlog[g].After != try.after {
+					t.Errorf("%s, %s, node %d: a gap after %v, want %v", try.name, way, i, backlog[g].After, try.after)
+				}
+			}
+		}
+	}
+}
+
+// Nodes of which the first holds the room all the time, and the others ask the log.
+func TestAResumeIsWholeOnlyIfNothingIsMissing(t *testing.T) {
+	t.Parallel()
+	mem := bus.NewMemory(bus.Retention{Size: 200})
+	c := nodetest.StartOn(t, 2, mem.Open)
+	stays := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	stays.Join("lobby")
+	ids := said(t, &nodetest.Cluster{Nodes: c.Nodes[:1]}, "lobby", numbers(1, 600)...)
+	last, oldest := ids[599], ids[400]
+	never := func(i id.ID) id.ID { return id.ID{Ms: i.Ms, Seq: i.Seq + 1<<40} } // no message has it
+	newest := append([]string{"gap"}, numbers(551, 600)...)
+	comesBack(t, c.Nodes, []comeback{
+		{"the last one", last.String(), true, nil, id.ID{}},
+		{"the one before", ids[598].String(), true, numbers(600, 600), id.ID{}},
+		{"from memory", ids[500].String(), true, numbers(502, 600), id.ID{}},
+		{"from the log", ids[410].String(), true, numbers(412, 600), id.ID{}},
+		{"the one before the log's oldest", ids[399].String(), true, numbers(401, 600), id.ID{}},
+		{"older than the log by one", ids[398].String(), false, newest, ids[398]},
+		{"much older than the log", ids[0].String(), false, newest, ids[0]},
+		{"the beginning", "0-0", false, newest, id.ID{}},
+		{"no message's", never(ids[590]).String(), false, newest, never(ids[590])},
+		{"no message's, in the log only", never(oldest).String(), false, newest, never(oldest)},
+		{"in the future, by its number", never(last).String(), false, newest, never(last)},
+		{"in the future", id.ID{Ms: last.Ms + 1e6}.String(), false, newest, id.ID{Ms: last.Ms + 1e6}},
+	})
+	stays.SendText("lobby", "goes on")
+	for _, since := range []id.ID{ids[0], {Ms: last.Ms + 1e6}} { // who was told of a gap is live afterwards
+		p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		p.Join("lobby", fmt.Sprintf(`"since":%q`, since))
+		next := p.SendText("lobby", "and on")
+		if m := p.Until("message"); m.ID != next {
+			t.Errorf("after %v was resumed from: %s", since, nodetest.Show(m))
+		}
+	}
+}
+
+func TestAnEmptyRoomIsResumedFromItsBeginningOnly(t *testing.T) {
+	c := nodetest.Start(t, 1)
+	comesBack(t, c.Nodes, []comeback{
+		{"the beginning", "0-0", true, nil, id.ID{}},
+		{"what there never was", "1-1", false, []string{"gap"}, id.ID{Ms: 1, Seq: 1}},
+	})
+}
+
+func TestACursorThatIsNoIDIsRefusedOverEveryWay(t *testing.T) {
+	c := nodetest.Start(t, 1)
+	nd := c.Nodes[0]
+	p := nodetest.Dial(t, nd.URL("/"))
+	for _, since := range []string{"1", "-", "1-", "-1", "1-2-3", "01-1", "+1-1", "a-b", "1-18446744073709551616", " 1-1"} {
+		p.Say(`{"op":"join","room":"lobby","since":%q}`, since)
+		p.WantError(wire.BadRequest)
+		p.Say(`{"op":"history","room":"lobby","before":%q}`, since)
+		p.WantError(wire.BadRequest)
+		query := strings.NewReplacer("+", "%2B", " ", "%20").Replace(since)
+		for _, path := range []string{"events?since=", "messages?before="} {
+			if status, _, body := call(t, "GET", nd.HTTP("/v1/rooms/lobby/"+path+query), ""); status != 400 || body["code"] != "bad_request" {
+				t.Errorf("%s%s: %d %v", path, since, status, body)
+			}
+		}
+		if since != " 1-1" { // a header's value has no spaces about it
+			if status, _, body := call(t, "GET", nd.HTTP("/v1/rooms/lobby/events"), "", "Last-Event-ID", since); status != 400 {
+				t.Errorf("Last-Event-ID %s: %d %v", since, status, body)
+			}
+		}
+	}
+	p.Say(`{"op":"send","room":"lobby","text":"x"}`) // none of these was a join
+	p.WantError(wire.NotJoined)
+}
+
+// loseAfter takes from Redis what follows an id, as a replica does that is promoted without it.
+func loseAfter(t *testing.T, redis *bustest.RedisServer, room string, kept id.ID, lost ...id.ID) {
+	t.Helper()
+	ctx, client := context.Background(), redis.Client()
+	for _, i := range lost {
+		if n, err := client.XDel(ctx, "parley:{"+room+"}:log", i.String()).Result(); n != 1 {
+			t.Fatal(n, err)
+		}
+	}
+	if err := client.Set(ctx, "parley:{"+room+"}:last", kept.String(), 0).Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A break in the middle of the log. The first node was there, the second comes afterwards, and the third too, with nobody in
+// the room so far: it asks the log.
+func TestAResumeAcrossABreakIsToldInItsPlace(t *testing.T) {
+	t.Parallel()
+	c, redis := onRedis(t, 3)
+	a := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	a.Join("lobby")
+	one := a.SendText("lobby", "one")
+	two := a.SendText("lobby", "two")
+	three := a.SendText("lobby", "three")
+	four := a.SendText("lobby", "four")
+	loseAfter(t, redis, "lobby", two, three, four)
+	gap := a.Until("gap") // the node notices by itself
+	if gap.After != two {
+		t.Errorf("told of a gap after %v, want %v", gap.After, two)
+	}
+	marker := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	j, _ := marker.Join("lobby", `"limit":0`) // its last is the break's
+	five := a.SendText("lobby", "five")
+	heard(t, &nodetest.Cluster{Nodes: c.Nodes[:2]}, "lobby", five)
+	after := []string{"gap", "five"}
+	comesBack(t, c.Nodes, []comeback{
+		{"the beginning", "0-0", false, []string{"one", "two", "gap", "five"}, two},
+		{"below the break", one.String(), false, []string{"two", "gap", "five"}, two},
+		{"at the break", two.String(), false, after, two},
+		{"lost", three.String(), false, after, two},
+		{"the last one lost", four.String(), false, after, two},
+		{"the break itself", j.Last.String(), true, []string{"five"}, id.ID{}},
+		{"after the break", five.String(), true, nil, id.ID{}},
+	})
+
+	// History passes over the break, a page at a time too.
+	for _, limit := range []int{1, 2, 50} {
+		var all []string
+		before := ""
+		for range 10 {
+			_, _, page := call(t, "GET", c.Nodes[1].HTTP(fmt.Sprintf("/v1/rooms/lobby/messages?limit=%d%s", limit, before)), "")
+			list, _ := page["messages"].([]any)
+			var got []string
+			for _, m := range list {
+				got = append(got, m.(map[string]any)["text"].(string))
+			}
+			all = append(got, all...)
+			if page["more"] != true {
+				break
+			}
+			if len(list) == 0 {
+				t.Errorf("limit %d: an empty page, and more before it", limit)
+				break
+			}
+			before = "&before=" + list[0].(map[string]any)["id"].(string)
+		}
+		if !slices.Equal(all, []string{"one", "two", "five"}) {
+			t.Errorf("history, %d at a time: %v", limit, all)
+		}
+	}
+}
+
+// Whoever is too slow for the room when its log breaks has the break before it.
+func TestABreakIsToldToThoseWhoAreCatchingUp(t *testing.T) {
+	t.Parallel()
+	for name, seen := range map[string]int{
+		"they are behind the break":     4,
+		"they saw what is lost already": -1,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWatch()
+			c, redis := onRedis(t, 1, func(cfg *node.Config) { cfg.Observer = w; cfg.QueueBytes = 16 << 10 })
+			a := nodetest.Dial(t, c.Nodes[0].URL("/"))
+			a.Join("lobby")
+			frozen := nodetest.Dial(t, c.Nodes[0].URL("/"))
+			frozen.Narrow()
+			frozen.Join("lobby")
+			pad := strings.Repeat("x", 4000)
+			var ids []id.ID
+			for w.count("overflowed") == 0 {
+				ids = append(ids, a.SendText("lobby", fmt.Sprint(len(ids), " ", pad)))
+			}
+			for range 5 {
+				ids = append(ids, a.SendText("lobby", fmt.Sprint(len(ids), " ")))
+			}
+			n := len(ids)
+			keep := n - 3
+			if seen < 0 {
+				keep = 3 // the queue of the frozen one holds more than these
+			}
+			loseAfter(t, redis, "lobby", ids[keep-1], ids[keep:]...)
+			a.Until("gap")
+			last := a.SendText("lobby", "last")
+			var got []wire.Frame
+			for len(got) == 0 || got[len(got)-1].ID != last {
+				if f := frozen.Next(); f.Op == "message" || f.Op == "gap" {
+					got = append(got, f)
+				}
+			}
+			next, gaps := 0, 0
+			for _, f := range got[:len(got)-1] {
+				switch {
+				case f.Op == "gap":
+					gaps++
+					if f.After != ids[keep-1] {
+						t.Errorf("a gap after %v, want %v", f.After, ids[keep-1])
+					}
+				case gaps > 0 || next == n || f.ID != ids[next]:
+					t.Fatalf("got %s after %d messages and %d gaps", nodetest.Show(f), next, gaps)
+				default:
+					next++
+				}
+			}
+			if gaps != 1 || next < keep {
+				t.Errorf("%d gaps were told, and %d of %d messages", gaps, next, keep)
+			}
+		})
+	}
+}
