@@ -10,6 +10,7 @@ import (
 	"parley/bus"
 	"parley/bus/bustest"
 	"parley/bus/id"
+	"parley/bus/memory"
 	"parley/node"
 	"parley/node/nodetest"
 	"parley/node/wire"
@@ -87,7 +88,7 @@ func comesBack(t *testing.T, nodes []*nodetest.Node, tries []comeback) {
 // Nodes of which the first holds the room all the time, and the others ask the log.
 func TestAResumeIsWholeOnlyIfNothingIsMissing(t *testing.T) {
 	t.Parallel()
-	mem := bus.NewMemory(bus.Retention{Size: 200})
+	mem := memory.New(bus.Retention{Size: 200})
 	c := nodetest.StartOn(t, 2, mem.Open)
 	stays := nodetest.Dial(t, c.Nodes[0].URL("/"))
 	stays.Join("lobby")
