@@ -35,10 +35,19 @@ func Run(t *testing.T, f Factory) {
 // A Redis is an implementation that keeps its rooms in a Redis.
 type Redis struct {
 	// Open gives a handle on the server at url, as one more node has. The suite closes it.
-	Open func(url string, r bus.Retention, o bus.Observer) (bus.Bus, error)
+	Open func(url string, s Settings) (bus.Bus, error)
 
 	// ClockBack is as in Backend, for the server at url.
 	ClockBack func(t testing.TB, url, room string)
+}
+
+// Settings are those of a handle on a Redis. What is zero is as by default.
+type Settings struct {
+	Retention  bus.Retention
+	Observer   bus.Observer
+	Timeout    time.Duration // of an answer
+	Compare    time.Duration // how often a room is compared with the server
+	QueueBytes int           // what may wait to be published
 }
 
 // RunRedis is Run, and shows beyond it what holds whatever happens to the server, to the connections to it, and to nodes.
@@ -51,7 +60,11 @@ func RunRedis(t *testing.T, r Redis) {
 				start = StartRedisTCP
 			}
 			server := start(t, p.conf...)
-			open := func(url string, o bus.Observer) (bus.Bus, error) { return r.Open(url, p.retention, o) }
+			open := func(url string, o bus.Observer) (bus.Bus, error) {
+				s := p.settings
+				s.Retention, s.Observer = p.retention, o
+				return r.Open(url, s)
+			}
 			return &cluster{
 				t:      t,
 				server: server,
@@ -70,6 +83,7 @@ type promise struct {
 	name      string
 	test      func(c *cluster)
 	retention bus.Retention
+	settings  Settings // of its handles on a Redis; retention and observer aside
 	conf      []string // lines of redis.conf
 	tcp       bool     // the server listens on a port, since replicas can't follow a unix socket
 }
@@ -77,7 +91,7 @@ type promise struct {
 // promises are those of every bus, faults what a bus on Redis must outlive.
 var (
 	promises = slices.Concat(deliveryPromises, handlePromises, closePromises, keyPromises, logPromises, presencePromises)
-	faults   = slices.Concat(serverFaults, connectionFaults, lossFaults, failoverFaults, presenceFaults)
+	faults   = slices.Concat(serverFaults, connectionFaults, momentFaults, readingFaults, boundFaults, lossFaults, resumeFaults, failoverFaults, presenceFaults)
 )
 
 // watchdogAfter is far more than any subtest needs.

@@ -2,6 +2,9 @@ package bustest
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -18,6 +21,8 @@ var lossFaults = []promise{
 	{name: "a lost tail, noticed by the next message", test: lostTailThenMessage},
 	{name: "ids rise over a loss, though the clock lags", test: lossWithLaggingClock},
 	{name: "a lost tail, and the connections with it", test: lostTailReconnect},
+	{name: "a long lost tail is told from where it begins", test: longTail},
+	{name: "a room whose last id was put back goes on, though the clock lags", test: lastIDPutBack},
 	{name: "a lost tail, noticed by who published it", test: lostTailOfPublisher},
 	{name: "a lost tail that was acknowledged and never delivered", test: lostUndelivered},
 }
@@ -274,6 +279,73 @@ func lostTailReconnect(c *cluster) {
 	for _, since := range []bus.ID{kept, lost, last} {
 		c.told(fresh, since)
 	}
+}
+
+// longTail is longer than what nodes remember of what they delivered.
+func longTail(c *cluster) {
+	a, b := c.open(), c.open()
+	_, atA := a.subscribe(room)
+	_, atB := b.subscribe(room)
+	var kept bus.ID
+	want := numbered("kept", 40)
+	for _, body := range want {
+		kept = a.publish(room, body)
+	}
+	s := c.snapshot()
+	lost := numbered("lost", 100)
+	var last bus.ID
+	for _, body := range lost {
+		last = b.publish(room, body)
+	}
+	for _, r := range []*Recorder{atA, atB} {
+		r.WaitBody(c.t, "lost99")
+	}
+	c.rewind(s)
+	for _, r := range []*Recorder{atA, atB} {
+		c.waitBreak(r, last)
+	}
+	c.goesOn(a, atA, atB)
+	want = slices.Concat(want, lost, []string{"break", "goes on 1", "goes on 2"})
+	for _, r := range []*Recorder{atA, atB} {
+		check(c.t, "delivered", bodies(r.Seen().Messages), want)
+		check(c.t, "after which all is lost", r.Seen().Breaks()[0].Lost, kept)
+	}
+	for _, since := range []bus.ID{kept, last} {
+		c.told(c.open(), since)
+	}
+}
+
+// lastIDPutBack: the keys of a room are of different ages, as where some were evicted, or restored by hand.
+func lastIDPutBack(c *cluster) {
+	a := c.open()
+	a.publish(room, "one")
+	var old snapshot
+	for _, k := range c.snapshot() {
+		if strings.Contains(k.key, "{"+room+"}") && k.dump[0] == 0 { // a string of the room's
+			old = append(old, k)
+		}
+	}
+	c.backend.ClockBack(room)
+	_, r := a.subscribe(room)
+	last := a.publish(room, "two")
+	ctx, cancel := patient()
+	defer cancel()
+	for i, keep := range []bool{true, false} {
+		for _, k := range old {
+			c.server.Client().Del(ctx, k.key)
+			if keep {
+				c.server.Client().RestoreReplace(ctx, k.key, k.ttl, k.dump)
+			}
+		}
+		b := c.open() // knows no id that is higher
+		id := b.publish(room, fmt.Sprint("more", i))
+		if !last.Less(id) {
+			c.t.Errorf("%v came after %v", id, last)
+		}
+		last = id
+		r.WaitBody(c.t, fmt.Sprint("more", i))
+	}
+	check(c.t, "delivered", bodies(r.Seen().Messages), []string{"two", "more0", "more1"})
 }
 
 // lostTailOfPublisher: the messages were acknowledged to their publisher, and reached no other node.

@@ -2,6 +2,7 @@ package bustest
 
 import (
 	"errors"
+	"slices"
 
 	"parley/bus"
 )
@@ -10,6 +11,7 @@ var keyPromises = []promise{
 	{name: "a repeated key gives the first id, over any handle", test: repeatGivesFirstID},
 	{name: "many repeats at once make one message", test: repeatsAtOnce},
 	{name: "a key used for another content is a conflict", test: conflict},
+	{name: "a conflict concerns no other draft", test: conflictAlone},
 	{name: "keys count per room, and no key is none", test: keysPerRoom},
 	{name: "a key is remembered when its handle is gone", test: keyOutlivesHandle},
 	{name: "a key outlives its message", test: keyOutlivesMessage, retention: bus.Retention{Size: 5}},
@@ -64,6 +66,33 @@ func conflict(c *cluster) {
 	check(c.t, "id of a repeat after conflicts", b.mustPublish(room, keyed("u", "k", "one")), first)
 	b.mustPublish(room, keyed("v", "k", "of another user"))
 	check(c.t, "delivered", r.WaitBody(c.t, "of another user").Bodies(), []string{"one", "of another user"})
+}
+
+// conflictAlone has drafts of which every tenth is a conflict wait for each other.
+func conflictAlone(c *cluster) {
+	a, b := c.open(), c.open()
+	_, r := b.subscribe(room)
+	a.mustPublish(room, keyed("u", "k", "first"))
+	all := numbered("m", 2000)
+	results := make([]<-chan outcome, len(all))
+	for i, body := range all {
+		d := bus.Draft{Body: []byte(body)}
+		if i%10 == 0 {
+			d = keyed("u", "k", body)
+		}
+		results[i] = a.start(room, d)
+	}
+	want := []string{"first"}
+	for i, result := range results {
+		o := a.await(result)
+		if i%10 == 0 && !errors.Is(o.err, bus.ErrConflict) || i%10 != 0 && o.err != nil {
+			c.t.Fatalf("draft %d: %v, %v", i, o.id, o.err)
+		}
+		if i%10 != 0 {
+			want = append(want, all[i])
+		}
+	}
+	check(c.t, "whether the others were delivered", slices.Equal(r.WaitBody(c.t, want[len(want)-1]).Bodies(), want), true)
 }
 
 func keysPerRoom(c *cluster) {

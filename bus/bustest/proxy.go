@@ -29,6 +29,8 @@ type proxy struct {
 	links  map[*link]bool
 	drops  []*catch // pub/sub messages that shall not arrive
 	holds  []*catch // requests that shall wait
+	waits  []*catch // answers that shall wait
+	tears  []*catch // what shall break off in the middle
 }
 
 // A link is one connection of the handle, and the one to the server that carries it on.
@@ -122,6 +124,20 @@ func (p *proxy) holdRequest(match string) (held <-chan struct{}, release func())
 	return c.caught, func() { p.set(func() { c.released = true }) }
 }
 
+// holdAnswer is holdRequest for what the server says, pub/sub messages aside.
+func (p *proxy) holdAnswer(match string) (held <-chan struct{}, release func()) {
+	c := &catch{match: []byte(match), caught: make(chan struct{})}
+	p.set(func() { p.waits = append(p.waits, c) })
+	return c.caught, func() { p.set(func() { c.released = true }) }
+}
+
+// tear breaks the connection on which the server says something that contains match, when half of that has passed.
+func (p *proxy) tear(match string) <-chan struct{} {
+	c := &catch{match: []byte(match), caught: make(chan struct{})}
+	p.set(func() { p.tears = append(p.tears, c) })
+	return c.caught
+}
+
 // close ends it for good: the handle can't reach the server any more, as if its machine had died.
 func (p *proxy) close() {
 	p.set(func() { p.closed = true })
@@ -197,10 +213,20 @@ func (p *proxy) passUp(b []byte) bool {
 func (p *proxy) passDown(l *link, b []byte) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for !p.closed && (p.frozen || p.deaf || l.silent) {
+	message := isPubSubMessage(b)
+	var held *catch
+	if !message {
+		held = take(&p.waits, b)
+	}
+	for !p.closed && (p.frozen || p.deaf || l.silent || held != nil && !held.released) {
 		p.pass.Wait()
 	}
-	return !isPubSubMessage(b) || take(&p.drops, b) == nil
+	if take(&p.tears, b) != nil {
+		l.down.Write(b[:len(b)/2])
+		l.close()
+		return false
+	}
+	return !message || take(&p.drops, b) == nil
 }
 
 // take gives the first catch that matches, which is one no more.

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -138,6 +139,15 @@ func (s *RedisServer) Restart() {
 	}
 }
 
+// Reload is Restart without waiting until the server has loaded what it has on disk.
+func (s *RedisServer) Reload() {
+	s.t.Helper()
+	s.Kill()
+	if err := s.startLoading(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 // Client gives a plain client to poke the server with. It is closed with the test.
 func (s *RedisServer) Client() *redis.Client {
 	s.t.Helper()
@@ -164,8 +174,13 @@ func (s *RedisServer) configure(lines []string) {
 	}
 }
 
-// start runs the process and waits until it answers.
-func (s *RedisServer) start() error {
+// start runs the process and waits until it is ready: asking for a password is an answer too.
+func (s *RedisServer) start() error { return s.startUntil("+PONG", "-NOAUTH") }
+
+func (s *RedisServer) startLoading() error { return s.startUntil("-LOADING") }
+
+// startUntil runs the process and waits for one of these answers to a PING.
+func (s *RedisServer) startUntil(answers ...string) error {
 	os.Remove(s.path("s"))
 	cmd := exec.Command("redis-server", s.path("redis.conf"))
 	dieWithParent(cmd)
@@ -184,7 +199,7 @@ func (s *RedisServer) start() error {
 		return fmt.Errorf("start redis-server: %w", err)
 	}
 	s.cmd, s.done = cmd, done
-	if err := s.awaitAnswer(); err != nil {
+	if err := s.awaitAnswer(answers); err != nil {
 		said := s.log()
 		s.Kill()
 		return fmt.Errorf("start redis-server at %s: %w; it said:\n%s", s.addr, err, said)
@@ -194,7 +209,7 @@ func (s *RedisServer) start() error {
 
 var errEnded = errors.New("it ended")
 
-func (s *RedisServer) awaitAnswer() error {
+func (s *RedisServer) awaitAnswer(answers []string) error {
 	ctx, cancel := context.WithTimeout(context.Background(), startWithin)
 	defer cancel()
 	var err error
@@ -206,14 +221,14 @@ func (s *RedisServer) awaitAnswer() error {
 			return fmt.Errorf("no answer: %w", err)
 		case <-time.After(2 * time.Millisecond):
 		}
-		if err = s.ping(); err == nil {
+		if err = s.ping(answers); err == nil {
 			return nil
 		}
 	}
 }
 
-// ping asks whether it is ready: while it loads a dump, the answer is an error. Asking for a password is an answer too.
-func (s *RedisServer) ping() error {
+// ping asks whether it is ready, and expects one of the answers: while it loads a dump, that is an error.
+func (s *RedisServer) ping(answers []string) error {
 	c, err := net.DialTimeout(s.network, s.addr, time.Second)
 	if err != nil {
 		return err
@@ -228,7 +243,8 @@ func (s *RedisServer) ping() error {
 	if err != nil {
 		return err
 	}
-	if said := string(answer[:n]); !strings.HasPrefix(said, "+PONG") && !strings.HasPrefix(said, "-NOAUTH") {
+	said := string(answer[:n])
+	if !slices.ContainsFunc(answers, func(a string) bool { return strings.HasPrefix(said, a) }) {
 		return errors.New(said)
 	}
 	return nil

@@ -10,8 +10,11 @@ import (
 
 func TestRedis(t *testing.T) {
 	bustest.RunRedis(t, bustest.Redis{
-		Open: func(url string, keep bus.Retention, o bus.Observer) (bus.Bus, error) {
-			return redis.Open(t.Context(), redis.Config{URL: url, Retention: keep, Observer: o})
+		Open: func(url string, s bustest.Settings) (bus.Bus, error) {
+			return redis.Open(t.Context(), redis.Config{
+				URL: url, Retention: s.Retention, Observer: s.Observer,
+				Timeout: s.Timeout, CompareInterval: s.Compare, QueueBytes: s.QueueBytes,
+			})
 		},
 		ClockBack: redis.ClockBack,
 	})

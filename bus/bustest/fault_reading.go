@@ -1,0 +1,98 @@
+package bustest
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"parley/bus"
+)
+
+// readingFaults are about what happens while a node reads a room's log, to make it whole. Nothing but what happens may find what is
+// missing, so rooms are not compared with the server.
+var readingFaults = []promise{
+	{name: "what was missed during a read of the log is read after it", test: missedDuringRead, settings: uncompared},
+	{name: "what could not be held during a read of the log is read after it", test: tooMuchDuringRead, settings: uncompared},
+	{name: "a message of a log that goes on below what was delivered shows the loss", test: goesOnBelow, settings: uncompared},
+}
+
+var uncompared = Settings{Compare: time.Hour, Timeout: 20 * time.Second}
+
+// reading has a node miss "one" and read it from the log, of which the answer is held until release.
+func (c *cluster) reading(from, to *node) (release func()) {
+	c.t.Helper()
+	dropped := to.wire.dropMessage("one")
+	from.publish(room, "one")
+	c.await(dropped, "the message to be dropped")
+	held, release := to.wire.holdAnswer("one")
+	from.publish(room, "two")
+	c.await(held, "the log to be read")
+	return release
+}
+
+// hears waits until what was said before has arrived, if it was to. Signals are passed on whatever a room waits for.
+func (c *cluster) hears(from *node, r *Recorder) {
+	c.t.Helper()
+	before := len(r.Seen().Signals)
+	until(c.t, "a signal", func() bool {
+		from.Signal(room, []byte("s"), func(error) {})
+		return len(r.Seen().Signals) > before
+	})
+}
+
+// missedDuringRead: the connection breaks while the log is read. What is said before it is replaced is in neither.
+func missedDuringRead(c *cluster) {
+	a, b := c.open(), c.openProxied()
+	_, r := b.subscribe(room)
+	c.hears(a, r)
+	release := c.reading(a, b)
+	away, back := b.wire.holdRequest("SUBSCRIBE")
+	ctx, cancel := patient()
+	defer cancel()
+	if err := c.server.Client().ClientKillByFilter(ctx, "TYPE", "pubsub").Err(); err != nil {
+		c.t.Fatal(err)
+	}
+	c.await(away, "the node to subscribe again")
+	a.publish(room, "three")
+	back()
+	c.hears(a, r)
+	release()
+	check(c.t, "delivered", r.WaitBody(c.t, "three").Bodies(), []string{"one", "two", "three"})
+}
+
+// tooMuchDuringRead: what comes last is more than is held of a room, so that nothing after it can show that it is missing.
+func tooMuchDuringRead(c *cluster) {
+	a, b := c.open(), c.openProxied()
+	_, r := b.subscribe(room)
+	for i, n := range []int{0, 5000, 0} {
+		release := c.reading(a, b)
+		for range n {
+			a.start(room, bus.Draft{Body: make([]byte, 1000)})
+		}
+		last := fmt.Sprint(i, strings.Repeat("x", 3<<20))
+		a.publish(room, last)
+		c.hears(a, r)
+		release()
+		r.WaitBody(c.t, last)
+	}
+}
+
+// goesOnBelow: nodes whose clock is behind give ids by chance, so that a log that lost its tail goes on below what was delivered.
+func goesOnBelow(c *cluster) {
+	a, b := c.open(), c.open()
+	_, atA := a.subscribe(room)
+	c.backend.ClockBack(room)
+	b.publish(room, "x")
+	atA.WaitBody(c.t, "x")
+	s := c.snapshot()
+	for _, body := range numbered("lost", 20) {
+		b.publish(room, body)
+	}
+	last := atA.WaitBody(c.t, "lost19").Messages
+	c.rewind(s)
+	if id := b.publish(room, "from who knows nothing"); !id.Less(last[len(last)-1].ID) {
+		c.t.Fatalf("%v is not below what was delivered", id)
+	}
+	c.waitBreak(atA, last[len(last)-1].ID)
+	c.goesOn(b, atA)
+}
