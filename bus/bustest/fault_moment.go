@@ -208,8 +208,8 @@ func answersAfterReload(c *cluster) {
 }
 
 func tornAnswer(c *cluster) {
-	a := c.openProxied()
-	_, r := a.subscribe(room)
+	a, b := c.openProxied(), c.open()
+	_, r := b.subscribe(room) // and not a, who would be told of that id otherwise too
 	d := keyed("u", "k", "once")
 	first := a.mustPublish(room, d)
 	for range 3 {
