@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"parley/bus"
 	"parley/bus/bustest"
 	"parley/bus/redis"
 )
