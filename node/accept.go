@@ -1,19 +1,12 @@
 package node
 
 import (
-	"bufio"
-	"bytes"
 	"fmt"
-	"io"
-	"net"
 	"net/http"
 	"net/url"
 	"path"
 	"slices"
 	"strings"
-	"time"
-
-	"github.com/coder/websocket"
 
 	"parley/node/wire"
 )
@@ -54,22 +47,15 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 
-	up := &upgrade{ResponseWriter: w, srv: s}
-	ws, err := websocket.Accept(up, r, &websocket.AcceptOptions{
-		Subprotocols:       []string{wire.Subprotocol},
-		InsecureSkipVerify: true, // allows has looked at the origin
-	})
+	conn, err := s.sockets.Accept(w, r, wire.Subprotocol)
 	if err != nil {
 		return // Accept has answered
 	}
-	ws.SetReadLimit(wire.MaxFrame)
-	sess := s.newSession(c, up.conn, name)
-	sess.ws, sess.opening = ws, up.head
+	sess := s.newSession(c, conn, name)
 	s.start(sess, func() *wire.Error {
 		if c == plain { // the handshake is answered as it joins: whoever is open hears everything
 			return sess.join(&wire.Request{Room: room, Limit: new(int)})
 		}
-		sess.open()
 		sess.say("welcome", sess.welcome(nil))
 		return nil
 	})
@@ -79,18 +65,16 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 // does what comes first.
 func (s *Server) start(sess *session, begin func() *wire.Error) {
 	if !s.admit(sess) {
-		sess.open()
 		sess.end(&closing{code: wire.StatusRestart, reason: "this node is shutting down", retry: s.retryAfter()})
-		sess.over(io.EOF)
+		sess.conn.End(sess)
 		return
 	}
 	s.wg.Go(func() {
 		if bad := begin(); bad != nil {
-			sess.open()
 			sess.refuse(nil, bad)
 			sess.end(&closing{code: wire.StatusOverload, reason: bad.Message, retry: bad.RetryAfter})
 		}
-		sess.serve()
+		sess.conn.Serve(sess)
 	})
 }
 
@@ -135,53 +119,4 @@ func (s *Server) allows(origin string) bool {
 		ok, _ := path.Match(pattern, against)
 		return ok
 	})
-}
-
-// Buffers of a connection. What is written bypasses the library's buffer, except control frames, which have to fit, as each
-// has to be one write.
-const (
-	readBuffer  = 512
-	writeBuffer = 128
-)
-
-// An upgrade hands a conn to websocket.Accept in place of the connection that it hijacks, and keeps the answer to the handshake
-// back: the client is told that it is open when it is.
-type upgrade struct {
-	http.ResponseWriter
-	srv  *Server
-	conn *conn
-	head []byte // the answer
-}
-
-// WriteHeader keeps the answer to a handshake, and passes on a refusal.
-func (u *upgrade) WriteHeader(status int) {
-	if status != http.StatusSwitchingProtocols {
-		u.ResponseWriter.WriteHeader(status)
-		return
-	}
-	head := bytes.NewBufferString("HTTP/1.1 101 Switching Protocols\r\n")
-	u.Header().Write(head)
-	head.WriteString("\r\n")
-	u.head = head.Bytes()
-}
-
-// Hijack takes the connection over. The server's 4 KiB buffers are left behind; what the client said early is kept.
-func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
-	nc, brw, err := http.NewResponseController(u.ResponseWriter).Hijack()
-	if err != nil {
-		return nil, nil, err
-	}
-	nc.SetDeadline(time.Time{})
-	u.conn = u.srv.newConn(nc)
-	early, _ := brw.Reader.Peek(brw.Reader.Buffered())
-	if u.conn.turns {
-		u.conn.begun = append(u.conn.begun, early...)
-	} else {
-		u.conn.given = bytes.Clone(early)
-	}
-	size := readBuffer
-	if u.conn.turns {
-		size = 16 // the message at hand is in memory: this only takes its headers
-	}
-	return u.conn, bufio.NewReadWriter(bufio.NewReaderSize(u.conn, size), bufio.NewWriterSize(u.conn, writeBuffer)), nil
 }

@@ -37,7 +37,7 @@ func roomOf(tb testing.TB, n int) *room {
 		}
 		go io.Copy(io.Discard, client)
 		ends = append(ends, client, server)
-		sess := s.newSession(jsonV1, newConn(server, s.cfg.QueueBytes, s.cfg.StallTimeout), fmt.Sprint("n", i))
+		sess := s.newSession(jsonV1, s.sockets.Stream(server, nil), fmt.Sprint("n", i))
 		r.members = append(r.members, &member{s: sess, r: r, live: true})
 	}
 	tb.Cleanup(func() {

@@ -27,14 +27,14 @@ func (r *room) overflowLocked(m *member, from bus.ID) {
 func (m *member) catchUp() {
 	var buf, scratch []byte
 	for {
-		if !m.s.conn.waitForSpace() {
+		if !m.s.conn.WaitForSpace() {
 			return
 		}
 		buf = buf[:0]
 		m.r.mu.Lock()
 		var done bool
 		buf, scratch, done = m.serveRecentLocked(buf, scratch)
-		m.s.conn.put(buf)
+		m.s.conn.Put(buf)
 		gone := m.gone
 		m.r.mu.Unlock()
 		if done || gone {
@@ -130,7 +130,7 @@ func (m *member) serveLog(buf, scratch []byte) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !m.gone {
-		m.s.conn.put(buf)
+		m.s.conn.Put(buf)
 		m.cursor = cursor
 	}
 	return true
@@ -158,7 +158,7 @@ func (m *member) skip(ctx context.Context, page bus.Page) bool {
 	m.r.mu.Lock()
 	defer m.r.mu.Unlock()
 	if !m.gone {
-		m.s.conn.put(gap)
+		m.s.conn.Put(gap)
 		m.cursor = start
 	}
 	return true

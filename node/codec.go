@@ -2,6 +2,7 @@ package node
 
 import (
 	"parley/bus"
+	"parley/node/socket"
 	"parley/node/wire"
 )
 
@@ -25,14 +26,14 @@ func (c codec) appendMessage(dst, scratch []byte, m *bus.Message) (frames, grown
 		if err != nil || text == nil {
 			return dst, scratch
 		}
-		return appendText(dst, text), scratch
+		return socket.AppendText(dst, text), scratch
 	}
 	scratch = wire.AppendMessage(scratch[:0], m.ID, m.Body)
 	if len(scratch) == 0 {
 		return dst, scratch
 	}
 	if c == jsonV1 {
-		return appendText(dst, scratch), scratch
+		return socket.AppendText(dst, scratch), scratch
 	}
 	dst = append(dst, "id: "...)
 	dst = m.ID.Append(dst)
@@ -43,7 +44,7 @@ func (c codec) appendMessage(dst, scratch []byte, m *bus.Message) (frames, grown
 func (c codec) appendEvent(dst []byte, op string, payload []byte) []byte {
 	switch c {
 	case jsonV1:
-		return appendText(dst, payload)
+		return socket.AppendText(dst, payload)
 	case sse:
 		dst = append(dst, "event: "...)
 		dst = append(dst, op...)
@@ -51,11 +52,6 @@ func (c codec) appendEvent(dst []byte, op string, payload []byte) []byte {
 	default:
 		return dst
 	}
-}
-
-// appendText appends a text message in one frame.
-func appendText(dst, payload []byte) []byte {
-	return append(wire.AppendHeader(dst, wire.OpText, len(payload)), payload...)
 }
 
 // appendData ends an event of an event stream. JSON has no line breaks, so it is one line.
@@ -70,5 +66,5 @@ func (c codec) appendPing(dst []byte) []byte {
 	if c == sse {
 		return append(dst, ":\n\n"...)
 	}
-	return wire.AppendHeader(dst, wire.OpPing, 0)
+	return socket.AppendPing(dst)
 }

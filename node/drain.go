@@ -29,17 +29,15 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.sessionsMu.Lock()
 	s.closed = true
 	for _, sess := range s.sessions {
-		sess.conn.abort(&closing{code: wire.StatusRestart})
+		sess.conn.Abort(wire.StatusRestart)
 	}
 	s.sessionsMu.Unlock()
 	<-s.noSessions() // an ended session is gone soon
 	s.cancel()
 	s.wg.Wait()
+	s.sockets.Close()
 	s.closeRooms()
 	s.flushers.stop()
-	if s.lot != nil {
-		s.lot.close()
-	}
 	return err
 }
 

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"parley/bus"
+	"parley/node/socket"
 	"parley/node/wire"
 )
 
@@ -274,8 +275,8 @@ func (b *batch) sendLocked() {
 		if len(frames) == 0 {
 			continue
 		}
-		if !m.s.conn.offer(frames) {
-			m.s.conn.put(frames[:answers]) // which the log does not have
+		if !m.s.conn.Offer(frames) {
+			m.s.conn.Put(frames[:answers]) // which the log does not have
 			b.r.overflowLocked(m, b.from)
 			continue
 		}
@@ -316,7 +317,7 @@ func (b *batch) personal(s *session) (frames []byte, answers int) {
 			rest = o.end
 		case waits:
 			b.scratch = wire.Sent{Req: req, ID: o.id}.Append(b.scratch[:0])
-			b.extra = appendText(b.extra, b.scratch)
+			b.extra = socket.AppendText(b.extra, b.scratch)
 		}
 	}
 	answers = len(b.extra)

@@ -71,7 +71,7 @@ func (s *Server) due(out []*session, now time.Time) []*session {
 	s.sessionsMu.Lock()
 	defer s.sessionsMu.Unlock()
 	for _, sess := range s.sessions {
-		sess.conn.abortIfExpired(now)
+		sess.conn.Expire(now)
 		if sess.nextPing <= now.UnixNano() {
 			sess.nextPing = now.Add(s.jitter(s.cfg.PingInterval)).UnixNano()
 			out = append(out, sess)
@@ -81,11 +81,10 @@ func (s *Server) due(out []*session, now time.Time) []*session {
 }
 
 func (s *session) ping(now time.Time) {
-	silent := now.Sub(time.Unix(0, s.conn.lastRead.Load()))
-	if s.codec != sse && silent > s.srv.cfg.PingInterval*3/2 {
-		s.conn.abort(errSilent)
+	if s.codec != sse && s.conn.Silence(now) > s.srv.cfg.PingInterval*3/2 {
+		s.conn.Abort(0)
 		return
 	}
 	var buf [8]byte
-	s.conn.put(s.codec.appendPing(buf[:0]))
+	s.conn.Put(s.codec.appendPing(buf[:0]))
 }

@@ -122,8 +122,7 @@ func (m *member) admit(req *wire.Request, recovered *bool) {
 	defer r.mu.Unlock()
 	r.admitLocked(m)
 	m.version = r.crowd.version
-	b.frame = append(b.frame[:0], m.s.opening...)
-	m.s.opening = nil
+	b.frame = b.frame[:0]
 	if m.s.codec != plain {
 		b.payload = m.joinedLocked(req, recovered).Append(b.payload[:0])
 		b.frame = m.s.codec.appendEvent(b.frame, "ok", b.payload)
@@ -132,7 +131,7 @@ func (m *member) admit(req *wire.Request, recovered *bool) {
 	if recovered == nil || *recovered { // else catchUp finds the gap, and tells it
 		b.frame, b.payload, live = m.serveRecentLocked(b.frame, b.payload)
 	}
-	m.s.conn.put(b.frame)
+	m.s.conn.Put(b.frame)
 	if !live {
 		m.s.srv.wg.Go(m.catchUp)
 	}

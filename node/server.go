@@ -6,12 +6,12 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"parley/node/socket"
 	"parley/node/web"
 )
 
@@ -25,7 +25,7 @@ type Server struct {
 
 	flushers flushers
 	batches  sync.Pool      // of *batch, for rooms that are flushed by who brings a message
-	lot      *lot           // static; nil where connections have a goroutine each
+	sockets  *socket.Group  // static
 	buffers  sync.Pool      // of *sayBuffers
 	wg       sync.WaitGroup // sessions, catch-ups and the sweep
 	nextConn atomic.Uint32
@@ -51,10 +51,12 @@ func New(cfg Config) *Server {
 	s.buffers.New = func() any { return new(sayBuffers) }
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.flushers.start()
-	var err error
-	if s.lot, err = newLot(); err != nil {
-		s.cfg.Log.Warn("each connection takes a goroutine", "err", err)
-	}
+	s.sockets = socket.NewGroup(socket.Config{
+		QueueBytes:   s.cfg.QueueBytes,
+		StallTimeout: s.cfg.StallTimeout,
+		MessageWait:  s.cfg.MessageWait,
+		Log:          s.cfg.Log,
+	})
 	s.wg.Go(s.sweep)
 	return s
 }
@@ -98,21 +100,14 @@ func (s *Server) Ready() error {
 	return nil
 }
 
-// newConn takes a connection over from the HTTP server.
-func (s *Server) newConn(nc net.Conn) *conn {
-	c := newConn(nc, s.cfg.QueueBytes, s.cfg.StallTimeout)
-	c.turns = s.lot != nil && c.fd >= 0
-	return c
-}
-
 // newSession makes a session, a guest's until it says hello.
-func (s *Server) newSession(c codec, nc *conn, name string) *session {
+func (s *Server) newSession(c codec, conn *socket.Conn, name string) *session {
 	token := newSessionToken()
 	return &session{
 		srv:   s,
 		id:    s.newConnID(),
 		codec: c,
-		conn:  nc,
+		conn:  conn,
 		user:  guest(token, name),
 		token: token,
 		ended: make(chan struct{}),

@@ -1,43 +1,30 @@
 package node
 
 import (
-	"bytes"
-	"cmp"
-	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
-	"github.com/coder/websocket"
-
+	"parley/node/socket"
 	"parley/node/wire"
 )
 
-// A session is one client's connection. Its requests are handled one after the other, by whoever reads; whatever is said to
-// it goes through conn, from any goroutine.
+// A session is what one client's connection is to the node. Its requests are handled one after the other, by whoever reads;
+// whatever is said to it goes through conn, from any goroutine.
 type session struct {
-	srv   *Server         // static
-	id    uint64          // static; names the connection in what it publishes
-	codec codec           // static
-	conn  *conn           // static
-	ws    *websocket.Conn // static; nil for an event stream
+	srv   *Server      // static
+	id    uint64       // static; names the connection in what it publishes
+	codec codec        // static
+	conn  *socket.Conn // static
 
 	// Owned by the reader.
-	user    User
-	token   string
-	rooms   []*member
-	opening []byte        // the answer to the handshake, until it is given: nothing may come before it
-	todo    *wire.Request // what has to wait, and comes next
-	deaf    bool          // nothing that comes can be made sense of any more
-
-	// Owned by the reader; set by the lot.
-	slot, generation int32
+	user  User
+	token string
+	rooms []*member
+	todo  *wire.Request // what has to wait, and comes next
 
 	sends   sends
 	leaving atomic.Bool   // a goodbye is on its way: nothing more is taken on
@@ -54,34 +41,6 @@ type closing struct {
 	retry  time.Duration
 }
 
-func (c *closing) Error() string { return fmt.Sprintf("close %d: %s", c.code, c.reason) }
-
-// open answers the handshake, if that is still to do.
-func (s *session) open() {
-	s.conn.put(s.opening)
-	s.opening = nil
-}
-
-// serve reads and handles what the client says until the connection ends, or can be parked.
-func (s *session) serve() {
-	var err error
-	switch {
-	case s.conn.turns:
-		s.serveTurns()
-		return
-	case s.codec == sse:
-		_, err = io.Copy(io.Discard, s.conn)
-		err = cmp.Or(err, io.EOF)
-	default:
-		for err == nil {
-			s.conn.waitForSpace()
-			s.sends.wait(maxOpenSends, s.ended)
-			err = s.readOne(true)
-		}
-	}
-	s.over(err)
-}
-
 func (s *session) welcome(req json.RawMessage) wire.Welcome {
 	cfg := &s.srv.cfg
 	return wire.Welcome{
@@ -95,42 +54,34 @@ func (s *session) welcome(req json.RawMessage) wire.Welcome {
 	}
 }
 
-var frameBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
+// Ready reports whether there is nothing to do first, and a send more may be without an answer.
+func (s *session) Ready() bool { return s.todo == nil && !s.sends.full() }
 
-// maxPooled is the largest buffer worth keeping.
-const maxPooled = 16 << 10
+// Wait does what had to wait.
+func (s *session) Wait() {
+	if req := s.todo; req != nil {
+		s.todo = nil
+		s.do(req)
+	}
+	s.sends.wait(maxOpenSends, s.ended)
+}
 
-// readOne handles one message of the client's. It answers the error with which the connection has ended, or errWouldWait. What
-// a client says while the answers don't fit into its queue is not read, so there is space.
-func (s *session) readOne(mayWait bool) error {
-	kind, r, err := s.ws.Reader(context.Background())
-	if err != nil {
-		return err
-	}
-	buf := frameBuffers.Get().(*bytes.Buffer)
-	defer func() {
-		if buf.Cap() <= maxPooled {
-			frameBuffers.Put(buf)
-		}
-	}()
-	buf.Reset()
-	if _, err := buf.ReadFrom(r); err != nil {
-		return err
-	}
-	if s.conn.isDead() || s.leaving.Load() && s.codec == plain {
-		return nil // the close is on its way
-	}
-	if kind != websocket.MessageText {
+// TooBig closes the connection.
+func (s *session) TooBig() {
+	s.end(&closing{code: wire.StatusTooBig, reason: fmt.Sprintf("a message may have %d bytes, in few fragments", wire.MaxFrame)})
+}
+
+// Message does what a message asks for, or, if that may have to wait, notes it in todo.
+func (s *session) Message(isText bool, frame []byte) bool {
+	switch {
+	case s.leaving.Load() && s.codec == plain: // the close is on its way
+	case !isText:
 		s.end(&closing{code: wire.StatusUnsupported, reason: "binary messages are not supported: send text"})
-		return nil
+	default:
+		s.srv.cfg.Observer.Received(s.codec.String(), len(frame))
+		s.handle(frame)
 	}
-	s.srv.cfg.Observer.Received(s.codec.String(), buf.Len())
-	s.handle(buf.Bytes())
-	if s.todo != nil && !mayWait {
-		return errWouldWait
-	}
-	s.doTodo()
-	return nil
+	return s.todo == nil
 }
 
 // handle does what a message asks for, or, if that may have to wait, notes it in todo. It keeps nothing of frame.
@@ -156,13 +107,6 @@ func (s *session) handle(frame []byte) {
 	}
 }
 
-func (s *session) doTodo() {
-	if req := s.todo; req != nil {
-		s.todo = nil
-		s.do(req)
-	}
-}
-
 // handlePlain says a plain message in the client's one room.
 func (s *session) handlePlain(frame []byte) {
 	text := string(frame)
@@ -184,9 +128,12 @@ func (s *session) say(op string, f appender) {
 	b := s.srv.buffers.Get().(*sayBuffers)
 	b.payload = f.Append(b.payload[:0])
 	b.frame = s.codec.appendEvent(b.frame[:0], op, b.payload)
-	s.conn.put(b.frame)
+	s.conn.Put(b.frame)
 	s.srv.putBuffers(b)
 }
+
+// maxPooled is the largest buffer worth keeping.
+const maxPooled = 16 << 10
 
 // sayBuffers are what frames are made in.
 type sayBuffers struct{ payload, frame []byte }
@@ -228,45 +175,20 @@ func (s *session) gapTold() bool {
 func (s *session) end(why *closing) {
 	b := s.codec.appendEvent(nil, "bye", wire.Bye{Code: why.code, Reason: why.reason, RetryAfter: why.retry}.Append(nil))
 	if s.codec != sse {
-		b = appendClose(b, why.code, why.reason)
+		b = socket.AppendClose(b, why.code, why.reason)
 	}
-	s.conn.finish(b, why, s.codec == sse)
+	s.conn.Finish(b, why.code)
 }
 
-// over ends the session, for the error with which reading ended.
-func (s *session) over(err error) {
+// Ended ends the session, as its connection has ended.
+func (s *session) Ended(code int) {
 	close(s.ended)
-	if s.conn.turns {
-		s.srv.lot.remove(s)
-	}
-	if s.ws != nil {
-		s.ws.CloseNow() // which closes conn, once what is queued has left
-	} else {
-		s.conn.Close()
-	}
 	for _, m := range s.rooms {
 		m.r.dismiss(m, true)
 	}
 	s.rooms = nil
 	s.srv.forget(s)
-	s.srv.cfg.Observer.Closed(s.codec.String(), closeCode(s.conn.why(), err))
-}
-
-// closeCode is the code a connection was closed with: the node's, or else the peer's.
-func closeCode(why, err error) int {
-	var c *closing
-	switch code := websocket.CloseStatus(err); {
-	case errors.As(why, &c):
-		return c.code
-	case errors.Is(why, errStalled):
-		return wire.StatusStalled
-	case errors.Is(err, websocket.ErrMessageTooBig):
-		return wire.StatusTooBig
-	case code >= 0:
-		return int(code)
-	default:
-		return wire.StatusAbnormal
-	}
+	s.srv.cfg.Observer.Closed(s.codec.String(), code)
 }
 
 // pause waits; it reports false if the session or the node ends first.

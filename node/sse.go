@@ -36,8 +36,6 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if err != nil {
 		return wire.Errorf(wire.Unsupported, "event streams need HTTP/1.1")
 	}
-	sess := s.newSession(sse, s.newConn(nc), "")
-	sess.user, sess.token = user, session
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
@@ -46,7 +44,8 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) *wire.Error {
 	head := bytes.NewBufferString("HTTP/1.1 200 OK\r\n")
 	h.Write(head)
 	head.WriteString("\r\n")
-	sess.conn.put(head.Bytes())
+	sess := s.newSession(sse, s.sockets.Stream(nc, head.Bytes()), "")
+	sess.user, sess.token = user, session
 	s.start(sess, func() *wire.Error {
 		sess.say("welcome", sess.welcome(nil))
 		return sess.join(&req)

@@ -26,7 +26,8 @@ var mayImport = map[string][]string{
 	"node/wire":      {"bus/id"},
 	"node/web":       {},
 	"node/client":    {"node/wire", "bus/id"},
-	"node":           {"bus", "bus/id", "node/wire", "node/web"},
+	"node/socket":    {"node/wire"},
+	"node":           {"bus", "bus/id", "node/socket", "node/wire", "node/web"},
 	"metrics":        {},
 }
 

@@ -1,4 +1,4 @@
-package node
+package socket
 
 import (
 	"encoding/binary"
@@ -6,7 +6,7 @@ import (
 	"parley/node/wire"
 )
 
-// What measure says of the first message.
+// What wholeMessage says of the first message.
 type verdict byte
 
 const (
@@ -17,10 +17,10 @@ const (
 	tooBig                 // it has more than wire.MaxFrame bytes, or absurdly many fragments
 )
 
-// measure finds the end of the first message in b, which begins with a frame's header: of a data message with all its fragments
-// and what stands between them, or of one control frame (RFC 6455 sections 5.2, 5.4). Only what measure has found whole is
+// wholeMessage finds the end of the first message in b, which begins with a frame's header: of a data message with all its fragments
+// and what stands between them, or of one control frame (RFC 6455 sections 5.2, 5.4). Only what wholeMessage has found whole is
 // given to the WebSocket library, so that reading it never waits.
-func measure(b []byte) (n int, v verdict) {
+func wholeMessage(b []byte) (n int, v verdict) {
 	payload, begun := 0, false
 	for n < len(b) {
 		head := b[n:]
@@ -78,4 +78,32 @@ func measure(b []byte) (n int, v verdict) {
 		}
 	}
 	return 0, partial
+}
+
+// AppendText appends a text message in one frame.
+func AppendText(dst, payload []byte) []byte {
+	return append(wire.AppendHeader(dst, wire.OpText, len(payload)), payload...)
+}
+
+// AppendPing appends a ping.
+func AppendPing(dst []byte) []byte { return wire.AppendHeader(dst, wire.OpPing, 0) }
+
+// AppendClose appends a close. A reason is cut to what a control frame holds (RFC 6455 section 5.5).
+func AppendClose(dst []byte, code int, reason string) []byte {
+	if len(reason) > 123 {
+		reason = reason[:123]
+	}
+	dst = wire.AppendHeader(dst, wire.OpClose, 2+len(reason))
+	dst = append(dst, byte(code>>8), byte(code))
+	return append(dst, reason...)
+}
+
+// appendPong answers a ping, which is whole and masked (RFC 6455 section 5.5.3).
+func appendPong(dst, frame []byte) []byte {
+	mask, payload := frame[2:6], frame[6:]
+	dst = wire.AppendHeader(dst, wire.OpPong, len(payload))
+	for i, c := range payload {
+		dst = append(dst, c^mask[i%4])
+	}
+	return dst
 }

@@ -1,6 +1,6 @@
 //go:build !linux
 
-package node
+package socket
 
 import "net"
 
@@ -9,6 +9,6 @@ func socketOf(net.Conn) int { return -1 }
 
 func writeNow(int, []byte) (int, error) { return 0, nil }
 
-func (c *conn) readNow([]byte) (int, error) { return 0, net.ErrClosed }
+func (c *Conn) readNow([]byte) (int, error) { return 0, net.ErrClosed }
 
 func shutdownNow(int) bool { return false }

@@ -1,4 +1,4 @@
-package node
+package socket
 
 import (
 	"encoding/binary"
@@ -21,7 +21,7 @@ func frame(first byte, payload string) []byte {
 	return append(append(b, 0, 0, 0, 0), payload...)
 }
 
-func TestMeasureFindsTheEndOfAMessage(t *testing.T) {
+func TestTheEndOfAMessageIsFound(t *testing.T) {
 	text := frame(0x81, "hello")
 	long := frame(0x81, strings.Repeat("x", 300))
 	largest := frame(0x82, strings.Repeat("x", 64<<10))
@@ -52,25 +52,25 @@ func TestMeasureFindsTheEndOfAMessage(t *testing.T) {
 		{"a continuation of nothing", frame(0x80, "x"), 6, whole},
 		{"a message within another", slices.Concat(frame(0x01, "a"), frame(0x81, "b")), 7 + 6, whole},
 	} {
-		if n, v := measure(tc.b); n != tc.n || v != tc.v {
+		if n, v := wholeMessage(tc.b); n != tc.n || v != tc.v {
 			t.Errorf("%s: got %d, %d, want %d, %d", tc.name, n, v, tc.n, tc.v)
 		}
 	}
 }
 
-// FuzzMeasure holds that what comes in pieces is measured as what comes whole, and never beyond what is there.
-func FuzzMeasure(f *testing.F) {
+// FuzzWholeMessage holds that what comes in pieces is found as what comes whole, and never beyond what is there.
+func FuzzWholeMessage(f *testing.F) {
 	f.Add(slices.Concat(frame(0x01, "a"), frame(0x89, "ping"), frame(0x80, "c")))
 	f.Add(frame(0x81, strings.Repeat("x", 300)))
 	f.Add([]byte{0x82, 0xff, 0, 0, 0, 0, 0, 1, 0, 1})
 	f.Fuzz(func(t *testing.T, b []byte) {
-		n, v := measure(b)
+		n, v := wholeMessage(b)
 		if n < 0 || n > len(b) || (n == 0) != (v == partial || v == tooBig) {
-			t.Fatalf("measure(%x) = %d, %d", b, n, v)
+			t.Fatalf("wholeMessage(%x) = %d, %d", b, n, v)
 		}
 		for i := range n {
-			if m, w := measure(b[:i]); w != partial {
-				t.Fatalf("of %d bytes the first %d are measured as %d, %d", n, i, m, w)
+			if m, w := wholeMessage(b[:i]); w != partial {
+				t.Fatalf("of %d bytes the first %d are found as %d, %d", n, i, m, w)
 			}
 		}
 		if v == ping {

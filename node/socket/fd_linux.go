@@ -1,4 +1,4 @@
-package node
+package socket
 
 import (
 	"io"
@@ -45,8 +45,8 @@ func writeNow(fd int, b []byte) (int, error) {
 	}
 }
 
-// readNow reads what has come, without waiting: errAgain if nothing has, io.EOF at the end.
-func (c *conn) readNow(b []byte) (int, error) {
+// readNow reads what has come, without waiting: errNothing if nothing has, io.EOF at the end.
+func (c *Conn) readNow(b []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {
@@ -57,7 +57,7 @@ func (c *conn) readNow(b []byte) (int, error) {
 		switch {
 		case errno == syscall.EINTR:
 		case errno == syscall.EAGAIN:
-			return 0, errAgain
+			return 0, errNothing
 		case errno != 0:
 			return 0, errno
 		case n == 0:

@@ -1,0 +1,313 @@
+package socket
+
+import (
+	"errors"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"parley/node/wire"
+)
+
+// closeWait is how long a peer may take to answer a close, and what waits for it to leave.
+const closeWait = 5 * time.Second
+
+// A Conn is a client's connection and the queue of what waits for it. Everything that is written, by the fan-out, by replies
+// and by the WebSocket library, passes through Put and Offer, in whole frames, so there is one order and no half-written frame.
+//
+// Nobody who writes ever waits: what the socket does not take at once is queued, and a goroutine that lives until the
+// queue is empty writes it. All methods may be called concurrently, but for Serve.
+type Conn struct {
+	group  *Group          // static
+	nc     net.Conn        // static
+	ws     *websocket.Conn // static; nil where the client only listens
+	fd     int             // static; the socket, or -1 where only nc may use it (TLS)
+	polled bool            // static; it has no goroutine while it is idle
+
+	lastRead atomic.Int64 // Unix nanoseconds of the last bytes that came
+
+	// Owned by the reader.
+	handler Handler
+	begun   []byte // if polled: what has come of a message, and what is behind the one at hand
+	given   []byte // what the library reads first: the message at hand, or what came with the handshake
+	deaf    bool   // nothing that comes can be made sense of any more
+
+	// Owned by the reader; set by the poller.
+	slot, generation int32
+
+	mu        sync.Mutex
+	head      []byte        // guarded by mu; the answer to the handshake, until it is given: nothing comes before it
+	queue     []byte        // guarded by mu; what waits behind the drainer's
+	taken     int           // guarded by mu; bytes that the drainer holds
+	draining  bool          // guarded by mu; while true only drain writes to the socket
+	finishing bool          // guarded by mu; the last frame is queued, nothing may follow it
+	hangUp    bool          // guarded by mu; drain ends the connection when it is done
+	lingering bool          // guarded by mu; close was called, drain closes when it is done
+	dead      bool          // guarded by mu; nothing is written any more
+	closed    bool          // guarded by mu; the descriptor may be somebody else's
+	code      int           // guarded by mu; the close code for which the node ended it, zero for none
+	expires   time.Time     // guarded by mu; when Expire aborts it, zero for never
+	freed     chan struct{} // guarded by mu; made by who waits for space, closed when there may be some
+}
+
+func (g *Group) newConn(nc net.Conn) *Conn {
+	c := &Conn{group: g, nc: nc, fd: socketOf(nc)}
+	c.polled = g.poller != nil && c.fd >= 0
+	c.lastRead.Store(time.Now().UnixNano())
+	return c
+}
+
+// Silence is how long nothing has come from the client.
+func (c *Conn) Silence(now time.Time) time.Duration { return now.Sub(time.Unix(0, c.lastRead.Load())) }
+
+// Offer writes or queues whole frames, unless the queue has no space for them: then it takes nothing and reports false.
+func (c *Conn) Offer(b []byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.draining && c.waitingLocked()+len(b) > c.group.cfg.QueueBytes {
+		return c.deadLocked()
+	}
+	c.putLocked(b)
+	return true
+}
+
+// Put writes or queues whole frames, beyond the limit too: who calls it bounds what it puts, or waits for space first. The first
+// Put answers the handshake, be there frames or not.
+func (c *Conn) Put(b []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.putLocked(b)
+}
+
+func (c *Conn) putLocked(b []byte) {
+	if len(b)+len(c.head) == 0 || c.deadLocked() {
+		return
+	}
+	if c.head != nil {
+		b = append(c.head, b...)
+		c.head = nil
+	}
+	if !c.draining {
+		n, err := writeNow(c.fd, b)
+		if err != nil || n == len(b) { // a broken socket is the reader's to notice
+			return
+		}
+		b = b[n:]
+		c.draining = true
+		go c.drain() // ends when the queue is empty, or the connection closed
+	}
+	c.queue = append(c.queue, b...)
+}
+
+// deadLocked reports that nothing can be said any more; what is put is dropped.
+func (c *Conn) deadLocked() bool { return c.dead || c.finishing }
+
+func (c *Conn) waitingLocked() int { return len(c.queue) + c.taken }
+
+// drain writes the queue until it is empty.
+func (c *Conn) drain() {
+	const chunk = 32 << 10 // a deadline's worth: progress within it counts
+	for {
+		c.mu.Lock()
+		if c.dead || len(c.queue) == 0 {
+			c.draining = false
+			c.freeLocked()
+			if c.lingering {
+				c.closeLocked()
+			} else if c.hangUp {
+				c.abortLocked()
+			}
+			c.mu.Unlock()
+			return
+		}
+		out := c.queue
+		c.queue, c.taken = nil, len(out)
+		c.mu.Unlock()
+
+		for len(out) > 0 {
+			c.nc.SetWriteDeadline(time.Now().Add(c.patience()))
+			n, err := c.nc.Write(out[:min(chunk, len(out))])
+			out = out[n:]
+			c.mu.Lock()
+			c.taken -= n
+			if c.waitingLocked() <= c.group.cfg.QueueBytes/2 {
+				c.freeLocked()
+			}
+			c.mu.Unlock()
+			if err == nil || n > 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+				continue
+			}
+			code := 0
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				code = wire.StatusStalled
+			}
+			c.Abort(code)
+			break
+		}
+	}
+}
+
+func (c *Conn) patience() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.lingering || c.finishing {
+		return min(closeWait, c.group.cfg.StallTimeout)
+	}
+	return c.group.cfg.StallTimeout
+}
+
+func (c *Conn) freeLocked() {
+	if c.freed != nil {
+		close(c.freed)
+		c.freed = nil
+	}
+}
+
+// hasSpace reports whether WaitForSpace would return at once.
+func (c *Conn) hasSpace() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.hasSpaceLocked()
+}
+
+func (c *Conn) hasSpaceLocked() bool {
+	return c.deadLocked() || c.waitingLocked() <= c.group.cfg.QueueBytes/2
+}
+
+// isDead reports that nothing can be said any more.
+func (c *Conn) isDead() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.deadLocked()
+}
+
+// WaitForSpace returns once at most half of the queue's limit waits. It reports false if the connection has ended.
+func (c *Conn) WaitForSpace() bool {
+	for {
+		c.mu.Lock()
+		if c.deadLocked() || c.lingering {
+			c.mu.Unlock()
+			return false
+		}
+		if c.hasSpaceLocked() {
+			c.mu.Unlock()
+			return true
+		}
+		if c.freed == nil {
+			c.freed = make(chan struct{})
+		}
+		freed := c.freed
+		c.mu.Unlock()
+		<-freed
+	}
+}
+
+// Finish puts the last frames, and gives the peer closeWait to answer the close among them. Where the client only listens, the
+// connection ends once they have left. The reader goes on until then.
+func (c *Conn) Finish(b []byte, code int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.deadLocked() {
+		return
+	}
+	c.putLocked(b)
+	c.finishing, c.hangUp = true, c.ws == nil
+	c.code = code
+	c.expires = time.Now().Add(closeWait)
+	c.freeLocked()
+	if c.hangUp && !c.draining {
+		c.abortLocked()
+	}
+}
+
+// close ends the connection, once what is queued has left. The reader calls it, last of all.
+func (c *Conn) close() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.draining && !c.dead {
+		c.lingering = true
+		c.freeLocked()
+		c.nc.SetWriteDeadline(time.Now().Add(min(closeWait, c.group.cfg.StallTimeout)))
+		return nil
+	}
+	return c.closeLocked()
+}
+
+func (c *Conn) closeLocked() error {
+	c.dead, c.closed = true, true // under mu: nobody may use a descriptor that is somebody else's by now
+	c.queue = nil
+	c.freeLocked()
+	return c.nc.Close()
+}
+
+// Abort ends the connection at once: the reader finds that it has ended. The first code is kept; zero is none.
+func (c *Conn) Abort(code int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.dead {
+		return
+	}
+	if c.code == 0 {
+		c.code = code
+	}
+	c.abortLocked()
+}
+
+func (c *Conn) abortLocked() {
+	c.dead = true
+	c.queue = nil
+	c.freeLocked()
+	if !shutdownNow(c.fd) {
+		c.closeLocked()
+	}
+}
+
+// Expire aborts the connection if its time is over: the client does not answer a close, or not finish what it began to say.
+func (c *Conn) Expire(now time.Time) {
+	c.mu.Lock()
+	expired := !c.expires.IsZero() && now.After(c.expires)
+	c.mu.Unlock()
+	if expired {
+		c.Abort(0)
+	}
+}
+
+// expireIn has Expire abort the connection.
+func (c *Conn) expireIn(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.expires = time.Now().Add(d)
+}
+
+// expect gives the client that long to finish what it began to say; zero takes that back.
+func (c *Conn) expect(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.finishing:
+	case d == 0:
+		c.expires = time.Time{}
+	case c.expires.IsZero():
+		c.expires = time.Now().Add(d)
+	}
+}
+
+// closeCode is the code that the connection was closed with, by the node or else by the peer. err ended the reading.
+func (c *Conn) closeCode(err error) int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch code := websocket.CloseStatus(err); {
+	case c.code != 0:
+		return c.code
+	case errors.Is(err, websocket.ErrMessageTooBig):
+		return wire.StatusTooBig
+	case code >= 0:
+		return int(code)
+	default:
+		return wire.StatusAbnormal
+	}
+}

@@ -1,0 +1,139 @@
+package socket
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"golang.org/x/sys/unix"
+)
+
+// An echo says what it is told.
+type echo struct {
+	c     *Conn
+	ended chan int
+}
+
+func (e *echo) Ready() bool { return true }
+
+func (e *echo) Message(_ bool, b []byte) bool {
+	e.c.Put(AppendText(nil, b))
+	return true
+}
+
+func (e *echo) Wait() {}
+
+func (e *echo) TooBig() {}
+
+func (e *echo) Ended(code int) { e.ended <- code }
+
+// serve accepts WebSockets and hands their connections to take. The group ends with the test.
+func serve(t *testing.T, take func(*Conn)) (*Group, *httptest.Server) {
+	t.Helper()
+	g := NewGroup(Config{QueueBytes: 64 << 10, StallTimeout: 10 * time.Second, MessageWait: 30 * time.Second, Log: slog.New(slog.DiscardHandler)})
+	t.Cleanup(g.Close)
+	front := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := g.Accept(w, r, "echo")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		c.Put(nil)
+		take(c)
+	}))
+	t.Cleanup(front.Close)
+	return g, front
+}
+
+// All speak while the poller is busy, so that it finds more than it reads by itself.
+func TestAllWhoSpeakAtOnceAreHeard(t *testing.T) {
+	const n = 64
+	ended := make(chan int, n)
+	g, front := serve(t, func(c *Conn) { c.Serve(&echo{c, ended}) })
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	var clients []*websocket.Conn
+	for range n {
+		c, _, err := websocket.Dial(ctx, front.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.CloseNow()
+		clients = append(clients, c)
+	}
+	g.poller.mu.Lock()
+	for i, c := range clients {
+		if err := c.Write(ctx, websocket.MessageText, fmt.Append(nil, i)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g.poller.mu.Unlock()
+	for i, c := range clients {
+		if _, answer, err := c.Read(ctx); err != nil || string(answer) != fmt.Sprint(i) {
+			t.Fatalf("client %d got %s, %v", i, answer, err)
+		}
+		c.Close(websocket.StatusNormalClosure, "")
+	}
+	for range n {
+		select {
+		case code := <-ended:
+			if code != int(websocket.StatusNormalClosure) {
+				t.Errorf("ended with %d", code)
+			}
+		case <-ctx.Done():
+			t.Fatal("not all have ended")
+		}
+	}
+}
+
+func TestAClientThatSaysMuchIsReadInPieces(t *testing.T) {
+	conns := make(chan *Conn, 1)
+	_, front := serve(t, func(c *Conn) { conns <- c })
+	client, err := net.Dial("tcp", front.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	fmt.Fprint(client, "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
+	hears := bufio.NewReader(client)
+	if res, err := http.ReadResponse(hears, nil); err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatal(res, err)
+	}
+	c := <-conns
+	e := &echo{c, make(chan int, 1)}
+	c.handler = e
+
+	ping := []byte{0x89, 0x80, 0, 0, 0, 0} // masked, with no payload
+	const pings, inOneGo = 1000, 100
+	if _, err := client.Write(bytes.Repeat(ping, pings)); err != nil {
+		t.Fatal(err)
+	}
+	for there := 0; there < pings*len(ping); {
+		if there, err = unix.IoctlGetInt(c.fd, unix.TIOCINQ); err != nil {
+			t.Fatal(err)
+		}
+	}
+	buf := make([]byte, inOneGo*len(ping))
+	if err := c.readSome(buf, false); err != nil {
+		t.Fatal(err)
+	}
+	there, err := unix.IoctlGetInt(c.fd, unix.TIOCINQ)
+	if left := there / len(ping); err != nil || left != pings-inOneGo {
+		t.Errorf("%d pings are left after one go, of %d: %v", left, pings, err)
+	}
+	pongs := make([]byte, 2*inOneGo)
+	if _, err := io.ReadFull(hears, pongs); err != nil || !bytes.Equal(pongs, bytes.Repeat([]byte{0x8a, 0}, inOneGo)) {
+		t.Errorf("answered % x: %v", pongs, err)
+	}
+	c.End(e)
+}
