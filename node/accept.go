@@ -51,28 +51,30 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // Accept has answered
 	}
-	sess := s.newSession(c, conn, name)
-	s.start(sess, func() *wire.Error {
-		if c == plain { // the handshake is answered as it joins: whoever is open hears everything
-			return sess.join(&wire.Request{Room: room, Limit: new(int)})
-		}
-		sess.say("welcome", sess.welcome(nil))
-		return nil
-	})
+	sess := s.newSession(c, conn, newGuest(r, name))
+	if c == jsonV1 {
+		s.start(sess, nil)
+		return
+	}
+	sess.home = room
+	s.start(sess, &wire.Request{Op: "join", Room: room, Limit: new(int)})
 }
 
-// start serves a session in a goroutine of its own: that of the request, with its grown stack and its buffers, ends. begin
-// does what comes first.
-func (s *Server) start(sess *session, begin func() *wire.Error) {
+// start serves a session in a goroutine of its own: that of the request, with its grown stack and its buffers, ends. join is
+// what the client asks for by connecting, or nil.
+func (s *Server) start(sess *session, join *wire.Request) {
 	if !s.admit(sess) {
-		sess.end(&closing{code: wire.StatusRestart, reason: "this node is shutting down", retry: s.retryAfter()})
+		sess.end(closing{code: wire.StatusRestart, reason: "this node is shutting down", retry: s.retryAfter()})
 		sess.conn.End(sess)
 		return
 	}
 	s.wg.Go(func() {
-		if bad := begin(); bad != nil {
-			sess.refuse(nil, bad)
-			sess.end(&closing{code: wire.StatusOverload, reason: bad.Message, retry: bad.RetryAfter})
+		sess.welcome(nil)
+		if join != nil { // without words, the join answers the handshake: whoever is open hears everything
+			if _, bad := s.carryOut(s.ctx, &sess.caller, join); bad != nil {
+				sess.refuse(nil, bad)
+				sess.end(closing{code: wire.StatusOverload, reason: bad.Message, retry: bad.RetryAfter})
+			}
 		}
 		sess.conn.Serve(sess)
 	})

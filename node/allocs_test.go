@@ -26,7 +26,7 @@ func roomOf(tb testing.TB, n int) *room {
 		tb.Fatal(err)
 	}
 	var ends []net.Conn
-	for i := range n {
+	for range n {
 		client, err := net.Dial("tcp", l.Addr().String())
 		if err != nil {
 			tb.Fatal(err)
@@ -37,7 +37,7 @@ func roomOf(tb testing.TB, n int) *room {
 		}
 		go io.Copy(io.Discard, client)
 		ends = append(ends, client, server)
-		sess := s.newSession(jsonV1, s.sockets.Stream(server, nil), fmt.Sprint("n", i))
+		sess := s.newSession(jsonV1, s.sockets.Stream(server, nil), identity{})
 		r.members = append(r.members, &member{s: sess, r: r, live: true})
 	}
 	tb.Cleanup(func() {

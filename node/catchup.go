@@ -8,9 +8,6 @@ import (
 	"parley/node/wire"
 )
 
-// busTimeout bounds one call of the bus.
-const busTimeout = 5 * time.Second
-
 // Who joins, and who was too slow for the fan-out, is not live: catchUp serves it from the log at its own speed, from its
 // cursor up to the room's head, and makes it live there. Under the room's lock the two meet without a gap or a repeat.
 
@@ -85,7 +82,7 @@ func (m *member) goLiveLocked(buf, scratch []byte) (frames, grown []byte, done b
 		scratch = wire.Live{Room: m.r.name}.Append(scratch[:0])
 		buf = m.s.codec.appendEvent(buf, "live", scratch)
 	}
-	if m.version != m.r.crowd.version && m.s.codec != plain {
+	if m.version != m.r.crowd.version {
 		scratch = m.r.sync().Append(scratch[:0])
 		buf = m.s.codec.appendEvent(buf, "presence", scratch)
 	}

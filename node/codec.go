@@ -6,7 +6,7 @@ import (
 	"parley/node/wire"
 )
 
-// A codec is how a client is spoken to.
+// A codec is how a client speaks and is spoken to. What differs between them is here, and nowhere else.
 type codec byte
 
 const (
@@ -17,6 +17,27 @@ const (
 )
 
 func (c codec) String() string { return [...]string{"plain", "json", "sse"}[c] }
+
+// hasWords reports whether there are frames for anything but messages: answers, errors, gaps, presence. Without them what has
+// to be told closes the connection, and what the client says itself does not come back to it.
+func (c codec) hasWords() bool { return c != plain }
+
+// answersPings reports whether a client shows that it lives.
+func (c codec) answersPings() bool { return c != sse }
+
+// parse reads what a client says; nil asks for nothing. home is the room of a client that names none. With an error the
+// request holds what could be read.
+func (c codec) parse(frame []byte, home string, maxText int) (*wire.Request, *wire.Error) {
+	if c != plain {
+		req, bad := wire.Parse(frame, maxText)
+		return &req, bad
+	}
+	if len(frame) == 0 {
+		return nil, nil
+	}
+	req := &wire.Request{Op: "send", Room: home, Text: string(frame)}
+	return req, wire.CheckText(req.Text, maxText)
+}
 
 // appendMessage appends a message as a whole frame. scratch is for it to use, and is returned as it has grown.
 // What this version of the node cannot read is left out.
@@ -40,7 +61,7 @@ func (c codec) appendMessage(dst, scratch []byte, m *bus.Message) (frames, grown
 	return appendData(dst, scratch), scratch
 }
 
-// appendEvent appends any other frame than a message: payload is its JSON, op its op. Plain text has no words for it.
+// appendEvent appends any other frame than a message: payload is its JSON, op its op. Without words it appends nothing.
 func (c codec) appendEvent(dst []byte, op string, payload []byte) []byte {
 	switch c {
 	case jsonV1:
@@ -67,4 +88,12 @@ func (c codec) appendPing(dst []byte) []byte {
 		return append(dst, ":\n\n"...)
 	}
 	return socket.AppendPing(dst)
+}
+
+// appendClose appends what ends the connection.
+func (c codec) appendClose(dst []byte, code int, reason string) []byte {
+	if c == sse {
+		return dst // it ends with the connection
+	}
+	return socket.AppendClose(dst, code, reason)
 }

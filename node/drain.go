@@ -94,26 +94,6 @@ func (s *Server) sayGoodbyes(ctx context.Context) error {
 	}
 }
 
-// goodbyeWait is how long the answers to what a client has sent are waited for.
-const goodbyeWait = 3 * time.Second
-
-// goodbye hands the client over: it takes on nothing more, and when what it sent has been answered, says bye and closes.
-func (s *session) goodbye() {
-	s.leaving.Store(true)
-	why := &closing{code: wire.StatusRestart, reason: "this node is shutting down: connect again", retry: s.srv.retryAfter()}
-	if s.sends.none() {
-		s.end(why)
-		return
-	}
-	s.srv.wg.Go(func() {
-		enough := make(chan struct{})
-		t := time.AfterFunc(goodbyeWait, func() { close(enough) })
-		defer t.Stop()
-		s.sends.wait(1, enough)
-		s.end(why)
-	})
-}
-
 // closeRooms leaves all rooms. No session is left.
 func (s *Server) closeRooms() {
 	s.roomsWG.Wait()

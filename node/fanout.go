@@ -310,9 +310,9 @@ func (b *batch) personal(s *session) (frames []byte, answers int) {
 		if o.from.Conn != s.id {
 			continue
 		}
-		req, waits := s.sends.take(o.from.Seq)
+		req, waits := s.pending.take(o.from.Seq)
 		switch {
-		case s.codec == plain:
+		case !s.codec.hasWords():
 			b.extra = append(b.extra, b.frames[plain][rest:o.start]...)
 			rest = o.end
 		case waits:
@@ -321,7 +321,7 @@ func (b *batch) personal(s *session) (frames []byte, answers int) {
 		}
 	}
 	answers = len(b.extra)
-	if s.codec == plain {
+	if !s.codec.hasWords() {
 		answers = 0
 	}
 	b.extra = append(b.extra, b.frames[s.codec][rest:]...)

@@ -5,14 +5,13 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"mime"
 	"net/http"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"parley/bus"
 	"parley/bus/id"
@@ -102,55 +101,56 @@ func (s *Server) problemAs(w http.ResponseWriter, status int, e *wire.Error) {
 	if e.RetryAfter > 0 {
 		h.Set("Retry-After", strconv.Itoa(int((e.RetryAfter+time.Second-1)/time.Second)))
 	}
-	answer(w, "application/problem+json", status, struct {
-		Title  string    `json:"title"`
-		Status int       `json:"status"`
-		Detail string    `json:"detail"`
-		Code   wire.Code `json:"code"`
-	}{http.StatusText(status), status, e.Message, e.Code})
+	body := fmt.Appendf(nil, `{"title":%q,"status":%d,"detail":`, http.StatusText(status), status)
+	body = wire.AppendString(body, e.Message)
+	write(w, "application/problem+json", status, fmt.Appendf(body, `,"code":%q}`, e.Code))
 }
 
-func answer(w http.ResponseWriter, kind string, status int, body any) {
+// A call is an HTTP request as the operations see it: a transport that keeps the one answer for whoever reads the channel.
+type call chan outcome
+
+type outcome struct {
+	answer appender
+	bad    *wire.Error
+}
+
+func (c call) answer(f appender) { c <- outcome{answer: f} }
+
+func (c call) refuse(_ json.RawMessage, e *wire.Error) { c <- outcome{bad: e} }
+
+// call carries out a request and writes the answer to it.
+func (s *Server) call(ctx context.Context, w http.ResponseWriter, c *caller, req *wire.Request, status int) *wire.Error {
+	done := make(call, 1)
+	c.replies = done
+	s.do(ctx, c, req)
+	select {
+	case out := <-done:
+		if out.bad == nil {
+			write(w, "application/json", status, body(out.answer))
+		}
+		return out.bad
+	case <-ctx.Done():
+		return busError(bus.ErrUnavailable)
+	}
+}
+
+// body is an answer without its op, in whose place HTTP has the status.
+func body(answer appender) []byte {
+	frame := bytes.TrimPrefix(answer.Append(nil), []byte(`{"op":"ok",`))
+	return append([]byte{'{'}, frame...)
+}
+
+func write(w http.ResponseWriter, kind string, status int, body []byte) {
 	w.Header().Set("Content-Type", kind)
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.WriteHeader(status)
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	enc.Encode(body) // an error is the client's having gone
+	w.Write(append(body, '\n')) // an error is the client's having gone
 }
 
-// who tells who a request is from: a token's user, or the guest of a session, a new one if it names none. EventSource can set no
-// headers, so the query does too; it is never logged.
-func (s *Server) who(r *http.Request) (u User, session string, bad *wire.Error) {
-	query := r.URL.Query()
-	name := query.Get("name")
-	if bad := wire.CheckName(name); bad != nil {
-		return User{}, "", bad
-	}
-	token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !bearer {
-		token = query.Get("token")
-	}
-	if token != "" {
-		u, bad := s.authenticate(token)
-		return u, "", bad
-	}
-	session = r.Header.Get("Parley-Session")
-	if session == "" {
-		session = query.Get("session")
-	}
-	if session == "" {
-		session = newSessionToken()
-	} else if !validSessionToken(session) {
-		return User{}, "", wire.Errorf(wire.BadRequest, "the session is not a token that a welcome, or the header Parley-Session, gave")
-	}
-	return guest(session, name), session, nil
-}
-
-// postMessage says something in a room: a JSON object with text, data or both, or, as text/plain, the text itself.
+// postMessage says something in a room.
 func (s *Server) postMessage(w http.ResponseWriter, r *http.Request) *wire.Error {
-	user, session, bad := s.who(r)
+	who, bad := s.identify(r)
 	if bad != nil {
 		return bad
 	}
@@ -165,102 +165,57 @@ func (s *Server) postMessage(w http.ResponseWriter, r *http.Request) *wire.Error
 		return busError(err)
 	}
 	defer room.release()
-	d := draft(wire.Origin{Conn: s.newConnID()}, user, req)
-	type result struct {
-		id  bus.ID
-		err error
+	if who.secret != "" {
+		w.Header().Set("Parley-Session", who.secret)
 	}
-	done := make(chan result, 1)
-	room.sub.Publish(d, func(i bus.ID, err error) { done <- result{i, err} })
-	select {
-	case res := <-done:
-		if res.err != nil {
-			return busError(res.err)
-		}
-		if session != "" {
-			w.Header().Set("Parley-Session", session)
-		}
-		answer(w, "application/json", http.StatusCreated, map[string]any{"id": res.id})
-		return nil
-	case <-ctx.Done():
-		return busError(bus.ErrUnavailable)
-	}
+	return s.call(ctx, w, &caller{identity: who, id: s.newConnID(), visits: room}, req, http.StatusCreated)
 }
 
-// readSend reads what is to be said by the rules of the wire's send.
+// readSend reads a send: a JSON object with text, data or both, or, as text/plain, the text itself.
 func (s *Server) readSend(w http.ResponseWriter, r *http.Request) (*wire.Request, *wire.Error) {
 	http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.cfg.MessageWait))
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, wire.MaxFrame))
+	said, err := io.ReadAll(http.MaxBytesReader(w, r.Body, wire.MaxFrame))
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		return nil, wire.Errorf(wire.TooLarge, "a body may have %d bytes", wire.MaxFrame)
 	}
 	if err != nil {
 		return nil, wire.Errorf(wire.BadRequest, "the body could not be read")
 	}
-	var said struct{ Text, Data json.RawMessage }
+	req := &wire.Request{Op: "send", Room: r.PathValue("room"), Key: r.Header.Get("Idempotency-Key")}
+	if bad := wire.CheckKey(req.Key); bad != nil {
+		return nil, bad
+	}
 	switch kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind {
 	case "text/plain":
-		if !utf8.Valid(body) {
-			return nil, wire.Errorf(wire.BadRequest, "text has to be UTF-8")
+		req.Text = strings.TrimSuffix(string(said), "\n")
+		if req.Text == "" {
+			return nil, wire.Errorf(wire.BadRequest, "there is no text")
 		}
-		said.Text = wire.AppendString(nil, bytes.TrimSuffix(body, []byte("\n")))
+		return req, wire.CheckText(req.Text, s.cfg.MaxText)
 	case "", "application/json", "application/x-www-form-urlencoded": // the last is what curl -d says by itself
-		if err := json.Unmarshal(body, &said); err != nil {
-			return nil, wire.Errorf(wire.BadRequest, "the body has to be a JSON object with text, data or both")
-		}
+		return req, req.ParseSaid(said, s.cfg.MaxText)
 	default:
 		return nil, wire.Errorf(wire.Unsupported, "the content type %q is not supported: send application/json or text/plain", kind)
 	}
-	frame := wire.AppendString([]byte(`{"op":"send","room":`), r.PathValue("room"))
-	if key := r.Header.Get("Idempotency-Key"); key != "" {
-		frame = wire.AppendString(append(frame, `,"key":`...), key)
-	}
-	if said.Text != nil {
-		frame = append(append(frame, `,"text":`...), said.Text...)
-	}
-	if said.Data != nil {
-		frame = append(append(frame, `,"data":`...), said.Data...)
-	}
-	req, bad := wire.Parse(append(frame, '}'), s.cfg.MaxText)
-	return &req, bad
 }
 
 // getMessages reads a room's history: the newest messages, or those before an id.
 func (s *Server) getMessages(w http.ResponseWriter, r *http.Request) *wire.Error {
-	before, bad := queryID(r, "before")
-	if bad != nil {
+	req := &wire.Request{Op: "history", Room: r.PathValue("room")}
+	var bad *wire.Error
+	if req.Before, bad = queryID(r, "before"); bad != nil {
 		return bad
 	}
-	limit, bad := queryLimit(r)
-	if bad != nil {
+	if req.Limit, bad = queryLimit(r); bad != nil {
 		return bad
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), busTimeout)
-	defer cancel()
-	entries, more, err := s.history(ctx, r.PathValue("room"), before, limit)
-	if err != nil {
-		return busError(err)
-	}
-	list := make([]json.RawMessage, len(entries))
-	for i, e := range entries {
-		list[i] = e
-	}
-	answer(w, "application/json", http.StatusOK, map[string]any{"room": r.PathValue("room"), "messages": list, "more": more})
-	return nil
+	return s.call(r.Context(), w, &caller{identity: anyone(r)}, req, http.StatusOK)
 }
 
 // getMembers reads who is in a room.
 func (s *Server) getMembers(w http.ResponseWriter, r *http.Request) *wire.Error {
-	ctx, cancel := context.WithTimeout(r.Context(), busTimeout)
-	defer cancel()
-	roster, err := s.roster(ctx, r.PathValue("room"))
-	if err != nil {
-		return busError(err)
-	}
-	members := wireMembers(roster)
-	slices.SortFunc(members, func(a, b wire.Member) int { return strings.Compare(a.ID, b.ID) })
-	answer(w, "application/json", http.StatusOK, map[string]any{"room": r.PathValue("room"), "members": members, "count": roster.Count})
-	return nil
+	req := &wire.Request{Op: "members", Room: r.PathValue("room")}
+	return s.call(r.Context(), w, &caller{identity: anyone(r)}, req, http.StatusOK)
 }
 
 // queryID reads an id from the query, nil if there is none.

@@ -1,37 +1,141 @@
 package node
 
 import (
+	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/base64"
+	"net/http"
 	"strings"
+
+	"parley/node/wire"
 )
+
+// An Authenticator tells who a token stands for. An error's text is told to the client.
+type Authenticator interface {
+	Authenticate(ctx context.Context, token string) (User, error)
+}
+
+// A User is who a caller speaks for.
+type User struct {
+	ID    string
+	Name  string
+	Guest bool
+}
+
+// An identity is who makes a request. A guest is known again by its secret: what the wire calls a session.
+type identity struct {
+	user   User
+	secret string // empty for a token's user
+	addr   string // where it calls from, as http.Request.RemoteAddr
+}
+
+// anyone is the identity of whoever may ask what anyone may.
+func anyone(r *http.Request) identity { return identity{addr: r.RemoteAddr} }
+
+// newGuest is a guest nobody has seen before.
+func newGuest(r *http.Request, name string) identity {
+	secret := newSecret()
+	return identity{guest(secret, name), secret, r.RemoteAddr}
+}
 
 // guestPrefix begins the id of a guest, and of nobody else.
 const guestPrefix = "guest-"
 
-// newSessionToken makes the secret by which a guest is known: 128 random bits.
-func newSessionToken() string {
+// newSecret makes the secret by which a guest is known: 128 random bits.
+func newSecret() string {
 	var b [16]byte
 	rand.Read(b[:])
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// validSessionToken reports whether a token has the form of newSessionToken: one that is easier to guess is nobody's.
-func validSessionToken(token string) bool {
-	b, err := base64.RawURLEncoding.Strict().DecodeString(token)
+// validSecret reports whether a secret has the form of newSecret: one that is easier to guess is nobody's.
+func validSecret(secret string) bool {
+	b, err := base64.RawURLEncoding.Strict().DecodeString(secret)
 	return err == nil && len(b) == 16
 }
 
 var guestEncoding = base32.NewEncoding("abcdefghijklmnopqrstuvwxyz234567").WithPadding(base32.NoPadding)
 
-// guest is who a session token stands for, on every node, with nothing stored: 80 bits of its hash are the id.
-func guest(token, name string) User {
-	sum := sha256.Sum256([]byte("parley guest\x00" + token))
+// guest is who a secret stands for, on every node, with nothing stored: 80 bits of its hash are the id.
+func guest(secret, name string) User {
+	sum := sha256.Sum256([]byte("parley guest\x00" + secret))
 	id := guestEncoding.EncodeToString(sum[:10])
 	if name == "" {
 		name = "Guest " + strings.ToUpper(id[:4])
 	}
 	return User{ID: guestPrefix + id, Name: name, Guest: true}
+}
+
+// hello says who the caller is: a token's user, or the guest that a secret stands for.
+func (s *Server) hello(ctx context.Context, c *caller, req *wire.Request) (appender, *wire.Error) {
+	who := c.identity
+	switch {
+	case req.Token != "":
+		user, bad := s.authenticate(ctx, req.Token)
+		if bad != nil {
+			return nil, bad
+		}
+		who.user, who.secret = user, ""
+	case req.Session != "":
+		if !validSecret(req.Session) {
+			return nil, wire.Errorf(wire.BadRequest, "session is not a token that a welcome gave")
+		}
+		who.user, who.secret = guest(req.Session, req.Name), req.Session
+	case req.Name != "" && who.user.Guest:
+		who.user = guest(who.secret, req.Name)
+	}
+	if len(c.rooms) > 0 && who.user != c.user {
+		return nil, wire.Errorf(wire.Forbidden, "the user cannot change after the first join")
+	}
+	c.identity = who
+	c.session.welcome(req.Req)
+	return nil, nil
+}
+
+// identify tells who an HTTP request is from: a token's user, or the guest that a secret stands for, a new one without. EventSource
+// can set no headers, so the query is read too; it is never logged.
+func (s *Server) identify(r *http.Request) (identity, *wire.Error) {
+	query := r.URL.Query()
+	name := query.Get("name")
+	if bad := wire.CheckName(name); bad != nil {
+		return identity{}, bad
+	}
+	token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	if !bearer {
+		token = query.Get("token")
+	}
+	if token != "" {
+		ctx, cancel := context.WithTimeout(r.Context(), busTimeout)
+		defer cancel()
+		user, bad := s.authenticate(ctx, token)
+		return identity{user: user, addr: r.RemoteAddr}, bad
+	}
+	secret := r.Header.Get("Parley-Session")
+	if secret == "" {
+		secret = query.Get("session")
+	}
+	if secret == "" {
+		return newGuest(r, name), nil
+	}
+	if !validSecret(secret) {
+		return identity{}, wire.Errorf(wire.BadRequest, "the session is not a token that a welcome, or the header Parley-Session, gave")
+	}
+	return identity{guest(secret, name), secret, r.RemoteAddr}, nil
+}
+
+// authenticate asks who a token stands for.
+func (s *Server) authenticate(ctx context.Context, token string) (User, *wire.Error) {
+	if s.cfg.Auth == nil {
+		return User{}, wire.Errorf(wire.Unauthorized, "this server takes no tokens: say hello without one, as a guest")
+	}
+	u, err := s.cfg.Auth.Authenticate(ctx, token)
+	if err != nil {
+		return User{}, wire.Errorf(wire.Unauthorized, "%v", err)
+	}
+	if strings.HasPrefix(u.ID, guestPrefix) {
+		return User{}, wire.Errorf(wire.Unauthorized, "the token's subject begins with %q, which guests' ids do", guestPrefix)
+	}
+	return u, nil
 }

@@ -24,7 +24,7 @@ func (s *Server) sweep() {
 		case now := <-tick.C:
 			due = s.due(due[:0], now)
 			for _, sess := range due {
-				sess.ping(now)
+				sess.keepAlive(now)
 			}
 			clear(due)
 			if tide.turned(s.crowd(), now) {
@@ -78,13 +78,4 @@ func (s *Server) due(out []*session, now time.Time) []*session {
 		}
 	}
 	return out
-}
-
-func (s *session) ping(now time.Time) {
-	if s.codec != sse && s.conn.Silence(now) > s.srv.cfg.PingInterval*3/2 {
-		s.conn.Abort(0)
-		return
-	}
-	var buf [8]byte
-	s.conn.Put(s.codec.appendPing(buf[:0]))
 }

@@ -2,214 +2,151 @@ package node
 
 import (
 	"encoding/json"
-	"errors"
 	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"parley/bus"
-	"parley/node/wire"
 )
 
-// maxOpenSends is how many sends of one connection may be without an answer; the next is not read before one has it.
-const maxOpenSends = 64
+// maxPending is how many requests of one connection may be without an answer; the next is not read before one has it.
+const maxPending = 64
 
-// sends are those of a connection's sends that have no answer yet. The answer comes from the bus, or with the message
+// pending are those of a caller's sends and signals that have no answer yet. The answer comes from the bus, or with the message
 // itself, whichever is first.
-type sends struct {
+type pending struct {
 	mu    sync.Mutex
-	next  uint32        // guarded by mu
-	open  []openSend    // guarded by mu; in the order sent
-	freed chan struct{} // guarded by mu; made by who waits, closed when one was answered
+	next  uint32           // guarded by mu
+	open  []pendingRequest // guarded by mu; in the order they came
+	freed chan struct{}    // guarded by mu; made by who waits, closed when one was answered
 
-	doubts  map[string]doubt // guarded by mu; by room
-	turn    sync.Mutex       // held from looking at doubts until the bus has the send
-	handing atomic.Uint32    // which send the bus is being handed, 0 for none
+	unconfirmed map[string]unconfirmed // guarded by mu; by room
+	order       sync.Mutex             // held from looking at unconfirmed until the bus has the send; comes before mu
+	handing     atomic.Uint32          // which send the bus is being handed, 0 for none
 }
 
-// A doubt is a send whose outcome is unknown: the client is to repeat it. What the client had sent before it knew must not
+// An unconfirmed send is one whose outcome is unknown: the client is to repeat it. What the client had sent before it knew must not
 // overtake the repeat, so it is refused too, until the repeat comes or cannot be expected any more.
-type doubt struct {
+type unconfirmed struct {
 	seq   uint32
 	key   string
 	until time.Time
 }
 
-// doubtWait is how long a repeat is waited for.
-const doubtWait = 5 * time.Second
+// repeatWait is how long a repeat is waited for.
+const repeatWait = 5 * time.Second
 
-// doubt notes that the outcome of a send is unknown. The first one counts. It is called
-// before the bus takes anything more into the room.
-func (o *sends) doubt(seq uint32, room, key string) {
-	if o.handing.Load() != seq { // else whoever has the turn waits for this call, or is past looking
-		o.turn.Lock()
-		defer o.turn.Unlock()
+// unconfirm notes that the outcome of a send is unknown. The first one in a room counts. The bus calls it before it takes
+// anything more into the room.
+func (p *pending) unconfirm(seq uint32, room, key string) {
+	if p.handing.Load() != seq { // else whoever holds order waits for this call, or is past looking
+		p.order.Lock()
+		defer p.order.Unlock()
 	}
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if d, ok := o.doubts[room]; ok && d.seq < seq {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if u, ok := p.unconfirmed[room]; ok && u.seq < seq {
 		return
 	}
 	wait := unavailableRetry
 	if key != "" {
-		wait = doubtWait
+		wait = repeatWait
 	}
-	if o.doubts == nil {
-		o.doubts = make(map[string]doubt)
+	if p.unconfirmed == nil {
+		p.unconfirmed = make(map[string]unconfirmed)
 	}
-	o.doubts[room] = doubt{seq, key, time.Now().Add(wait)}
+	p.unconfirmed[room] = unconfirmed{seq, key, time.Now().Add(wait)}
 }
 
-// passes reports whether a send may go to the bus. It needs turn.
-func (o *sends) passes(room, key string) bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	d, ok := o.doubts[room]
-	if ok && (key == "" || key != d.key) && time.Now().Before(d.until) {
+// passesLocked reports whether a send may go to the bus. It needs order.
+func (p *pending) passesLocked(room, key string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	u, ok := p.unconfirmed[room]
+	if ok && (key == "" || key != u.key) && time.Now().Before(u.until) {
 		return false
 	}
-	delete(o.doubts, room)
+	delete(p.unconfirmed, room)
 	return true
 }
 
-type openSend struct {
+// A pendingRequest is known to the bus by its seq, and to the client by its req.
+type pendingRequest struct {
 	seq uint32
 	req json.RawMessage
 }
 
-// begin notes a send, and gives the number that its message carries.
-func (o *sends) begin(req json.RawMessage) uint32 {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.next++
-	o.open = append(o.open, openSend{o.next, req})
-	return o.next
+// begin notes a request, and returns the number by which what it publishes is known.
+func (p *pending) begin(req json.RawMessage) uint32 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.next++
+	p.open = append(p.open, pendingRequest{p.next, req})
+	return p.next
 }
 
-// take gives the request of a send that has no answer yet; the caller answers it.
-func (o *sends) take(seq uint32) (json.RawMessage, bool) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.takeLocked(seq)
+// take returns the req of a request that has no answer yet: whoever takes it answers it.
+func (p *pending) take(seq uint32) (json.RawMessage, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.takeLocked(seq)
 }
 
-// answer has a send that has no answer yet answered by say, before the flush of its message can find it answered.
-func (o *sends) answer(seq uint32, say func(req json.RawMessage)) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if req, waits := o.takeLocked(seq); waits {
+// answer has say answer a request that has no answer yet, before the flush of its message can find it answered.
+func (p *pending) answer(seq uint32, say func(req json.RawMessage)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if req, waits := p.takeLocked(seq); waits {
 		say(req)
 	}
 }
 
-func (o *sends) takeLocked(seq uint32) (json.RawMessage, bool) {
-	i := slices.IndexFunc(o.open, func(s openSend) bool { return s.seq == seq })
+func (p *pending) takeLocked(seq uint32) (json.RawMessage, bool) {
+	i := slices.IndexFunc(p.open, func(r pendingRequest) bool { return r.seq == seq })
 	if i < 0 {
 		return nil, false
 	}
-	req := o.open[i].req
-	if o.open = slices.Delete(o.open, i, i+1); len(o.open) == 0 {
-		o.open = nil // an idle connection keeps nothing
+	req := p.open[i].req
+	if p.open = slices.Delete(p.open, i, i+1); len(p.open) == 0 {
+		p.open = nil // an idle connection keeps nothing
 	}
-	if o.freed != nil {
-		close(o.freed)
-		o.freed = nil
+	if p.freed != nil {
+		close(p.freed)
+		p.freed = nil
 	}
 	return req, true
 }
 
-// none reports whether every send has its answer.
-func (o *sends) none() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return len(o.open) == 0
+// none reports whether every request has its answer.
+func (p *pending) none() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.open) == 0
 }
 
 // full reports whether there are as many as there may be.
-func (o *sends) full() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return len(o.open) >= maxOpenSends
+func (p *pending) full() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.open) >= maxPending
 }
 
-// wait returns once fewer than n sends are open; false if done is closed first.
-func (o *sends) wait(n int, done <-chan struct{}) bool {
+// wait returns once fewer than n requests are open; false if done is closed first.
+func (p *pending) wait(n int, done <-chan struct{}) bool {
 	for {
-		o.mu.Lock()
-		if len(o.open) < n {
-			o.mu.Unlock()
+		p.mu.Lock()
+		if len(p.open) < n {
+			p.mu.Unlock()
 			return true
 		}
-		if o.freed == nil {
-			o.freed = make(chan struct{})
+		if p.freed == nil {
+			p.freed = make(chan struct{})
 		}
-		freed := o.freed
-		o.mu.Unlock()
+		freed := p.freed
+		p.mu.Unlock()
 		select {
 		case <-freed:
 		case <-done:
 			return false
 		}
-	}
-}
-
-// publish says something in a room, and answers when the bus did.
-func (s *session) publish(sub bus.Subscription, req *wire.Request) {
-	s.sends.turn.Lock()
-	defer s.sends.turn.Unlock()
-	if !s.sends.passes(req.Room, req.Key) {
-		s.refuse(req.Req, busError(bus.ErrUnavailable))
-		return
-	}
-	seq, room, key := s.sends.begin(req.Req), req.Room, req.Key
-	s.sends.handing.Store(seq)
-	defer s.sends.handing.Store(0)
-	d := draft(wire.Origin{Conn: s.id, Seq: seq}, s.user, req)
-	sub.Publish(d, func(id bus.ID, err error) {
-		if err == nil {
-			s.sends.answer(seq, func(req json.RawMessage) { s.say("ok", wire.Sent{Req: req, ID: id}) })
-			return
-		}
-		if req, waits := s.sends.take(seq); waits {
-			if !errors.Is(err, bus.ErrConflict) {
-				s.sends.doubt(seq, room, key)
-			}
-			s.refuse(req, busError(err))
-		}
-	})
-}
-
-// draft is what a send asks to be said, as it goes over the bus.
-func draft(origin wire.Origin, user User, req *wire.Request) bus.Draft {
-	said := wire.Said{
-		Origin: origin,
-		Room:   req.Room,
-		From:   wire.Member{ID: user.ID, Name: user.Name},
-		Text:   req.Text,
-		Data:   req.Data,
-		Key:    req.Key,
-		At:     time.Now().UnixMilli(),
-	}
-	d := bus.Draft{Body: said.Body()}
-	if req.Key != "" {
-		d.Key = bus.KeyOf(user.ID, req.Key)
-		d.Sum = wire.Sum(req.Text, req.Data)
-	}
-	return d
-}
-
-// unavailableRetry is what a client is told to wait before it repeats.
-const unavailableRetry = time.Second
-
-// busError says what a client is told when the bus failed.
-func busError(err error) *wire.Error {
-	if errors.Is(err, bus.ErrConflict) {
-		return wire.Errorf(wire.Conflict, "%v", bus.ErrConflict)
-	}
-	return &wire.Error{
-		Code:       wire.Unavailable,
-		Message:    "the outcome is unknown, as the message bus does not answer: repeat with the same key",
-		RetryAfter: unavailableRetry,
 	}
 }

@@ -7,7 +7,7 @@ import (
 
 // The flush of a message may look for the answer to its send at any time.
 func TestASendThatIsFoundAnsweredHasBeenAnswered(t *testing.T) {
-	var o sends
+	var o pending
 	seq := o.begin(json.RawMessage(`1`))
 	said := false
 	o.answer(seq, func(req json.RawMessage) {

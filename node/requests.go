@@ -2,322 +2,180 @@ package node
 
 import (
 	"context"
-	"errors"
+	"encoding/json"
 	"slices"
 	"strings"
+	"sync/atomic"
+	"time"
 
 	"parley/bus"
 	"parley/node/wire"
 )
 
-// do carries out one request of parley.v1 and answers it.
-func (s *session) do(req *wire.Request) {
-	var bad *wire.Error
-	switch req.Op {
-	case "hello":
-		bad = s.hello(req)
-	case "join":
-		bad = s.join(req)
-	case "leave":
-		if m := s.member(req.Room); m != nil {
-			s.rooms = slices.DeleteFunc(s.rooms, func(o *member) bool { return o == m })
-			m.r.dismiss(m, false)
-		}
-		s.say("ok", wire.OK{Req: req.Req})
-	case "send":
-		bad = s.send(req)
-	case "signal":
-		bad = s.signal(req)
-	case "history":
-		bad = s.history(req)
-	case "members":
-		bad = s.members(req)
-	case "ping":
-		s.say("ok", wire.OK{Req: req.Req})
-	}
-	if bad != nil {
-		s.refuse(req.Req, bad)
+// A caller is who makes requests, over whatever transport.
+type caller struct {
+	identity           // owned by the reader
+	id       uint64    // static; names it in what it publishes, over all nodes
+	replies  transport // static
+	session  *session  // static; nil over HTTP, where nobody can join
+
+	// Owned by the reader.
+	rooms  map[string]*member // that it joined
+	visits *room              // over HTTP: the one that it says something in
+
+	pending pending
+	leaving atomic.Bool // a goodbye is on its way: nothing more is taken on
+}
+
+// A transport writes what comes of a request: one of the two, once.
+type transport interface {
+	answer(f appender)
+	refuse(req json.RawMessage, e *wire.Error)
+}
+
+// An operation carries out the requests of one op, for every transport alike.
+type operation struct {
+	weight int  // how dear it is, compared with a ping
+	waits  bool // it may have to wait for the bus, the Authenticator or a flush, so the poller must not carry it out
+
+	// do returns the answer, or what is wrong. It returns neither if the answer has its place among what else the caller is told,
+	// or comes later: then it goes to caller.replies.
+	do func(*Server, context.Context, *caller, *wire.Request) (appender, *wire.Error)
+}
+
+// operations has all that wire.Ops lists.
+var operations = map[string]operation{
+	"hello":   {weight: 5, waits: true, do: (*Server).hello},
+	"join":    {weight: 20, waits: true, do: (*Server).join},
+	"leave":   {weight: 2, waits: true, do: (*Server).leave},
+	"send":    {weight: 2, waits: false, do: (*Server).send},
+	"signal":  {weight: 2, waits: false, do: (*Server).signal},
+	"history": {weight: 10, waits: true, do: (*Server).history},
+	"members": {weight: 5, waits: true, do: (*Server).members},
+	"ping":    {weight: 1, waits: false, do: (*Server).ping},
+}
+
+// busTimeout bounds one request's calls of the bus.
+const busTimeout = 5 * time.Second
+
+// do carries out a request, and has its transport write what comes of it.
+func (s *Server) do(ctx context.Context, c *caller, req *wire.Request) {
+	switch answer, bad := s.carryOut(ctx, c, req); {
+	case bad != nil:
+		c.replies.refuse(req.Req, bad)
+	case answer != nil:
+		c.replies.answer(answer)
 	}
 }
 
-// hello says who the client is: one with a token, or the guest of a session.
-func (s *session) hello(req *wire.Request) *wire.Error {
-	user, token := s.user, s.token
-	switch {
-	case req.Token != "":
-		u, err := s.srv.authenticate(req.Token)
-		if err != nil {
-			return err
-		}
-		user, token = u, ""
-	case req.Session != "":
-		if !validSessionToken(req.Session) {
-			return wire.Errorf(wire.BadRequest, "session is not a token that a welcome gave")
-		}
-		user, token = guest(req.Session, req.Name), req.Session
-	case req.Name != "" && user.Guest:
-		user = guest(token, req.Name)
+// carryOut is do for whom the caller itself did not ask: what is wrong is not told.
+func (s *Server) carryOut(ctx context.Context, c *caller, req *wire.Request) (appender, *wire.Error) {
+	op := operations[req.Op]
+	if op.waits {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, busTimeout)
+		defer cancel()
 	}
-	if len(s.rooms) > 0 && user != s.user {
-		return wire.Errorf(wire.Forbidden, "the user cannot change after the first join")
-	}
-	s.user, s.token = user, token
-	s.say("welcome", s.welcome(req.Req))
-	return nil
+	return op.do(s, ctx, c, req)
 }
 
-// authenticate asks who a token stands for.
-func (s *Server) authenticate(token string) (User, *wire.Error) {
-	if s.cfg.Auth == nil {
-		return User{}, wire.Errorf(wire.Unauthorized, "this server takes no tokens: say hello without one, as a guest")
+// room finds the room that a request is about among those that the caller is in.
+func (c *caller) room(name string) (*room, *wire.Error) {
+	if m := c.rooms[name]; m != nil {
+		return m.r, nil
 	}
-	ctx, cancel := context.WithTimeout(s.ctx, busTimeout)
-	defer cancel()
-	u, err := s.cfg.Auth.Authenticate(ctx, token)
-	if err != nil {
-		return User{}, wire.Errorf(wire.Unauthorized, "%v", err)
+	if c.visits != nil {
+		return c.visits, nil
 	}
-	if strings.HasPrefix(u.ID, guestPrefix) {
-		return User{}, wire.Errorf(wire.Unauthorized, "the token's subject begins with %q, which guests' ids do", guestPrefix)
-	}
-	return u, nil
+	return nil, wire.Errorf(wire.NotJoined, "join the room %q first", name)
 }
 
-// join makes the session a member of a room, and gives it what it missed, or the newest messages.
-func (s *session) join(req *wire.Request) *wire.Error {
-	if m := s.member(req.Room); m != nil { // again: only the answer
-		m.r.mu.Lock()
-		s.say("ok", m.joinedLocked(req, nil))
-		m.r.mu.Unlock()
-		return nil
-	}
-	ctx, cancel := context.WithTimeout(s.srv.ctx, busTimeout)
-	defer cancel()
-	r, err := s.srv.enter(ctx, req.Room)
-	if err != nil {
-		return joinError(err)
-	}
-	if err := r.inbox.await(ctx); err != nil { // or what was acknowledged before the join could come after live
-		r.release()
-		return joinError(err)
-	}
-	cursor, recovered, err := r.resume(ctx, req)
-	if err != nil {
-		r.release()
-		return joinError(err)
-	}
-	m := &member{s: s, r: r, cursor: cursor}
-	s.rooms = append(s.rooms, m)
-	m.admit(req, recovered)
-	return nil
+func (s *Server) ping(_ context.Context, _ *caller, req *wire.Request) (appender, *wire.Error) {
+	return wire.OK{Req: req.Req}, nil
 }
 
-// admit makes a new member one of its room and answers its join, in one piece: what the roster in the answer does not have is
-// told after it. If all that the member is owed is in memory it is live at once, else catchUp sees to it.
-func (m *member) admit(req *wire.Request, recovered *bool) {
-	r := m.r
-	b := m.s.srv.buffers.Get().(*sayBuffers)
-	defer m.s.srv.putBuffers(b)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.admitLocked(m)
-	m.version = r.crowd.version
-	b.frame = b.frame[:0]
-	if m.s.codec != plain {
-		b.payload = m.joinedLocked(req, recovered).Append(b.payload[:0])
-		b.frame = m.s.codec.appendEvent(b.frame, "ok", b.payload)
+func (s *Server) leave(_ context.Context, c *caller, req *wire.Request) (appender, *wire.Error) {
+	if m := c.rooms[req.Room]; m != nil {
+		delete(c.rooms, req.Room)
+		m.r.dismiss(m, false)
 	}
-	live := false
-	if recovered == nil || *recovered { // else catchUp finds the gap, and tells it
-		b.frame, b.payload, live = m.serveRecentLocked(b.frame, b.payload)
-	}
-	m.s.conn.Put(b.frame)
-	if !live {
-		m.s.srv.wg.Go(m.catchUp)
-	}
-}
-
-// joinedLocked answers a join from the node's memory. It needs room.mu.
-func (m *member) joinedLocked(req *wire.Request, recovered *bool) wire.Joined {
-	roster := m.r.sub.Roster()
-	last := m.r.head
-	if recovered != nil && *recovered && last.Less(*req.Since) {
-		last = *req.Since // seen over another node, or before this one's flush
-	}
-	return wire.Joined{
-		Req:       req.Req,
-		Room:      m.r.name,
-		Last:      last,
-		Recovered: recovered,
-		Members:   wireMembers(roster),
-		Count:     roster.Count,
-		Presence:  roster.Version,
-	}
-}
-
-// joinError says what a client is told that could not join.
-func joinError(err error) *wire.Error {
-	e := busError(err)
-	if !errors.Is(err, bus.ErrConflict) {
-		e.Message = "the room cannot be read, as the message bus does not answer: join again"
-	}
-	return e
-}
-
-// resume finds where a join begins to read: after since, or before the newest messages. recovered is nil without a since.
-func (r *room) resume(ctx context.Context, req *wire.Request) (cursor bus.ID, recovered *bool, err error) {
-	if req.Since == nil {
-		n := wire.DefaultBacklog
-		if req.Limit != nil {
-			n = *req.Limit
-		}
-		cursor, err = r.start(ctx, n)
-		return cursor, nil, err
-	}
-	r.mu.Lock()
-	_, whole := r.recent.after(*req.Since)
-	whole = whole || *req.Since == r.head
-	r.mu.Unlock()
-	if !whole {
-		page, err := r.srv.cfg.Bus.After(ctx, r.name, *req.Since, 1)
-		if err != nil {
-			return bus.ID{}, nil, err
-		}
-		whole = page.Complete && !req.Since.Less(page.LastBreak)
-	}
-	return *req.Since, &whole, nil
-}
-
-func (s *session) joined(room string) (*member, *wire.Error) {
-	if m := s.member(room); m != nil {
-		return m, nil
-	}
-	return nil, wire.Errorf(wire.NotJoined, "join the room %q first", room)
-}
-
-func (s *session) send(req *wire.Request) *wire.Error {
-	m, bad := s.joined(req.Room)
-	if bad != nil {
-		return bad
-	}
-	if s.leaving.Load() {
-		return busError(bus.ErrUnavailable)
-	}
-	s.publish(m.r.sub, req)
-	return nil
-}
-
-func (s *session) signal(req *wire.Request) *wire.Error {
-	m, bad := s.joined(req.Room)
-	if bad != nil {
-		return bad
-	}
-	seq := s.sends.begin(req.Req)
-	body := wire.Signalled{
-		Origin: wire.Origin{Conn: s.id, Seq: seq},
-		Room:   m.r.name,
-		Kind:   req.Kind,
-		User:   wire.Member{ID: s.user.ID, Name: s.user.Name},
-		Data:   req.Data,
-	}.Body()
-	m.r.sub.Signal(body, func(err error) {
-		raw, waits := s.sends.take(seq)
-		switch {
-		case !waits:
-		case err != nil:
-			s.refuse(raw, busError(err))
-		default:
-			s.say("ok", wire.OK{Req: raw})
-		}
-	})
-	return nil
-}
-
-func (s *session) history(req *wire.Request) *wire.Error {
-	ctx, cancel := context.WithTimeout(s.srv.ctx, busTimeout)
-	defer cancel()
-	entries, more, err := s.srv.history(ctx, req.Room, req.Before, req.Limit)
-	if err != nil {
-		return busError(err)
-	}
-	s.say("ok", wire.History{Req: req.Req, Room: req.Room, Messages: entries, More: more})
-	return nil
+	return wire.OK{Req: req.Req}, nil
 }
 
 // maxHistory bounds the bytes of one answer, well below a queue's limit.
 const maxHistory = 64 << 10
 
-// history reads messages before an id, oldest first, as AppendEntry writes them: at most limit, or as many of the newest as fit.
-func (s *Server) history(ctx context.Context, room string, before *bus.ID, limit *int) (entries [][]byte, more bool, err error) {
+// history reads messages before an id, oldest first: at most the limit, or as many of the newest as fit.
+func (s *Server) history(ctx context.Context, _ *caller, req *wire.Request) (appender, *wire.Error) {
+	answer := wire.History{Req: req.Req, Room: req.Room}
 	n, end := wire.DefaultBacklog, bus.ID{}
-	if limit != nil {
-		n = *limit
+	if req.Limit != nil {
+		n = *req.Limit
 	}
-	if before != nil {
-		if end = *before; end.IsZero() {
-			return nil, false, nil // nothing comes before it
+	if req.Before != nil {
+		if end = *req.Before; end.IsZero() {
+			return answer, nil // nothing comes before it
 		}
 	}
 	if n == 0 {
-		return nil, true, nil
+		answer.More = true
+		return answer, nil
 	}
 	for {
-		page, err := s.cfg.Bus.Before(ctx, room, end, n)
+		page, err := s.cfg.Bus.Before(ctx, req.Room, end, n)
 		if err != nil {
-			return nil, false, err
+			return nil, busError(err)
 		}
+		answer.More = page.More
 		bytes := 0
 		for _, m := range slices.Backward(page.Messages) {
 			if m.Break {
 				continue
 			}
 			e := wire.AppendEntry(nil, m.ID, m.Body)
-			if bytes += len(e); bytes > maxHistory && len(entries) > 0 {
-				page.More = true
+			if bytes += len(e); bytes > maxHistory && len(answer.Messages) > 0 {
+				answer.More = true
 				break
 			}
 			if len(e) > 0 {
-				entries = append(entries, e)
+				answer.Messages = append(answer.Messages, e)
 			}
 		}
-		if len(entries) > 0 || !page.More || len(page.Messages) == 0 {
-			slices.Reverse(entries)
-			return entries, page.More, nil
+		if len(answer.Messages) > 0 || !page.More || len(page.Messages) == 0 {
+			slices.Reverse(answer.Messages)
+			return answer, nil
 		}
-		end = page.Messages[0].ID // who got a page without a message could not page on
+		end = page.Messages[0].ID // a client that got a page without a message could not page on
 	}
 }
 
-func (s *session) members(req *wire.Request) *wire.Error {
-	ctx, cancel := context.WithTimeout(s.srv.ctx, busTimeout)
-	defer cancel()
-	roster, err := s.srv.roster(ctx, req.Room)
-	if err != nil {
-		return busError(err)
+// members reads who is in a room: from the node's memory if it is subscribed to the room.
+func (s *Server) members(ctx context.Context, _ *caller, req *wire.Request) (appender, *wire.Error) {
+	roster, known := s.knownRoster(req.Room)
+	if !known {
+		var err error
+		if roster, err = s.cfg.Bus.Roster(ctx, req.Room); err != nil {
+			return nil, busError(err)
+		}
 	}
-	s.say("ok", wire.Members{
-		Req:      req.Req,
-		Room:     req.Room,
-		Members:  wireMembers(roster),
-		Count:    roster.Count,
-		Presence: roster.Version,
-	})
-	return nil
+	members := wireMembers(roster)
+	slices.SortFunc(members, func(a, b wire.Member) int { return strings.Compare(a.ID, b.ID) })
+	return wire.Members{Req: req.Req, Room: req.Room, Members: members, Count: roster.Count, Presence: roster.Version}, nil
 }
 
-// roster is who is in a room, from memory if the node is subscribed to it.
-func (s *Server) roster(ctx context.Context, room string) (bus.Roster, error) {
+func (s *Server) knownRoster(room string) (bus.Roster, bool) {
 	s.roomsMu.Lock()
 	r := s.rooms[room]
 	s.roomsMu.Unlock()
-	if r != nil {
-		select {
-		case <-r.ready:
-			if r.err == nil {
-				return r.sub.Roster(), nil
-			}
-		default:
-		}
+	if r == nil {
+		return bus.Roster{}, false
 	}
-	return s.cfg.Bus.Roster(ctx, room)
+	select {
+	case <-r.ready:
+		if r.err == nil {
+			return r.sub.Roster(), true
+		}
+	default:
+	}
+	return bus.Roster{}, false
 }

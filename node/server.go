@@ -100,20 +100,6 @@ func (s *Server) Ready() error {
 	return nil
 }
 
-// newSession makes a session, a guest's until it says hello.
-func (s *Server) newSession(c codec, conn *socket.Conn, name string) *session {
-	token := newSessionToken()
-	return &session{
-		srv:   s,
-		id:    s.newConnID(),
-		codec: c,
-		conn:  conn,
-		user:  guest(token, name),
-		token: token,
-		ended: make(chan struct{}),
-	}
-}
-
 // newConnID names a connection, over all nodes.
 func (s *Server) newConnID() uint64 { return s.base | uint64(s.nextConn.Add(1)) }
 

@@ -14,11 +14,11 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if s.draining.Load() {
 		return &wire.Error{Code: wire.Unavailable, Message: "this node is shutting down: connect again, to another", RetryAfter: s.retryAfter()}
 	}
-	user, session, bad := s.who(r)
+	who, bad := s.identify(r)
 	if bad != nil {
 		return bad
 	}
-	req := wire.Request{Room: r.PathValue("room")}
+	req := &wire.Request{Op: "join", Room: r.PathValue("room")}
 	if req.Since, bad = queryID(r, "since"); bad != nil {
 		return bad
 	}
@@ -44,11 +44,6 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) *wire.Error {
 	head := bytes.NewBufferString("HTTP/1.1 200 OK\r\n")
 	h.Write(head)
 	head.WriteString("\r\n")
-	sess := s.newSession(sse, s.sockets.Stream(nc, head.Bytes()), "")
-	sess.user, sess.token = user, session
-	s.start(sess, func() *wire.Error {
-		sess.say("welcome", sess.welcome(nil))
-		return sess.join(&req)
-	})
+	s.start(s.newSession(sse, s.sockets.Stream(nc, head.Bytes()), who), req)
 	return nil
 }

@@ -124,10 +124,39 @@ func Parse(frame []byte, maxText int) (r Request, err *Error) {
 	return r, Errorf(Unsupported, `unknown op "%.32s": known are %s`, name, known)
 }
 
+// ParseSaid reads the text and data of a send that comes without its other fields: those are set already, and everything else in
+// body is ignored.
+func (r *Request) ParseSaid(body []byte, maxText int) *Error {
+	raw, err := split(body)
+	if err == ErrNotUTF8 {
+		return err
+	}
+	if err != nil {
+		return Errorf(BadRequest, "the body has to be a JSON object with text, data or both")
+	}
+	for _, f := range []field{fieldText, fieldData} {
+		if raw[f] == nil {
+			continue
+		}
+		if err := r.set(f, raw[f], maxText); err != nil {
+			return err
+		}
+	}
+	return r.check()
+}
+
+// CheckKey says what is wrong with an idempotency key: it is at most MaxKey bytes.
+func CheckKey(key string) *Error {
+	if len(key) > MaxKey {
+		return Errorf(BadRequest, "key is %d bytes: at most %d are allowed", len(key), MaxKey)
+	}
+	return nil
+}
+
 // split finds the fields of a message. What was found before an error is returned too; null is the same as absent.
 func split(frame []byte) (raw [fields][]byte, err *Error) {
 	if !utf8.Valid(frame) {
-		return raw, Errorf(BadRequest, "the message is not valid UTF-8")
+		return raw, ErrNotUTF8
 	}
 	s := scanner{b: frame}
 	s.space()
@@ -217,12 +246,10 @@ func (r *Request) set(f field, raw []byte, maxText int) (err *Error) {
 		return CheckName(r.Name)
 	case fieldText:
 		r.Text = string(value)
-		return CheckText(r.Text, maxText)
+		return checkSize(r.Text, maxText) // which is UTF-8, as the frame is
 	case fieldKey:
 		r.Key = string(value)
-		if len(value) > MaxKey {
-			return Errorf(BadRequest, "key is %d bytes: at most %d are allowed", len(value), MaxKey)
-		}
+		return CheckKey(r.Key)
 	case fieldKind:
 		r.Kind = string(value)
 		if r.Kind == "" {

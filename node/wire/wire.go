@@ -73,6 +73,9 @@ func Errorf(code Code, format string, args ...any) *Error {
 	return &Error{Code: code, Message: fmt.Sprintf(format, args...)}
 }
 
+// ErrNotUTF8 is what Parse and CheckText return for what is not UTF-8.
+var ErrNotUTF8 = Errorf(BadRequest, "what is said has to be valid UTF-8")
+
 func (e *Error) Error() string { return string(e.Code) + ": " + e.Message }
 
 // A User is who a session speaks for.
@@ -102,11 +105,15 @@ func CheckName(name string) *Error { return checkLine("name", name, MaxName) }
 
 // CheckText says what is wrong with a message's text: it is at most limit bytes of UTF-8.
 func CheckText(text string, limit int) *Error {
+	if !utf8.ValidString(text) {
+		return ErrNotUTF8
+	}
+	return checkSize(text, limit)
+}
+
+func checkSize(text string, limit int) *Error {
 	if len(text) > limit {
 		return Errorf(TooLarge, "text is %d bytes: at most %d are allowed", len(text), limit)
-	}
-	if !utf8.ValidString(text) {
-		return Errorf(BadRequest, "text is not valid UTF-8")
 	}
 	return nil
 }
