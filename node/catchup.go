@@ -11,13 +11,13 @@ import (
 // Who joins, and who was too slow for the fan-out, is not live: catchUp serves it from the log at its own speed, from its
 // cursor up to the room's head, and makes it live there. Under the room's lock the two meet without a gap or a repeat.
 
-// overflowLocked takes a member whose queue is full out of the fan-out. It misses what follows from. It needs r.mu.
-func (r *room) overflowLocked(m *member, from bus.ID) {
+// overflowLocked takes a member whose queue is full out of the fan-out. It misses what follows from. It needs room.mu.
+func (m *member) overflowLocked(from bus.ID) {
 	m.live = false
 	m.cursor = from
-	m.version = r.crowd.version
-	r.srv.cfg.Observer.Overflowed()
-	r.srv.wg.Go(m.catchUp)
+	m.version = m.r.presence.version
+	m.s.srv.cfg.Observer.Overflowed()
+	m.s.srv.wg.Go(m.catchUp)
 }
 
 // catchUp serves a member until it is live. It ends early when the member left, its connection ended, or the node does.
@@ -82,7 +82,7 @@ func (m *member) goLiveLocked(buf, scratch []byte) (frames, grown []byte, done b
 		scratch = wire.Live{Room: m.r.name}.Append(scratch[:0])
 		buf = m.s.codec.appendEvent(buf, "live", scratch)
 	}
-	if m.version != m.r.crowd.version {
+	if m.version != m.r.presence.version {
 		scratch = m.r.sync().Append(scratch[:0])
 		buf = m.s.codec.appendEvent(buf, "presence", scratch)
 	}
@@ -169,33 +169,4 @@ func (m *member) appendGap(buf []byte, after bus.ID) ([]byte, bool) {
 		return buf, false
 	}
 	return m.s.codec.appendEvent(buf, "gap", wire.Gap{Room: m.r.name, After: after}.Append(nil)), true
-}
-
-// start gives the id after which the room's newest n messages up to the head follow, or fewer if it has fewer.
-func (r *room) start(ctx context.Context, n int) (bus.ID, error) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if n == 0 || r.head.IsZero() {
-		return r.head, nil
-	}
-	if start, ok := r.recent.start(n); ok {
-		return start, nil
-	}
-	r.mu.Unlock()
-	page, err := r.srv.cfg.Bus.Before(ctx, r.name, bus.ID{}, max(n, wire.DefaultBacklog))
-	r.mu.Lock()
-	if err != nil {
-		return bus.ID{}, err
-	}
-	r.recent.learn(page, r.head)
-	if start, ok := r.recent.start(n); ok {
-		return start, nil
-	}
-	if old := len(page.Messages) - n; old > 0 {
-		page.Messages = page.Messages[old:]
-	}
-	if len(page.Messages) == 0 || r.head.Less(page.Messages[0].ID) {
-		return r.head, nil
-	}
-	return page.Messages[0].Prev, nil
 }

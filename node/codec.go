@@ -97,3 +97,6 @@ func (c codec) appendClose(dst []byte, code int, reason string) []byte {
 	}
 	return socket.AppendClose(dst, code, reason)
 }
+
+// An appender is a frame of package wire.
+type appender interface{ Append(dst []byte) []byte }

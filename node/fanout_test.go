@@ -7,7 +7,7 @@ import (
 	"parley/node/nodetest"
 )
 
-// All members speak at once: more of them than one attendant gives turns to in one go, and more members than a room that is
+// All members speak at once: more of them than the poller reads by itself, and more members than a room that is
 // flushed by who brings a message.
 func TestALargeRoomThatSpeaksAtOnceIsHeardByAllInOneOrder(t *testing.T) {
 	eachWay(t, func(t *testing.T, start starter) {

@@ -156,28 +156,3 @@ func (in *inbox) close() {
 		in.timer.Stop()
 	}
 }
-
-// Deliver takes a message in. The bus's receive loop calls it, so it does not wait for the flush of a large room.
-func (r *room) Deliver(m bus.Message) { r.receive(item{kind: itemMessage, msg: m}) }
-
-// Signal takes a signal in.
-func (r *room) Signal(body []byte) { r.receive(item{kind: itemSignal, msg: bus.Message{Body: body}}) }
-
-// Presence takes a change of the roster in.
-func (r *room) Presence(c bus.Change) { r.receive(item{kind: itemChange, who: &c}) }
-
-func (r *room) receive(it item) {
-	if !r.inbox.add(it, r.wake) {
-		return
-	}
-	if it.kind == itemMessage && r.flushHere() {
-		return
-	}
-	r.srv.flushers.queue(r)
-}
-
-func (r *room) wake() {
-	if r.inbox.woken() {
-		r.srv.flushers.queue(r)
-	}
-}

@@ -6,28 +6,27 @@ import (
 	"time"
 )
 
-// sweepEvery is how often all sessions are looked at.
-const sweepEvery = time.Second
+// janitorTick is how often all sessions are looked at.
+const janitorTick = time.Second
 
-// sweep pings the clients, each in its turn, and drops those that are dead: who has shown no sign of life for one and a half
-// rounds of pings.
-func (s *Server) sweep() {
-	tick := time.NewTicker(min(sweepEvery, s.cfg.PingInterval/4))
+// janitor keeps the clients alive or drops them, each when its ping is due, and gives back memory that is not used any more.
+func (s *Server) janitor() {
+	tick := time.NewTicker(min(janitorTick, s.cfg.PingInterval/4))
 	defer tick.Stop()
 	var due []*session
-	var tide tide
+	var scavenger scavenger
 	forgot := time.Now()
 	for {
 		select {
 		case <-s.ctx.Done():
 			return
 		case now := <-tick.C:
-			due = s.due(due[:0], now)
+			due = s.pingsDue(due[:0], now)
 			for _, sess := range due {
 				sess.keepAlive(now)
 			}
 			clear(due)
-			if tide.turned(s.crowd(), now) {
+			if scavenger.due(s.occupancy(), now) {
 				giveBack()
 			}
 			if now.Sub(forgot) > recentLife/2 {
@@ -56,8 +55,8 @@ func (s *Server) forgetRecent(now time.Time) {
 	}
 }
 
-// crowd is how much there is that takes memory: clients, and the rooms that outlive them for a while.
-func (s *Server) crowd() int {
+// occupancy is how much there is that takes memory: clients, and the rooms that outlive them for a while.
+func (s *Server) occupancy() int {
 	s.roomsMu.Lock()
 	rooms := len(s.rooms)
 	s.roomsMu.Unlock()
@@ -66,8 +65,8 @@ func (s *Server) crowd() int {
 	return rooms + len(s.sessions)
 }
 
-// due gathers the sessions whose ping is due, and ends those whose time is over.
-func (s *Server) due(out []*session, now time.Time) []*session {
+// pingsDue gathers the sessions whose ping is due, and ends those whose time is over.
+func (s *Server) pingsDue(out []*session, now time.Time) []*session {
 	s.sessionsMu.Lock()
 	defer s.sessionsMu.Unlock()
 	for _, sess := range s.sessions {

@@ -38,46 +38,6 @@ func (s *Server) join(ctx context.Context, c *caller, req *wire.Request) (append
 	return nil, nil
 }
 
-// admit makes a new member one of its room and answers its join, in one piece: what the roster in the answer does not have is
-// told after it. If all that the member is owed is in memory it is live at once, else catchUp sees to it.
-func (m *member) admit(req *wire.Request, recovered *bool) {
-	r := m.r
-	b := m.s.srv.buffers.Get().(*sayBuffers)
-	defer m.s.srv.putBuffers(b)
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.admitLocked(m)
-	m.version = r.crowd.version
-	b.payload = m.joinedLocked(req, recovered).Append(b.payload[:0])
-	b.frame = m.s.codec.appendEvent(b.frame[:0], "ok", b.payload)
-	live := false
-	if recovered == nil || *recovered { // else catchUp finds the gap, and tells it
-		b.frame, b.payload, live = m.serveRecentLocked(b.frame, b.payload)
-	}
-	m.s.conn.Put(b.frame)
-	if !live {
-		m.s.srv.wg.Go(m.catchUp)
-	}
-}
-
-// joinedLocked answers a join from the node's memory. It needs room.mu.
-func (m *member) joinedLocked(req *wire.Request, recovered *bool) wire.Joined {
-	roster := m.r.sub.Roster()
-	last := m.r.head
-	if recovered != nil && *recovered && last.Less(*req.Since) {
-		last = *req.Since // seen over another node, or before this one's flush
-	}
-	return wire.Joined{
-		Req:       req.Req,
-		Room:      m.r.name,
-		Last:      last,
-		Recovered: recovered,
-		Members:   wireMembers(roster),
-		Count:     roster.Count,
-		Presence:  roster.Version,
-	}
-}
-
 // joinError says what a client is told that could not join.
 func joinError(err error) *wire.Error {
 	e := busError(err)
@@ -109,4 +69,33 @@ func (r *room) resume(ctx context.Context, req *wire.Request) (cursor bus.ID, re
 		whole = page.Complete && !req.Since.Less(page.LastBreak)
 	}
 	return *req.Since, &whole, nil
+}
+
+// start gives the id after which the room's newest n messages up to the head follow, or fewer if it has fewer.
+func (r *room) start(ctx context.Context, n int) (bus.ID, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if n == 0 || r.head.IsZero() {
+		return r.head, nil
+	}
+	if start, ok := r.recent.start(n); ok {
+		return start, nil
+	}
+	r.mu.Unlock()
+	page, err := r.srv.cfg.Bus.Before(ctx, r.name, bus.ID{}, max(n, wire.DefaultBacklog))
+	r.mu.Lock()
+	if err != nil {
+		return bus.ID{}, err
+	}
+	r.recent.learn(page, r.head)
+	if start, ok := r.recent.start(n); ok {
+		return start, nil
+	}
+	if old := len(page.Messages) - n; old > 0 {
+		page.Messages = page.Messages[old:]
+	}
+	if len(page.Messages) == 0 || r.head.Less(page.Messages[0].ID) {
+		return r.head, nil
+	}
+	return page.Messages[0].Prev, nil
 }

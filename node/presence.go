@@ -7,11 +7,11 @@ import (
 	"parley/node/wire"
 )
 
-// A crowd is what a room's members have been told of who is there. room.mu guards it.
+// presence is what a room's members have been told of who is there. room.mu guards it.
 //
 // In a room of at most Config.PresenceLimit members each join and leave is told, in a larger one only how many there are, once
 // in a while (countPause).
-type crowd struct {
+type presence struct {
 	version uint64      // of the newest change that was handed on
 	large   bool        // only the count is told
 	counted time.Time   // when the count was last told
@@ -26,16 +26,16 @@ func countPause(members int) time.Duration {
 
 // changedLocked tells of a change, or sees to it that the count is told soon.
 func (r *room) changedLocked(b *batch, c *bus.Change) {
-	r.crowd.version = c.Version
+	r.presence.version = c.Version
 	switch {
 	case c.Count > r.srv.cfg.PresenceLimit:
-		r.crowd.large = true
-		if r.crowd.timer == nil {
-			wait := max(0, time.Until(r.crowd.counted.Add(countPause(c.Count))))
-			r.crowd.timer = time.AfterFunc(wait, func() { r.receive(item{kind: itemCount}) })
+		r.presence.large = true
+		if r.presence.timer == nil {
+			wait := max(0, time.Until(r.presence.counted.Add(countPause(c.Count))))
+			r.presence.timer = time.AfterFunc(wait, func() { r.receive(item{kind: itemCount}) })
 		}
-	case r.crowd.large || c.Kind == bus.Synced:
-		r.crowd.large = false
+	case r.presence.large || c.Kind == bus.Synced:
+		r.presence.large = false
 		b.frameLocked("presence", r.sync())
 	default:
 		event := wire.EventJoin
@@ -49,18 +49,18 @@ func (r *room) changedLocked(b *batch, c *bus.Change) {
 
 // countLocked tells the count, once its time has come.
 func (r *room) countLocked(b *batch) {
-	r.crowd.timer = nil
-	r.crowd.counted = time.Now()
-	if r.crowd.large {
+	r.presence.timer = nil
+	r.presence.counted = time.Now()
+	if r.presence.large {
 		b.frameLocked("presence", r.sync())
 	}
 }
 
-func (r *room) stopCrowd() {
+func (r *room) stopPresence() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.crowd.timer != nil {
-		r.crowd.timer.Stop()
+	if r.presence.timer != nil {
+		r.presence.timer.Stop()
 	}
 }
 

@@ -10,7 +10,7 @@ import (
 )
 
 // A room is one room as this node knows it: its members here, and what the bus brought that they have not been given yet.
-// The bus calls the methods of bus.Sink; flush (flush.go) hands on what they took in.
+// It is the bus.Sink of its subscription.
 type room struct {
 	srv  *Server
 	name string
@@ -26,27 +26,12 @@ type room struct {
 
 	inbox inbox
 
-	mu      sync.Mutex // held through a flush: whoever holds it sees members and head in step
-	members []*member
-	users   map[string]*attendance
-	head    bus.ID // the newest id that was flushed
-	recent  recent // the newest messages, up to head
-	crowd   crowd
-}
-
-// A member is a session in a room.
-type member struct {
-	s *session
-	r *room
-
-	// Guarded by room.mu.
-	live    bool   // given everything by flush; else served by catchUp, up to the head
-	greeted bool   // was live before
-	gone    bool   // is no member any more
-	cursor  bus.ID // the last id written while not live; only catchUp moves it
-	version uint64 // the version of the roster that it knows of while not live
-
-	lost bus.ID // owned by catchUp; the gap that was told last
+	mu       sync.Mutex // held through a flush: whoever holds it sees members and head in step
+	members  []*member
+	users    map[string]*attendance
+	head     bus.ID // the newest id that was flushed
+	recent   recent // the newest messages, up to head
+	presence presence
 }
 
 // attendance counts the connections by which a user is in the room here.
@@ -153,12 +138,85 @@ func (r *room) close() {
 		}
 	}
 	r.mu.Unlock()
-	r.stopCrowd()
+	r.stopPresence()
 	r.srv.roomsMu.Lock()
 	delete(r.srv.rooms, r.name)
 	close(r.gone)
 	r.srv.roomsMu.Unlock()
 	r.srv.cfg.Observer.RoomClosed()
+}
+
+// Deliver takes a message in. The bus's receive loop calls it, so it does not wait for the flush of a large room.
+func (r *room) Deliver(m bus.Message) { r.receive(item{kind: itemMessage, msg: m}) }
+
+// Signal takes a signal in.
+func (r *room) Signal(body []byte) { r.receive(item{kind: itemSignal, msg: bus.Message{Body: body}}) }
+
+// Presence takes a change of the roster in.
+func (r *room) Presence(c bus.Change) { r.receive(item{kind: itemChange, who: &c}) }
+
+func (r *room) receive(it item) {
+	if !r.inbox.add(it, r.wake) {
+		return
+	}
+	if it.kind == itemMessage && r.flushHere() {
+		return
+	}
+	r.srv.flushers.queue(r)
+}
+
+func (r *room) wake() {
+	if r.inbox.woken() {
+		r.srv.flushers.queue(r)
+	}
+}
+
+// smallRoom is how many members a room may have for who brings a message to flush it: that takes less than to wake a flusher.
+// With 500 rooms of ten at 2,500 messages a second a message took 6.6 instead of 8.5 switches between threads.
+const smallRoom = 32
+
+// flushHere flushes a small room at once, if nobody is in the way. It reports false if that is for a flusher to do.
+func (r *room) flushHere() bool {
+	if !r.mu.TryLock() {
+		return false
+	}
+	if len(r.members) > smallRoom {
+		r.mu.Unlock()
+		return false
+	}
+	b := r.srv.batches.Get().(*batch)
+	r.flushLocked(b)
+	r.mu.Unlock()
+	r.rest(b)
+	r.srv.batches.Put(b)
+	return true
+}
+
+// flush is what a flusher does, which has its own batch.
+func (r *room) flush(b *batch) {
+	r.mu.Lock()
+	r.flushLocked(b)
+	r.mu.Unlock()
+	r.rest(b)
+}
+
+// flushLocked hands everything that waits in the inbox to the live members. Only one goroutine at a time is told by the inbox to
+// flush: the caller is that one. It needs r.mu.
+func (r *room) flushLocked(b *batch) {
+	b.beginLocked(r)
+	b.items = r.inbox.take(b.items[:0])
+	for i := range b.items {
+		b.addLocked(&b.items[i])
+	}
+	b.sendLocked()
+	b.end()
+}
+
+// rest ends a flush, and has the room flushed again if something came meanwhile.
+func (r *room) rest(b *batch) {
+	if r.inbox.rest(b.began, r.wake) {
+		r.srv.flushers.queue(r)
+	}
 }
 
 // admitLocked makes a session a member, which is not live yet. It needs r.mu.

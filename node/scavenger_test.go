@@ -6,11 +6,11 @@ import (
 )
 
 func TestMemoryIsGivenBackWhenACrowdHasComeOrGone(t *testing.T) {
-	var at tide
+	var s scavenger
 	now := time.Now()
 	look := func(n int, d time.Duration) bool {
 		now = now.Add(d)
-		return at.turned(n, now)
+		return s.due(n, now)
 	}
 	for _, step := range []struct {
 		n    int
@@ -21,12 +21,12 @@ func TestMemoryIsGivenBackWhenACrowdHasComeOrGone(t *testing.T) {
 		{400, time.Minute, false}, // too few to matter
 		{5000, time.Second, false},
 		{5010, time.Second, false}, // not calm for long enough
-		{5010, tideCalm, true},
+		{5010, scavengeCalm, true},
 		{5010, time.Minute, false}, // once
 		{5500, time.Second, false},
 		{5500, time.Minute, false}, // a small change
 		{100, time.Second, false},
-		{100, tideCalm, true},
+		{100, scavengeCalm, true},
 	} {
 		if got := look(step.n, step.d); got != step.want {
 			t.Errorf("%d clients: %v", step.n, got)

@@ -27,7 +27,7 @@ type Server struct {
 	batches  sync.Pool      // of *batch, for rooms that are flushed by who brings a message
 	sockets  *socket.Group  // static
 	buffers  sync.Pool      // of *sayBuffers
-	wg       sync.WaitGroup // sessions, catch-ups and the sweep
+	wg       sync.WaitGroup // sessions, catch-ups and the janitor
 	nextConn atomic.Uint32
 
 	roomsMu sync.Mutex
@@ -57,7 +57,7 @@ func New(cfg Config) *Server {
 		MessageWait:  s.cfg.MessageWait,
 		Log:          s.cfg.Log,
 	})
-	s.wg.Go(s.sweep)
+	s.wg.Go(s.janitor)
 	return s
 }
 

@@ -1,0 +1,211 @@
+package node
+
+import (
+	"time"
+
+	"parley/bus"
+	"parley/node/socket"
+	"parley/node/wire"
+)
+
+// A batch is the frames of one flush, encoded once for each codec and shared by all members: a delivery copies nothing and
+// allocates nothing.
+type batch struct {
+	r       *room
+	began   time.Time
+	items   []item // what the room's inbox had
+	from    bus.ID // the room's head before the batch: where who misses it goes on
+	frames  [codecs][]byte
+	wanted  [codecs]bool // the codecs that have members
+	count   int          // messages
+	own     []own        // messages that were said by connections of this node
+	scratch []byte
+	extra   []byte // what is said to one member only
+}
+
+// own is a message in the batch that a connection of this node said.
+type own struct {
+	from       wire.Origin
+	id         bus.ID
+	start, end int // its frame among those in plain text
+}
+
+// maxBatch bounds a batch's bytes in one codec; what is more goes into another.
+const maxBatch = 64 << 10
+
+func (b *batch) beginLocked(r *room) {
+	b.r, b.began = r, time.Now()
+	b.wanted = [codecs]bool{}
+	for _, m := range r.members {
+		b.wanted[m.s.codec] = true
+	}
+	b.resetLocked()
+}
+
+// end lets go of the room and of what was in its inbox.
+func (b *batch) end() {
+	b.r = nil
+	clear(b.items)
+	if cap(b.items) > maxBatchItems {
+		b.items = nil
+	}
+}
+
+// maxBatchItems bounds the memory that a batch keeps between flushes.
+const maxBatchItems = 1024
+
+func (b *batch) resetLocked() {
+	b.from, b.count, b.own = b.r.head, 0, b.own[:0]
+	for c := range b.frames {
+		b.frames[c] = b.frames[c][:0]
+	}
+}
+
+// addLocked encodes one item. It needs room.mu.
+func (b *batch) addLocked(it *item) {
+	switch it.kind {
+	case itemMessage:
+		if it.msg.Break {
+			b.breakLocked(&it.msg)
+			return
+		}
+		b.messageLocked(&it.msg)
+	case itemSignal:
+		b.scratch = wire.AppendSignal(b.scratch[:0], it.msg.Body)
+		if len(b.scratch) > 0 {
+			b.eventLocked("signal")
+		}
+	case itemChange:
+		b.r.changedLocked(b, it.who)
+	case itemCount:
+		b.r.countLocked(b)
+	}
+}
+
+func (b *batch) messageLocked(m *bus.Message) {
+	r := b.r
+	start := len(b.frames[plain])
+	for c := range codecs {
+		if b.wanted[c] {
+			b.frames[c], b.scratch = c.appendMessage(b.frames[c], b.scratch, m)
+		}
+	}
+	if origin, ok := wire.OriginOf(m.Body); ok && r.srv.isOwn(origin.Conn) {
+		b.own = append(b.own, own{origin, m.ID, start, len(b.frames[plain])})
+	}
+	b.count++
+	r.head = m.ID
+	r.recent.add(*m, b.began)
+	r.srv.cfg.Observer.DeliveryDelay(max(0, b.began.Sub(time.UnixMilli(int64(m.ID.Ms)))))
+	b.sendIfFullLocked()
+}
+
+// breakLocked tells of a break in the chain. Plain text has no words for it: there the connection closes.
+func (b *batch) breakLocked(m *bus.Message) {
+	b.sendLocked()
+	r := b.r
+	r.head = m.ID
+	r.recent.reset(m.ID)
+	b.from = r.head
+	b.frameLocked("gap", wire.Gap{Room: r.name, After: m.Lost})
+	for _, mem := range r.members {
+		if mem.live {
+			mem.s.gapTold()
+		}
+	}
+}
+
+// frameLocked adds a frame other than a message, for those who speak of such. It needs room.mu.
+func (b *batch) frameLocked(op string, f appender) {
+	b.scratch = f.Append(b.scratch[:0])
+	b.eventLocked(op)
+}
+
+func (b *batch) eventLocked(op string) {
+	for c := range codecs {
+		if b.wanted[c] {
+			b.frames[c] = c.appendEvent(b.frames[c], op, b.scratch)
+		}
+	}
+	b.sendIfFullLocked()
+}
+
+// sendIfFullLocked keeps a batch to about maxBatch. It needs room.mu.
+func (b *batch) sendIfFullLocked() {
+	for c := range codecs {
+		if len(b.frames[c]) > maxBatch {
+			b.sendLocked()
+			return
+		}
+	}
+}
+
+// sendLocked gives the batch to every live member and begins the next one. It needs room.mu.
+func (b *batch) sendLocked() {
+	var members, bytes [codecs]int
+	for i, m := range b.r.members {
+		if i%membersPerYield == membersPerYield-1 {
+			yield()
+		}
+		if !m.live {
+			continue
+		}
+		frames, answers := b.frames[m.s.codec], 0
+		if len(b.own) > 0 && b.saidBy(m.s) {
+			frames, answers = b.personal(m.s)
+		}
+		if len(frames) == 0 {
+			continue
+		}
+		if !m.s.conn.Offer(frames) {
+			m.s.conn.Put(frames[:answers]) // which the log does not have
+			m.overflowLocked(b.from)
+			continue
+		}
+		members[m.s.codec]++
+		bytes[m.s.codec] += len(frames)
+	}
+	for c := range codecs {
+		if members[c] > 0 {
+			b.r.srv.cfg.Observer.Delivered(c.String(), members[c]*b.count, bytes[c])
+		}
+	}
+	b.resetLocked()
+}
+
+func (b *batch) saidBy(s *session) bool {
+	for i := range b.own {
+		if b.own[i].from.Conn == s.id {
+			return true
+		}
+	}
+	return false
+}
+
+// personal is the batch for one who said some of it. The answers to its sends come before the messages: they are the first so
+// many bytes. In plain text, which has no answers, its own messages are left out.
+func (b *batch) personal(s *session) (frames []byte, answers int) {
+	b.extra = b.extra[:0]
+	rest := 0
+	for i := range b.own {
+		o := &b.own[i]
+		if o.from.Conn != s.id {
+			continue
+		}
+		req, waits := s.pending.take(o.from.Seq)
+		switch {
+		case !s.codec.hasWords():
+			b.extra = append(b.extra, b.frames[plain][rest:o.start]...)
+			rest = o.end
+		case waits:
+			b.scratch = wire.Sent{Req: req, ID: o.id}.Append(b.scratch[:0])
+			b.extra = socket.AppendText(b.extra, b.scratch)
+		}
+	}
+	answers = len(b.extra)
+	if !s.codec.hasWords() {
+		answers = 0
+	}
+	b.extra = append(b.extra, b.frames[s.codec][rest:]...)
+	return b.extra, answers
+}

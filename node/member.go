@@ -1,0 +1,61 @@
+package node
+
+import (
+	"parley/bus"
+	"parley/node/wire"
+)
+
+// A member is a session in a room.
+type member struct {
+	s *session
+	r *room
+
+	// Guarded by room.mu.
+	live    bool   // given everything by flush; else served by catchUp, up to the head
+	greeted bool   // was live before
+	gone    bool   // is no member any more
+	cursor  bus.ID // the last id written while not live; only catchUp moves it
+	version uint64 // the version of the roster that it knows of while not live
+
+	lost bus.ID // owned by catchUp; the gap that was told last
+}
+
+// admit makes a new member one of its room and answers its join, in one piece: what the roster in the answer does not have is
+// told after it. If all that the member is owed is in memory it is live at once, else catchUp sees to it.
+func (m *member) admit(req *wire.Request, recovered *bool) {
+	r := m.r
+	b := m.s.srv.buffers.Get().(*sayBuffers)
+	defer m.s.srv.putBuffers(b)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.admitLocked(m)
+	m.version = r.presence.version
+	b.payload = m.joinedLocked(req, recovered).Append(b.payload[:0])
+	b.frame = m.s.codec.appendEvent(b.frame[:0], "ok", b.payload)
+	live := false
+	if recovered == nil || *recovered { // else catchUp finds the gap, and tells it
+		b.frame, b.payload, live = m.serveRecentLocked(b.frame, b.payload)
+	}
+	m.s.conn.Put(b.frame)
+	if !live {
+		m.s.srv.wg.Go(m.catchUp)
+	}
+}
+
+// joinedLocked answers a join from the node's memory. It needs room.mu.
+func (m *member) joinedLocked(req *wire.Request, recovered *bool) wire.Joined {
+	roster := m.r.sub.Roster()
+	last := m.r.head
+	if recovered != nil && *recovered && last.Less(*req.Since) {
+		last = *req.Since // seen over another node, or before this one's flush
+	}
+	return wire.Joined{
+		Req:       req.Req,
+		Room:      m.r.name,
+		Last:      last,
+		Recovered: recovered,
+		Members:   wireMembers(roster),
+		Count:     roster.Count,
+		Presence:  roster.Version,
+	}
+}
