@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 )
 
 //go:embed index.html style.css favicon.svg parley.js parley.d.ts parley/*.js app/*.js
@@ -117,15 +118,9 @@ func (a *asset) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	h.Set("ETag", v.etag)
 	h.Set("Cache-Control", "no-cache") // names carry no version: asked for each time, and answered 304
-	if matches(r.Header.Get("If-None-Match"), v.etag) {
-		w.WriteHeader(http.StatusNotModified)
-		return
-	}
 	h.Set("Content-Type", a.contentType)
-	h.Set("Content-Length", strconv.Itoa(len(v.body)))
-	if r.Method == http.MethodGet {
-		w.Write(v.body) // the client may be gone; there is nobody to tell
-	}
+	h.Set("Content-Length", strconv.Itoa(len(v.body))) // which ServeContent leaves out of what is compressed
+	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(v.body))
 }
 
 // acceptsGzip reads Accept-Encoding as RFC 9110, section 12.5.3, has it.
@@ -137,17 +132,6 @@ func acceptsGzip(h http.Header) bool {
 		}
 		q, err := strconv.ParseFloat(params["q"], 64)
 		return err != nil || q > 0
-	}
-	return false
-}
-
-// matches reads If-None-Match, which compares weakly: a proxy may have marked our tag with W/.
-func matches(header, etag string) bool {
-	for tag := range strings.SplitSeq(header, ",") {
-		tag = strings.TrimSpace(tag)
-		if tag == "*" || strings.TrimPrefix(tag, "W/") == etag {
-			return true
-		}
 	}
 	return false
 }
