@@ -61,7 +61,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 }
 
 // start serves a session in a goroutine of its own: that of the request, with its grown stack and its buffers, ends. join is
-// what the client asks for by connecting, or nil.
+// the request that connecting stands for, or nil.
 func (s *Server) start(sess *session, join *wire.Request) {
 	if !s.admit(sess) {
 		sess.end(closing{code: wire.StatusRestart, reason: "this node is shutting down", retry: s.retryAfter()})
@@ -70,7 +70,7 @@ func (s *Server) start(sess *session, join *wire.Request) {
 	}
 	s.wg.Go(func() {
 		sess.welcome(nil)
-		if join != nil { // without words, the join answers the handshake: whoever is open hears everything
+		if join != nil { // in plain text it answers the handshake too, so an open connection hears everything from there on
 			if _, bad := s.carryOut(s.ctx, &sess.caller, join); bad != nil {
 				sess.refuse(nil, bad)
 				sess.end(closing{code: wire.StatusOverload, reason: bad.Message, retry: bad.RetryAfter})

@@ -14,25 +14,26 @@ type batch struct {
 	r       *room
 	began   time.Time
 	items   []item // what the room's inbox had
-	from    bus.ID // the room's head before the batch: where who misses it goes on
+	from    bus.ID // the room's head before the batch: a member that misses the batch goes on from there
 	frames  [codecs][]byte
 	wanted  [codecs]bool // the codecs that have members
 	count   int          // messages
 	own     []own        // messages that were said by connections of this node
 	scratch []byte
-	extra   []byte // what is said to one member only
+	extra   []byte // the frames for one member only
 }
 
 // own is a message in the batch that a connection of this node said.
 type own struct {
 	from       wire.Origin
 	id         bus.ID
-	start, end int // its frame among those in plain text
+	start, end int // its frame in frames[plain]
 }
 
-// maxBatch bounds a batch's bytes in one codec; what is more goes into another.
+// maxBatch bounds the bytes of a batch in one codec. The rest of the flush goes into another batch.
 const maxBatch = 64 << 10
 
+// beginLocked begins a flush. It needs room.mu.
 func (b *batch) beginLocked(r *room) {
 	b.r, b.began = r, time.Now()
 	b.wanted = [codecs]bool{}
@@ -42,7 +43,7 @@ func (b *batch) beginLocked(r *room) {
 	b.resetLocked()
 }
 
-// end lets go of the room and of what was in its inbox.
+// end drops the references to the room and to what was in its inbox.
 func (b *batch) end() {
 	b.r = nil
 	clear(b.items)
@@ -54,6 +55,7 @@ func (b *batch) end() {
 // maxBatchItems bounds the memory that a batch keeps between flushes.
 const maxBatchItems = 1024
 
+// resetLocked begins another batch of the same flush. It needs room.mu.
 func (b *batch) resetLocked() {
 	b.from, b.count, b.own = b.r.head, 0, b.own[:0]
 	for c := range b.frames {
@@ -82,6 +84,7 @@ func (b *batch) addLocked(it *item) {
 	}
 }
 
+// messageLocked encodes a message, and moves the room's head on to it. It needs room.mu.
 func (b *batch) messageLocked(m *bus.Message) {
 	r := b.r
 	start := len(b.frames[plain])
@@ -100,7 +103,7 @@ func (b *batch) messageLocked(m *bus.Message) {
 	b.sendIfFullLocked()
 }
 
-// breakLocked tells of a break in the chain. Plain text has no words for it: there the connection closes.
+// breakLocked tells every member of a break in the chain. It needs room.mu.
 func (b *batch) breakLocked(m *bus.Message) {
 	b.sendLocked()
 	r := b.r
@@ -115,7 +118,7 @@ func (b *batch) breakLocked(m *bus.Message) {
 	}
 }
 
-// frameLocked adds a frame other than a message, for those who speak of such. It needs room.mu.
+// frameLocked adds a frame other than a message, in the codecs that have words for it. It needs room.mu.
 func (b *batch) frameLocked(op string, f appender) {
 	b.scratch = f.Append(b.scratch[:0])
 	b.eventLocked(op)
@@ -140,7 +143,7 @@ func (b *batch) sendIfFullLocked() {
 	}
 }
 
-// sendLocked gives the batch to every live member and begins the next one. It needs room.mu.
+// sendLocked writes the batch to every live member and begins the next one. It needs room.mu.
 func (b *batch) sendLocked() {
 	var members, bytes [codecs]int
 	for i, m := range b.r.members {
@@ -182,8 +185,8 @@ func (b *batch) saidBy(s *session) bool {
 	return false
 }
 
-// personal is the batch for one who said some of it. The answers to its sends come before the messages: they are the first so
-// many bytes. In plain text, which has no answers, its own messages are left out.
+// personal returns the batch for a session that said some of it. The answers to its sends come first: so many bytes. In plain
+// text there are no answers, and the session's own messages are left out.
 func (b *batch) personal(s *session) (frames []byte, answers int) {
 	b.extra = b.extra[:0]
 	rest := 0

@@ -8,8 +8,9 @@ import (
 	"parley/node/wire"
 )
 
-// Who joins, and who was too slow for the fan-out, is not live: catchUp serves it from the log at its own speed, from its
-// cursor up to the room's head, and makes it live there. Under the room's lock the two meet without a gap or a repeat.
+// A member that joins, or was too slow for the fan-out, is not live: catchUp serves it from the log at its own speed, from its
+// cursor up to the room's head, and makes it live there. It does that under the room's lock, so the member misses nothing and
+// gets nothing twice.
 
 // overflowLocked takes a member whose queue is full out of the fan-out. It misses what follows from. It needs room.mu.
 func (m *member) overflowLocked(from bus.ID) {
@@ -49,11 +50,11 @@ func (m *member) catchUp() {
 // catchUpPause is how long catchUp waits for the bus to answer again, or for the room's flush to get as far as the log.
 const catchUpPause = 50 * time.Millisecond
 
-// pieceBytes is about how much is written in one go to one who catches up.
+// pieceBytes is about how much catchUp writes in one go.
 const pieceBytes = 32 << 10
 
 // serveRecentLocked appends what follows the cursor, as far as the node has it in memory, and makes the member live if that
-// is all. It needs r.mu; the frames must be put before it is given up.
+// is all. It needs room.mu, and the caller must put the frames before it unlocks.
 func (m *member) serveRecentLocked(buf, scratch []byte) (frames, grown []byte, done bool) {
 	msgs, ok := m.r.recent.after(m.cursor)
 	if m.cursor == m.r.head {
@@ -72,7 +73,7 @@ func (m *member) serveRecentLocked(buf, scratch []byte) (frames, grown []byte, d
 	return m.goLiveLocked(buf, scratch)
 }
 
-// goLiveLocked appends what a member has to know when it has reached the head.
+// goLiveLocked makes a member live that has reached the head, and appends what it is told then. It needs room.mu.
 func (m *member) goLiveLocked(buf, scratch []byte) (frames, grown []byte, done bool) {
 	m.live = true
 	if m.greeted {
@@ -106,7 +107,7 @@ func (m *member) serveLog(buf, scratch []byte) bool {
 	head := r.head
 	r.mu.Unlock()
 	if len(page.Messages) == 0 || head.Less(page.Messages[0].ID) {
-		return false // the log is ahead of the room's flush, which comes
+		return false // the log is ahead of the room, whose flush is under way
 	}
 	cursor := m.cursor
 	for i := 0; i < len(page.Messages) && cursor != head && len(buf) <= pieceBytes; i++ {
@@ -117,7 +118,7 @@ func (m *member) serveLog(buf, scratch []byte) bool {
 			continue
 		}
 		if msg.Lost == m.lost {
-			continue // it was told
+			continue // the member was told
 		}
 		var told bool
 		if buf, told = m.appendGap(buf, msg.Lost); !told {
@@ -161,8 +162,8 @@ func (m *member) skip(ctx context.Context, page bus.Page) bool {
 	return true
 }
 
-// appendGap appends what tells of a gap, in its place among the messages. It reports false if the client can't be told, and is
-// gone.
+// appendGap appends a gap, in its place among the messages. It returns false if the client can't be told: then its connection is
+// closed.
 func (m *member) appendGap(buf []byte, after bus.ID) ([]byte, bool) {
 	m.lost = after
 	if !m.s.gapTold() {

@@ -12,7 +12,7 @@ import (
 // drainTick is how finely the goodbyes are spread.
 const drainTick = 10 * time.Millisecond
 
-// retrySpread is over how long the clients that were said goodbye to at one time come back.
+// retrySpread is the time over which clients that are told to come back at one moment do so.
 const retrySpread = time.Second
 
 func (s *Server) retryAfter() time.Duration {
@@ -20,8 +20,8 @@ func (s *Server) retryAfter() time.Duration {
 }
 
 // Shutdown hands the clients over to other nodes: /readyz fails and upgrades get 503 at once, then every client gets a
-// goodbye and a close, spread over Config.Drain. It returns when the last one is gone, or ctx is done: then those that are
-// left are cut off, and the answer is ctx's error.
+// goodbye and a close, spread over Config.Drain. It returns when the last one is gone, or ctx is done: then it cuts off
+// those that are left, and returns ctx's error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.draining.Store(true)
 	err := s.sayGoodbyes(ctx)
@@ -41,7 +41,7 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// noSessions gives a channel that is closed once there are no sessions. Only Shutdown uses it.
+// noSessions returns a channel that is closed once there are no sessions. Only Shutdown uses it.
 func (s *Server) noSessions() <-chan struct{} {
 	s.sessionsMu.Lock()
 	defer s.sessionsMu.Unlock()

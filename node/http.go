@@ -106,7 +106,7 @@ func (s *Server) problemAs(w http.ResponseWriter, status int, e *wire.Error) {
 	write(w, "application/problem+json", status, fmt.Appendf(body, `,"code":%q}`, e.Code))
 }
 
-// A call is an HTTP request as the operations see it: a transport that keeps the one answer for whoever reads the channel.
+// A call is an HTTP request as the operations see it: a transport that puts the one answer into a channel.
 type call chan outcome
 
 type outcome struct {
@@ -134,7 +134,7 @@ func (s *Server) call(ctx context.Context, w http.ResponseWriter, c *caller, req
 	}
 }
 
-// body is an answer without its op, in whose place HTTP has the status.
+// body is an answer without its op, which HTTP tells by the status.
 func body(answer appender) []byte {
 	frame := bytes.TrimPrefix(answer.Append(nil), []byte(`{"op":"ok",`))
 	return append([]byte{'{'}, frame...)

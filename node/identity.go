@@ -31,7 +31,7 @@ type identity struct {
 	addr   string // where it calls from, as http.Request.RemoteAddr
 }
 
-// anyone is the identity of whoever may ask what anyone may.
+// anyone is the identity for requests that anyone may make, and that do not depend on the user.
 func anyone(r *http.Request) identity { return identity{addr: r.RemoteAddr} }
 
 // newGuest is a guest nobody has seen before.
@@ -50,7 +50,7 @@ func newSecret() string {
 	return base64.RawURLEncoding.EncodeToString(b[:])
 }
 
-// validSecret reports whether a secret has the form of newSecret: one that is easier to guess is nobody's.
+// validSecret reports whether a secret has the form of newSecret: a guest must not choose one that is easy to guess.
 func validSecret(secret string) bool {
 	b, err := base64.RawURLEncoding.Strict().DecodeString(secret)
 	return err == nil && len(b) == 16
@@ -94,8 +94,8 @@ func (s *Server) hello(ctx context.Context, c *caller, req *wire.Request) (appen
 	return nil, nil
 }
 
-// identify tells who an HTTP request is from: a token's user, or the guest that a secret stands for, a new one without. EventSource
-// can set no headers, so the query is read too; it is never logged.
+// identify returns who an HTTP request is from: a token's user, or the guest that a secret stands for, or a new guest. EventSource
+// can set no headers, so identify reads the query too, which is never logged.
 func (s *Server) identify(r *http.Request) (identity, *wire.Error) {
 	query := r.URL.Query()
 	name := query.Get("name")

@@ -45,7 +45,7 @@ const (
 	itemCount // it is time to tell how many members there are
 )
 
-// add takes an item in. It reports whether the room is to be queued for a flusher now.
+// add takes an item in. It reports whether the caller is to see to a flush now.
 func (in *inbox) add(it item, wake func()) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -75,7 +75,7 @@ func (in *inbox) dueLocked(wake func()) bool {
 	return false
 }
 
-// woken reports whether the room is to be queued, once a window that was waited for is over.
+// woken reports, at the end of a window, whether the caller is to see to a flush.
 func (in *inbox) woken() bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -86,7 +86,7 @@ func (in *inbox) woken() bool {
 	return true
 }
 
-// take moves what there is to dst, for the one who flushes the room.
+// take moves the items to dst. The goroutine that flushes the room calls it.
 func (in *inbox) take(dst []item) []item {
 	in.mu.Lock()
 	defer in.mu.Unlock()
@@ -130,7 +130,7 @@ func (in *inbox) takenLocked() {
 // maxIdleItems bounds the memory that a room keeps between flushes.
 const maxIdleItems = 4
 
-// rest ends a flush and starts the window. It reports whether the room is to be queued again now.
+// rest ends a flush and starts the window. It reports whether the caller is to see to another flush now.
 func (in *inbox) rest(began time.Time, wake func()) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()

@@ -71,7 +71,7 @@ func (r *room) resume(ctx context.Context, req *wire.Request) (cursor bus.ID, re
 	return *req.Since, &whole, nil
 }
 
-// start gives the id after which the room's newest n messages up to the head follow, or fewer if it has fewer.
+// start returns the id after which the room's newest n messages up to the head follow, or fewer if it has fewer.
 func (r *room) start(ctx context.Context, n int) (bus.ID, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

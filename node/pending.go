@@ -17,7 +17,7 @@ type pending struct {
 	mu    sync.Mutex
 	next  uint32           // guarded by mu
 	open  []pendingRequest // guarded by mu; in the order they came
-	freed chan struct{}    // guarded by mu; made by who waits, closed when one was answered
+	freed chan struct{}    // guarded by mu; made by a waiter, closed when a request was answered
 
 	unconfirmed map[string]unconfirmed // guarded by mu; by room
 	order       sync.Mutex             // held from looking at unconfirmed until the bus has the send; comes before mu
@@ -38,7 +38,7 @@ const repeatWait = 5 * time.Second
 // unconfirm notes that the outcome of a send is unknown. The first one in a room counts. The bus calls it before it takes
 // anything more into the room.
 func (p *pending) unconfirm(seq uint32, room, key string) {
-	if p.handing.Load() != seq { // else whoever holds order waits for this call, or is past looking
+	if p.handing.Load() != seq { // else the goroutine that holds order waits for this call, or has looked already
 		p.order.Lock()
 		defer p.order.Unlock()
 	}
@@ -84,7 +84,7 @@ func (p *pending) begin(req json.RawMessage) uint32 {
 	return p.next
 }
 
-// take returns the req of a request that has no answer yet: whoever takes it answers it.
+// take returns the req of a request that has no answer yet. The caller has to answer it.
 func (p *pending) take(seq uint32) (json.RawMessage, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

@@ -7,10 +7,10 @@ import (
 	"parley/node/wire"
 )
 
-// presence is what a room's members have been told of who is there. room.mu guards it.
+// presence is what a room's members have been told about its roster. room.mu guards it.
 //
-// In a room of at most Config.PresenceLimit members each join and leave is told, in a larger one only how many there are, once
-// in a while (countPause).
+// In a room of at most Config.PresenceLimit members each join and leave is told. In a larger one only the count is, now and then
+// (countPause).
 type presence struct {
 	version uint64      // of the newest change that was handed on
 	large   bool        // only the count is told
@@ -18,13 +18,13 @@ type presence struct {
 	timer   *time.Timer // runs until the count is to be told
 }
 
-// countPause is how long so many members wait to be told again how many they are: from a second to ten, so that what it costs
-// does not grow with the square of their number.
+// countPause is the time between two counts that so many members are told: from a second to ten, so that the cost does not grow
+// with the square of their number.
 func countPause(members int) time.Duration {
 	return min(max(time.Second, time.Duration(members)*5*time.Millisecond), 10*time.Second)
 }
 
-// changedLocked tells of a change, or sees to it that the count is told soon.
+// changedLocked tells of a change, or has the count told soon. It needs r.mu.
 func (r *room) changedLocked(b *batch, c *bus.Change) {
 	r.presence.version = c.Version
 	switch {
@@ -47,7 +47,7 @@ func (r *room) changedLocked(b *batch, c *bus.Change) {
 	}
 }
 
-// countLocked tells the count, once its time has come.
+// countLocked tells the count, when it is due. It needs r.mu.
 func (r *room) countLocked(b *batch) {
 	r.presence.timer = nil
 	r.presence.counted = time.Now()
@@ -64,7 +64,7 @@ func (r *room) stopPresence() {
 	}
 }
 
-// sync tells the whole roster, of a large room only the count.
+// sync is the whole roster, or only the count of a large room.
 func (r *room) sync() wire.Presence {
 	roster := r.sub.Roster()
 	p := wire.Presence{Room: r.name, Event: wire.EventSync, Count: roster.Count, Presence: roster.Version}

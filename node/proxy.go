@@ -10,7 +10,7 @@ import (
 )
 
 // BehindProxies gives requests that come through trusted proxies their client's address, as RemoteAddr with port 0. Nobody
-// else is believed: whoever connects may claim in X-Forwarded-For what it likes. Each request is logged for debugging.
+// else is believed, as a client may write into X-Forwarded-For what it likes. Each request is logged for debugging.
 func BehindProxies(trusted []netip.Prefix, h http.Handler, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if client := clientAddr(r, trusted); client != "" {
@@ -22,8 +22,8 @@ func BehindProxies(trusted []netip.Prefix, h http.Handler, log *slog.Logger) htt
 	})
 }
 
-// clientAddr follows X-Forwarded-For from the right, where each proxy adds whom it was asked by, for as long as it is trusted
-// proxies that say so. It returns "" where no trusted proxy says anything.
+// clientAddr follows X-Forwarded-For from the right, where each proxy adds the address that it was asked by, for as long as the
+// proxy that says so is trusted. It returns "" if no trusted proxy says anything.
 func clientAddr(r *http.Request, trusted []netip.Prefix) string {
 	if len(trusted) == 0 {
 		return ""

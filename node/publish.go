@@ -42,7 +42,7 @@ func (s *Server) send(_ context.Context, c *caller, req *wire.Request) (appender
 	return nil, nil
 }
 
-// signal tells those who are in a room something that nobody keeps.
+// signal tells the members of a room something that is not kept.
 func (s *Server) signal(_ context.Context, c *caller, req *wire.Request) (appender, *wire.Error) {
 	r, bad := c.room(req.Room)
 	if bad != nil {
@@ -69,7 +69,7 @@ func (s *Server) signal(_ context.Context, c *caller, req *wire.Request) (append
 	return nil, nil
 }
 
-// draft is what a send asks to be said, as it goes over the bus.
+// draft is a send as it goes over the bus.
 func draft(c *caller, seq uint32, req *wire.Request) bus.Draft {
 	said := wire.Said{
 		Origin: wire.Origin{Conn: c.id, Seq: seq},
@@ -91,7 +91,7 @@ func draft(c *caller, seq uint32, req *wire.Request) bus.Draft {
 // unavailableRetry is what a client is told to wait before it repeats.
 const unavailableRetry = time.Second
 
-// busError says what a client is told when the bus failed.
+// busError is what a client is told when the bus failed.
 func busError(err error) *wire.Error {
 	if errors.Is(err, bus.ErrConflict) {
 		return wire.Errorf(wire.Conflict, "%v", bus.ErrConflict)

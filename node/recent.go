@@ -7,15 +7,15 @@ import (
 	"parley/bus"
 )
 
-// Bounds of what a room keeps in memory of its newest messages, so that who comes back, a herd of them after a restart, is
-// served without asking the bus.
+// Bounds of what a room keeps in memory of its newest messages, so that clients that come back, all at once
+// after a restart, are served without asking the bus.
 const (
 	recentMessages = 128
 	recentBytes    = 32 << 10
 	recentSlack    = 4 // of so many parts one more may be kept, so that room is not made for each message
 )
 
-// recent is the end of a room's log, up to the room's head: an unbroken chain. Its owner's lock guards it.
+// recent is the end of a room's log, up to the room's head: an unbroken chain. room.mu guards it.
 type recent struct {
 	msgs  []bus.Message // oldest first
 	bytes int
@@ -48,7 +48,7 @@ func (c *recent) add(m bus.Message, now time.Time) {
 // reset forgets everything; the head is now head.
 func (c *recent) reset(head bus.ID) { *c = recent{from: head} }
 
-// after gives what follows an id, if that is all here.
+// after returns what follows an id, if that is all here.
 func (c *recent) after(since bus.ID) ([]bus.Message, bool) {
 	if since == c.from {
 		return c.msgs, true
@@ -61,7 +61,7 @@ func (c *recent) after(since bus.ID) ([]bus.Message, bool) {
 	return nil, false
 }
 
-// start gives the id after which the newest n messages follow, if they are all here.
+// start returns the id after which the newest n messages follow, if they are all here.
 func (c *recent) start(n int) (bus.ID, bool) {
 	switch {
 	case n < len(c.msgs):

@@ -68,7 +68,7 @@ func (s *Server) do(ctx context.Context, c *caller, req *wire.Request) {
 	}
 }
 
-// carryOut is do for whom the caller itself did not ask: what is wrong is not told.
+// carryOut is do without the writing.
 func (s *Server) carryOut(ctx context.Context, c *caller, req *wire.Request) (appender, *wire.Error) {
 	op := operations[req.Op]
 	if op.waits {

@@ -24,7 +24,7 @@ type Server struct {
 	draining atomic.Bool
 
 	flushers flushers
-	batches  sync.Pool      // of *batch, for rooms that are flushed by who brings a message
+	batches  sync.Pool      // of *batch, for room.flushHere
 	sockets  *socket.Group  // static
 	buffers  sync.Pool      // of *sayBuffers
 	wg       sync.WaitGroup // sessions, catch-ups and the janitor
@@ -100,13 +100,13 @@ func (s *Server) Ready() error {
 	return nil
 }
 
-// newConnID names a connection, over all nodes.
+// newConnID returns an id for a caller, unique over all nodes.
 func (s *Server) newConnID() uint64 { return s.base | uint64(s.nextConn.Add(1)) }
 
-// isOwn reports whether a connection is, or was, one of this node's.
+// isOwn reports whether an id is, or was, that of one of this node's callers.
 func (s *Server) isOwn(conn uint64) bool { return conn&^0xffffffff == s.base }
 
-// admit notes a session. It reports false if the node takes no more.
+// admit adds a session to the list. It returns false if the node takes no more.
 func (s *Server) admit(sess *session) bool {
 	s.sessionsMu.Lock()
 	defer s.sessionsMu.Unlock()

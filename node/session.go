@@ -119,8 +119,8 @@ func (s *session) refuse(req json.RawMessage, e *wire.Error) {
 	s.end(closing{code: code, reason: e.Message})
 }
 
-// gapTold notes that the client is being told of a gap. Where the codec has no words for it, the connection closes, and gapTold
-// returns false.
+// gapTold counts a gap that the client is told of. If the codec has no words for it, gapTold closes the connection, and returns
+// false.
 func (s *session) gapTold() bool {
 	s.srv.cfg.Observer.GapTold()
 	if !s.codec.hasWords() {
@@ -164,7 +164,8 @@ func (s *session) end(why closing) {
 // goodbyeWait is how long the answers to what a client has sent are waited for.
 const goodbyeWait = 3 * time.Second
 
-// goodbye hands the client over: it takes on nothing more, and when what it sent has been answered, says bye and closes.
+// goodbye hands the client over to another node: the session takes on nothing more, and when everything is answered, it says bye
+// and closes.
 func (s *session) goodbye() {
 	s.leaving.Store(true)
 	why := closing{code: wire.StatusRestart, reason: "this node is shutting down: connect again", retry: s.srv.retryAfter()}
@@ -191,7 +192,7 @@ func (s *session) keepAlive(now time.Time) {
 	s.conn.Put(s.codec.appendPing(buf[:0]))
 }
 
-// pause waits; it reports false if the session or the node ends first.
+// pause waits for d. It returns false if the session or the node ends first.
 func (s *session) pause(d time.Duration) bool {
 	t := time.NewTimer(d)
 	defer t.Stop()

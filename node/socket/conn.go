@@ -19,7 +19,7 @@ const closeWait = 5 * time.Second
 // A Conn is a client's connection and the queue of what waits for it. Everything that is written, by the fan-out, by replies
 // and by the WebSocket library, passes through Put and Offer, in whole frames, so there is one order and no half-written frame.
 //
-// Nobody who writes ever waits: what the socket does not take at once is queued, and a goroutine that lives until the
+// No writer ever waits: what the socket does not take at once is queued, and a goroutine that lives until the
 // queue is empty writes it. All methods may be called concurrently, but for Serve.
 type Conn struct {
 	group  *Group          // static
@@ -51,7 +51,7 @@ type Conn struct {
 	closed    bool          // guarded by mu; the descriptor may be somebody else's
 	code      int           // guarded by mu; the close code for which the node ended it, zero for none
 	expires   time.Time     // guarded by mu; when Expire aborts it, zero for never
-	freed     chan struct{} // guarded by mu; made by who waits for space, closed when there may be some
+	freed     chan struct{} // guarded by mu; made by a waiter, closed when there may be space
 }
 
 func (g *Group) newConn(nc net.Conn) *Conn {
@@ -75,7 +75,7 @@ func (c *Conn) Offer(b []byte) bool {
 	return true
 }
 
-// Put writes or queues whole frames, beyond the limit too: who calls it bounds what it puts, or waits for space first. The first
+// Put writes or queues whole frames, beyond the limit too: the caller bounds what it puts, or waits for space first. The first
 // Put answers the handshake, be there frames or not.
 func (c *Conn) Put(b []byte) {
 	c.mu.Lock()
@@ -206,7 +206,7 @@ func (c *Conn) WaitForSpace() bool {
 	}
 }
 
-// Finish puts the last frames, and gives the peer closeWait to answer the close among them. Where the client only listens, the
+// Finish puts the last frames. The peer has closeWait to answer the close among them. Where the client only listens, the
 // connection ends once they have left. The reader goes on until then.
 func (c *Conn) Finish(b []byte, code int) {
 	c.mu.Lock()
@@ -283,7 +283,7 @@ func (c *Conn) expireIn(d time.Duration) {
 	c.expires = time.Now().Add(d)
 }
 
-// expect gives the client that long to finish what it began to say; zero takes that back.
+// expect sets how long the client may take to finish the message that it began. Zero ends that.
 func (c *Conn) expect(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -26,7 +26,7 @@ func socketOf(nc net.Conn) int {
 }
 
 // writeNow writes what a non-blocking socket takes at once, without telling the scheduler: there is nothing to wait for.
-// It answers 0 and no error where the socket is full, or fd is -1.
+// It returns 0 and no error if the socket is full, or fd is -1.
 func writeNow(fd int, b []byte) (int, error) {
 	if fd < 0 || len(b) == 0 {
 		return 0, nil
@@ -69,8 +69,8 @@ func (c *Conn) readNow(b []byte) (int, error) {
 	}
 }
 
-// shutdownNow ends both directions of a socket, and wakes who waits for it. The descriptor stays open. It reports false
-// where fd is -1.
+// shutdownNow ends both directions of a socket, and wakes the goroutine or poller that waits for it. The descriptor stays open.
+// It returns false if fd is -1.
 func shutdownNow(fd int) bool {
 	if fd < 0 {
 		return false

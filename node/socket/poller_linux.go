@@ -15,9 +15,9 @@ import (
 // A poller is where idle connections are parked: a set of sockets that the kernel watches, instead of a goroutine each. Its one
 // goroutine waits for any of them to have something to read, and reads it.
 //
-// A connection is either parked, or has one goroutine that reads it. Each wake-up disarms the socket (EPOLLONESHOT), so it
-// cannot be had twice; and names the connection by its slot and the slot's generation, so that a wake-up which was under way
-// when the connection ended, and its slot and descriptor went to another, is nobody's.
+// A connection is either parked, or has one goroutine that reads it. Each wake-up disarms the socket (EPOLLONESHOT), so no
+// two goroutines get it; and it names the connection by its slot and the slot's generation, so that a wake-up which was under way
+// when the connection ended is dropped, though slot and descriptor may be another's by then.
 type poller struct {
 	epoll int             // static
 	file  *os.File        // static; epoll itself, which the Go runtime waits for
@@ -57,11 +57,10 @@ func (p *poller) close() {
 
 const wakeEvents = unix.EPOLLIN | unix.EPOLLRDHUP | unix.EPOLLONESHOT
 
-// park gives a connection up to the poller, until there is something to read. It reports false if that cannot be had: the
-// caller keeps the connection.
+// park hands a connection to the poller, until there is something to read. If it returns false the caller keeps the connection.
 func (p *poller) park(c *Conn) bool {
 	op := unix.EPOLL_CTL_MOD
-	p.mu.Lock() // which hands what the caller has written to whoever has the connection next
+	p.mu.Lock() // the next reader sees what this one has written
 	if c.slot == 0 {
 		op = unix.EPOLL_CTL_ADD
 		p.assignLocked(c)
@@ -71,7 +70,7 @@ func (p *poller) park(c *Conn) bool {
 	return watch(p.epoll, op, c.fd, &event) // past this call another may have the connection
 }
 
-// assignLocked gives a connection a slot. Slot 0 is none.
+// assignLocked finds a slot for a connection. Slot 0 is none.
 func (p *poller) assignLocked(c *Conn) {
 	if n := len(p.free); n > 0 {
 		c.slot, p.free = p.free[n-1], p.free[:n-1]
@@ -96,8 +95,8 @@ func (p *poller) remove(c *Conn) {
 	c.slot = 0
 }
 
-// attend waits for sockets that have something to read, and gives their conns a turn. When they are many it has helpers:
-// were there always several attendants, each event would wake one more, to wait for the next.
+// run waits for sockets that have something to read, and reads them. When they are many it has helpers: if several always
+// waited, each event would wake one more, to wait for the next.
 func (p *poller) run() {
 	const batch = 16 // few enough that others get their share, enough that publishes share round trips
 	var events [batch]unix.EpollEvent
@@ -157,7 +156,7 @@ func watch(epoll, op, fd int, event *unix.EpollEvent) bool {
 	return errno == 0
 }
 
-// waiting is epoll_wait(2) without the wait. It answers how many events there are.
+// waiting is epoll_wait(2) without the wait. It returns how many events there are.
 func waiting(epoll uintptr, events []unix.EpollEvent) int {
 	n, _, errno := syscall.RawSyscall6(syscall.SYS_EPOLL_PWAIT, epoll,
 		uintptr(unsafe.Pointer(&events[0])), uintptr(len(events)), 0, 0, 0)

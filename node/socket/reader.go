@@ -15,8 +15,8 @@ import (
 	"parley/node/wire"
 )
 
-// Whoever reads a polled connection reads what has come, handles the messages that are whole, and parks it again. Of a message
-// that is not whole the beginning is kept. So a connection needs a goroutine only while one of its requests has to wait for
+// The reader of a polled connection reads what has come, handles the messages that are whole, keeps the beginning of one that is
+// not, and parks the connection again. So a connection needs a goroutine only while one of its requests has to wait for
 // something. Other connections (TLS, other systems) have a goroutine that reads until the end.
 
 var (
@@ -26,7 +26,7 @@ var (
 
 const (
 	pollBuffer = 64 << 10    // what the poller reads in one go
-	deafWait   = time.Second // how long one whose answer to a close would not be understood has to take the close in
+	deafWait   = time.Second // how long a client has to take in a close, if its answer would not be understood
 )
 
 var readBuffers = sync.Pool{New: func() any { b := make([]byte, 4<<10); return &b }}

@@ -17,7 +17,7 @@ type Config struct {
 	Log          *slog.Logger
 }
 
-// A Handler takes what comes over a connection. Conn calls its methods one at a time, from whichever goroutine reads.
+// A Handler takes what comes over a connection. Conn calls its methods one at a time, from the goroutine that reads.
 type Handler interface {
 	// Ready reports whether the next message may be handled now: nothing that Wait would wait for is left.
 	Ready() bool
