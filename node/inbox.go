@@ -17,7 +17,7 @@ type inbox struct {
 	rested time.Time   // guarded by mu; when the next flush may be, at the earliest
 	timer  *time.Timer // guarded by mu; waits for rested
 
-	taken chan struct{} // guarded by mu; made by who waits for the items to be taken, closed when they are
+	taken chan struct{} // guarded by mu; made by a waiter, closed when the items are taken
 }
 
 type inboxState byte
@@ -100,7 +100,7 @@ func (in *inbox) take(dst []item) []item {
 	return dst
 }
 
-// await returns once nothing waits any more that is here now: whoever has room.mu after that finds it flushed.
+// await returns once the items that are here now have been taken: they are flushed for the next holder of room.mu.
 func (in *inbox) await(ctx context.Context) error {
 	in.mu.Lock()
 	if len(in.items) == 0 {

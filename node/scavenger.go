@@ -10,7 +10,7 @@ import (
 // their handshakes, or all that they took. The runtime by itself keeps it, as a node that is quiet then allocates too little
 // for another collection.
 //
-// Measured with "parley bench load --idle", 10,000 clients over two nodes: 8.0 KB of resident memory each without it, 6.3 KB
+// Measured with "parley-bench idle", 10,000 clients over two nodes: 8.0 KB of resident memory each without it, 6.3 KB
 // with it.
 type scavenger struct {
 	level int       // how many there were when memory was given back last
