@@ -159,13 +159,7 @@ func lateChange(c *cluster) {
 	subA.Leave("user-late")
 	enterAll(c, subA, atB, "user-next") // the change was given up, and made up for
 	release()
-	ctx, cancel := patient()
-	defer cancel()
-	for range 3 { // so that the server takes it in
-		if err := c.server.Client().Ping(ctx).Err(); err != nil {
-			c.t.Fatal(err)
-		}
-	}
+	c.roundTrips()
 	enterAll(c, subA, atB, "user-end")
 	want := []string{"user-ann", "user-end", "user-next"}
 	check(c.t, "roster", users(b.roster(room)), want)

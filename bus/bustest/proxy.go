@@ -24,6 +24,7 @@ type proxy struct {
 	server *RedisServer
 	pass   *sync.Cond // what is held has changed
 	frozen bool       // nothing passes
+	mute   bool       // nothing passes towards the server
 	deaf   bool       // nothing passes towards the handle
 	closed bool
 	links  map[*link]bool
@@ -43,6 +44,7 @@ type link struct {
 type catch struct {
 	match    []byte
 	caught   chan struct{} // closed when it came by
+	passed   chan struct{} // closed when it was carried on, of a request
 	released bool          // guarded by proxy.mu
 }
 
@@ -67,10 +69,13 @@ func (p *proxy) url() string { return "unix://" + p.listener.Addr().String() }
 
 // freeze holds all that is said, as if the node or the network stood still. thaw lets it pass, late.
 func (p *proxy) freeze() { p.set(func() { p.frozen = true }) }
-func (p *proxy) thaw()   { p.set(func() { p.frozen, p.deaf = false, false }) }
+func (p *proxy) thaw()   { p.set(func() { p.frozen, p.mute, p.deaf = false, false, false }) }
 
 // deafen holds all that the server says: what it is told it does, but the answers don't arrive until thaw.
 func (p *proxy) deafen() { p.set(func() { p.deaf = true }) }
+
+// hush holds all that the handle says, until thaw. What the server says arrives.
+func (p *proxy) hush() { p.set(func() { p.mute = true }) }
 
 func (p *proxy) set(change func()) {
 	p.mu.Lock()
@@ -117,11 +122,15 @@ func (p *proxy) dropMessage(match string) <-chan struct{} {
 }
 
 // holdRequest keeps the next request that contains match, and what follows it on its connection, from the server until it is
-// released. Other connections pass. The channel is closed once there is such a request.
+// released. Other connections pass. The channel is closed once there is such a request. Released, it passes even while all
+// else is frozen; release returns once it has been carried to the server.
 func (p *proxy) holdRequest(match string) (held <-chan struct{}, release func()) {
-	c := &catch{match: []byte(match), caught: make(chan struct{})}
+	c := &catch{match: []byte(match), caught: make(chan struct{}), passed: make(chan struct{})}
 	p.set(func() { p.holds = append(p.holds, c) })
-	return c.caught, func() { p.set(func() { c.released = true }) }
+	return c.caught, func() {
+		p.set(func() { c.released = true })
+		<-c.passed
+	}
 }
 
 // holdAnswer is holdRequest for what the server says, pub/sub messages aside.
@@ -170,7 +179,7 @@ func (p *proxy) accept() {
 		p.mu.Unlock()
 		var both sync.WaitGroup
 		both.Go(func() { l.carry(down, up, readChunk, p.passUp) })
-		both.Go(func() { l.carry(up, down, readReply, func(b []byte) bool { return p.passDown(l, b) }) })
+		both.Go(func() { l.carry(up, down, readReply, func(b []byte) (bool, *catch) { return p.passDown(l, b), nil }) })
 		p.wg.Go(func() {
 			both.Wait()
 			l.close()
@@ -179,8 +188,11 @@ func (p *proxy) accept() {
 	}
 }
 
-// carry passes on what read takes from one side, until that is closed, or neither. pass may wait, and say no.
-func (l *link) carry(from, to net.Conn, read func(*bufio.Reader, []byte) ([]byte, error), pass func([]byte) bool) {
+// carry passes on what read takes from one side, until that is closed, or neither. pass may wait, and say no; what it
+// caught is told when it has passed.
+func (l *link) carry(
+	from, to net.Conn, read func(*bufio.Reader, []byte) ([]byte, error), pass func([]byte) (ok bool, caught *catch),
+) {
 	defer l.close()
 	r := bufio.NewReaderSize(from, 64<<10)
 	var buf []byte
@@ -189,24 +201,29 @@ func (l *link) carry(from, to net.Conn, read func(*bufio.Reader, []byte) ([]byte
 		if buf, err = read(r, buf[:0]); err != nil {
 			return
 		}
-		if !pass(buf) {
+		ok, caught := pass(buf)
+		if !ok {
 			continue
 		}
-		if _, err := to.Write(buf); err != nil {
+		_, err = to.Write(buf)
+		if caught != nil {
+			close(caught.passed)
+		}
+		if err != nil {
 			return
 		}
 	}
 }
 
 // passUp waits while what the handle says is held.
-func (p *proxy) passUp(b []byte) bool {
+func (p *proxy) passUp(b []byte) (ok bool, held *catch) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	held := take(&p.holds, b)
-	for !p.closed && (p.frozen || held != nil && !held.released) {
+	held = take(&p.holds, b)
+	for !p.closed && (held == nil && (p.frozen || p.mute) || held != nil && !held.released) {
 		p.pass.Wait()
 	}
-	return true
+	return true, held
 }
 
 // passDown waits while what the server says is held, and reports whether it is not to be dropped.

@@ -17,18 +17,20 @@ type lease struct {
 
 	mu      sync.Mutex
 	inc     string    // guarded by mu
+	until   int64     // guarded by mu; when it runs out if it is not renewed, by the server's clock, in ms since 1970
 	renewed time.Time // guarded by mu; when the last renewal that succeeded was sent
-	steady  time.Time // guarded by mu; since when it never ran out
+	steady  time.Time // guarded by mu; since when no outage could have cost another node its lease
 	cause   error     // guarded by mu; why it is not renewed
 }
 
 func (l *lease) init(r *Bus) { l.bus = r }
 
-// current is the incarnation to act under. It is not valid if the lease may have run out.
-func (l *lease) current() (inc string, valid bool) {
+// current is the incarnation to act under, and when its lease runs out, in ms since 1970 by the server's clock. Only the server
+// can tell whether it has, at the moment of a write: members.lua does.
+func (l *lease) current() (inc string, until int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.inc, time.Since(l.renewed) < l.bus.cfg.LeaseTTL
+	return l.inc, l.until
 }
 
 // age is how long ago Redis last took a renewal, and why it takes none.
@@ -42,15 +44,18 @@ func (l *lease) age() (time.Duration, error) {
 	return time.Since(l.renewed), cause
 }
 
-// steadyFor is how long this node has held a lease, as far as it knows.
+// steadyFor is how long Redis has answered this node without an outage in which another node's lease may have run out.
 func (l *lease) steadyFor() time.Duration {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if time.Since(l.renewed) >= l.bus.cfg.LeaseTTL {
+	if time.Since(l.renewed) >= l.outage() {
 		return 0
 	}
 	return time.Since(l.steady)
 }
+
+// outage is how long Redis must be away for leases to run out: they are as old as a heartbeat when it begins.
+func (l *lease) outage() time.Duration { return l.bus.cfg.LeaseTTL - l.bus.cfg.HeartbeatInterval }
 
 func (r *Bus) leaseLoop() {
 	next := r.cfg.HeartbeatInterval
@@ -75,12 +80,9 @@ func (l *lease) renew(ctx context.Context) (err error) {
 		l.cause = err
 		l.mu.Unlock()
 	}()
-	inc, valid := l.current()
-	if !valid {
-		return l.take(ctx)
-	}
+	inc, _ := l.current()
 	sent := time.Now()
-	err = l.write(ctx, inc, "xx")
+	until, err := l.write(ctx, inc, "xx")
 	if err == redis.Nil {
 		return l.take(ctx)
 	}
@@ -89,43 +91,49 @@ func (l *lease) renew(ctx context.Context) (err error) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if sent.Sub(l.renewed) < l.bus.cfg.LeaseTTL { // otherwise it may be taken for dead already
-		l.renewed = sent
+	if time.Since(l.renewed) >= l.outage() {
+		l.steady = time.Now()
 	}
+	l.renewed, l.until = sent, until
 	return nil
 }
 
 // take begins a new incarnation.
 func (l *lease) take(ctx context.Context) error {
 	inc, sent := randomName(), time.Now()
-	if err := l.write(ctx, inc, "nx"); err != nil {
+	until, err := l.write(ctx, inc, "nx")
+	if err != nil {
 		return err
 	}
 	l.mu.Lock()
-	l.inc, l.renewed, l.steady = inc, sent, sent
+	former := l.inc
+	l.inc, l.until, l.renewed, l.steady = inc, until, sent, sent
 	l.mu.Unlock()
 	r := l.bus
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	for _, ro := range r.rosters {
 		ro.renew()
+		if former != "" { // Redis may have lost its index
+			r.reaper.accuse(former, ro.keys.room)
+		}
 	}
 	return nil
 }
 
-// write sets the lease on a condition ("nx", "xx"), keeps alive what finds it, and reads the server's clock. redis.Nil says
-// that the condition failed.
-func (l *lease) write(ctx context.Context, inc, condition string) error {
+// write sets the lease on a condition ("nx", "xx"), keeps alive what finds it, and reads the server's clock, before: so the
+// lease runs out no sooner than until. redis.Nil says that the condition failed.
+func (l *lease) write(ctx context.Context, inc, condition string) (until int64, err error) {
 	q := l.bus.query(ctx, l.bus.own)
+	clock := redis.NewTimeCmd(ctx, "time")
+	q.cmds = append(q.cmds, clock)
 	set := q.do("set", leaseKey(inc), "1", condition, "px", l.bus.cfg.LeaseTTL.Milliseconds())
 	q.do("sadd", incarnationsKey, inc)
 	q.do("pexpire", incarnationsKey, presenceLife.Milliseconds())
 	q.do("pexpire", roomsOfKey(inc), presenceLife.Milliseconds())
-	clock := redis.NewTimeCmd(ctx, "time")
-	q.cmds = append(q.cmds, clock)
 	if err := q.send(); err != nil {
-		return err
+		return 0, err
 	}
 	l.bus.skew.Store(int64(time.Until(clock.Val())))
-	return set.Err()
+	return clock.Val().Add(l.bus.cfg.LeaseTTL).UnixMilli(), set.Err()
 }

@@ -2,15 +2,20 @@
 --
 -- KEYS: users (id -> how many incarnations it is in, a space, its name), incarnations (id -> number of its last change;
 -- 'v' -> the room's presence version), the users of this incarnation.
--- ARGV: channel, incarnation, the change's number or 'reap', life of the keys in ms, then for each user '+' or '-', id, name.
--- Answers how many users the incarnation has left, or -1 where a later change overtook this one, and the room's presence
--- version where that changed, otherwise 0.
+-- ARGV: channel, incarnation, the change's number or 'reap', life of the keys in ms, until when the incarnation has its lease,
+-- then for each user '+' or '-', id, name.
+-- Answers how many users the incarnation has left, or -1 where a later change overtook this one or the lease has run out, and
+-- the room's presence version where that changed, otherwise 0.
 --
--- A change that arrives late, after the node gave it up and sent another, must not undo that: numbers only rise.
+-- A change that arrives late, after the node gave it up and sent another, must not undo that: numbers only rise. One that
+-- arrives after the lease ran out would make a ghost, since the incarnation may be reaped already; so the time is compared
+-- here, on the clock that the lease runs out by, in ms since 1970.
 -- 'reap' removes an incarnation's users, 100 at a time, and then the incarnation.
 
 local users, incarnations, own = KEYS[1], KEYS[2], KEYS[3]
-local inc, number, life = ARGV[2], ARGV[3], ARGV[4]
+local inc, number, life, leased = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
 local count = redis.call('HLEN', users)
 local told = {}
 
@@ -56,9 +61,10 @@ if number == 'reap' then
   left = redis.call('SCARD', own)
   if left == 0 then redis.call('HDEL', incarnations, inc) end
 else
+  if now >= tonumber(leased) then return {-1, 0} end
   if tonumber(number) <= tonumber(redis.call('HGET', incarnations, inc) or 0) then return {-1, 0} end
   redis.call('HSET', incarnations, inc, number)
-  for i = 5, #ARGV, 3 do
+  for i = 6, #ARGV, 3 do
     if ARGV[i] == '+' then
       enter(ARGV[i + 1], ARGV[i + 2])
     elseif redis.call('SREM', own, ARGV[i + 1]) == 1 then
@@ -73,8 +79,7 @@ if #told > 0 then
   -- Versions begin at the time, so that they rise on where Redis forgot them.
   version = redis.call('HINCRBY', incarnations, 'v', #told)
   if version == #told then
-    local t = redis.call('TIME')
-    version = t[1] * 1000 + math.floor(t[2] / 1000)
+    version = now
     redis.call('HSET', incarnations, 'v', version)
   end
   for i, change in ipairs(told) do redis.call('PUBLISH', ARGV[1], 'p' .. version - #told + i .. ' ' .. change) end

@@ -46,17 +46,11 @@ type rosterPlan struct {
 
 // writeRosters returns false if it should be tried again later.
 func (r *Bus) writeRosters(taken []*roster) (ok bool) {
-	inc, valid := r.lease.current()
-	if !valid {
-		for _, ro := range taken {
-			r.changes.add(ro)
-		}
-		return false
-	}
+	inc, leased := r.lease.current()
 	plans := make([]*rosterPlan, 0, len(taken))
 	var index []any
 	for _, ro := range taken {
-		plan, fresh := ro.plan(inc)
+		plan, fresh := ro.plan(inc, leased)
 		if plan == nil {
 			r.forgetRoster(ro)
 			continue
@@ -83,10 +77,13 @@ func (r *Bus) writeRosters(taken []*roster) (ok bool) {
 		}
 		n, version := membersAnswer(p.cmd)
 		p.roster.written(p.users, e == nil && n >= 0, version)
-		if e != nil {
+		switch {
+		case e != nil:
 			ok = false
 			r.complain("write who is in a room", e)
-		} else if n == 0 {
+		case n < 0: // too late: another change, or another incarnation, makes up for it
+			ok = false
+		case n == 0:
 			left = append(left, p.roster)
 		}
 	}

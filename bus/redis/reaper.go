@@ -15,26 +15,30 @@ type reaper struct {
 	mu       sync.Mutex
 	suspects map[string]map[string]struct{} // guarded by mu; incarnations met in rooms: incarnation -> rooms
 	alive    map[string]struct{}            // guarded by mu; those known to have a lease, as of late
-
-	dead map[string]time.Time // owned by run: when an incarnation was found dead
 }
-
-// reapFor is how long a dead incarnation is looked after, since what it sent may arrive late.
-const reapFor = 2 * time.Minute
 
 func (p *reaper) init(r *Bus) {
 	p.bus = r
 	p.suspects = make(map[string]map[string]struct{})
-	p.dead = make(map[string]time.Time)
 }
 
 // suspect is told of an incarnation met in a room.
 func (p *reaper) suspect(inc, room string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, ok := p.alive[inc]; ok {
-		return
+	if _, ok := p.alive[inc]; !ok {
+		p.accuseLocked(inc, room)
 	}
+}
+
+// accuse is suspect, of an incarnation that is dead for certain.
+func (p *reaper) accuse(inc, room string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.accuseLocked(inc, room)
+}
+
+func (p *reaper) accuseLocked(inc, room string) {
 	if p.suspects[inc] == nil {
 		p.suspects[inc] = make(map[string]struct{})
 	}
@@ -50,10 +54,6 @@ func (p *reaper) run() {
 		case <-tick.C:
 		case <-r.ctx.Done():
 			return
-		}
-		// After an outage all leases have run out, and their nodes deserve the time to take new ones.
-		if r.lease.steadyFor() < 2*r.cfg.HeartbeatInterval {
-			continue
 		}
 		if err := p.round(r.ctx); err != nil && r.ctx.Err() == nil {
 			r.complain("look for dead nodes", err)
@@ -73,6 +73,12 @@ func (p *reaper) round(ctx context.Context) error {
 	suspects := p.suspects
 	p.suspects = make(map[string]map[string]struct{})
 	p.mu.Unlock()
+	done := false
+	defer func() {
+		if !done { // the next round sees to them
+			p.accuseAll(suspects)
+		}
+	}()
 	for inc := range suspects {
 		incs = append(incs, inc)
 	}
@@ -87,11 +93,6 @@ func (p *reaper) round(ctx context.Context) error {
 	if err := q.send(); err != nil {
 		return err
 	}
-	for inc, since := range p.dead {
-		if time.Since(since) > 2*reapFor {
-			delete(p.dead, inc)
-		}
-	}
 	alive := make(map[string]struct{}, len(incs))
 	for i, inc := range incs {
 		if n, err := leases[i].Int(); err != nil || n > 0 {
@@ -101,6 +102,11 @@ func (p *reaper) round(ctx context.Context) error {
 	p.mu.Lock()
 	p.alive = alive
 	p.mu.Unlock()
+	// After an outage all leases have run out, and their nodes deserve the time to take new ones. This is asked last: what
+	// was read may have waited for the end of an outage.
+	if r.lease.steadyFor() < 2*r.cfg.HeartbeatInterval {
+		return nil
+	}
 	for _, inc := range incs {
 		if _, ok := alive[inc]; !ok {
 			if err := p.reap(ctx, inc, suspects[inc]); err != nil {
@@ -108,10 +114,22 @@ func (p *reaper) round(ctx context.Context) error {
 			}
 		}
 	}
+	done = true
 	return nil
 }
 
-// reap takes an incarnation out of the rooms that its index names, and of others that it was met in.
+func (p *reaper) accuseAll(suspects map[string]map[string]struct{}) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for inc, rooms := range suspects {
+		for room := range rooms {
+			p.accuseLocked(inc, room)
+		}
+	}
+}
+
+// reap takes an incarnation out of the rooms that its index names, and of others that it was met in. Nothing that the
+// incarnation sent can put it back: members.lua knows when its lease ended.
 func (p *reaper) reap(ctx context.Context, inc string, met map[string]struct{}) error {
 	r := p.bus
 	q := r.query(ctx, r.own)
@@ -126,17 +144,9 @@ func (p *reaper) reap(ctx context.Context, inc string, met map[string]struct{}) 
 	if err := r.reapRooms(ctx, inc, rooms); err != nil {
 		return err
 	}
-	since, known := p.dead[inc]
-	switch {
-	case !known:
-		p.dead[inc] = time.Now()
-	case time.Since(since) > reapFor:
-		delete(p.dead, inc)
-		q := r.query(ctx, r.own)
-		q.do("srem", incarnationsKey, inc)
-		return q.send()
-	}
-	return nil
+	q = r.query(ctx, r.own)
+	q.do("srem", incarnationsKey, inc)
+	return q.send()
 }
 
 // reapRooms takes an incarnation out of the rooms, and them out of its index.
@@ -148,7 +158,7 @@ func (r *Bus) reapRooms(ctx context.Context, inc string, rooms []string) error {
 		for i, room := range rooms[:n] {
 			k := keysOf(r.db, room)
 			answers[i] = q.do("evalsha", membersSHA, 3, k.users, k.nodes, k.usersOf(inc), k.channel, inc, "reap",
-				presenceLife.Milliseconds())
+				presenceLife.Milliseconds(), 0)
 		}
 		if err := q.send(); err != nil {
 			return err

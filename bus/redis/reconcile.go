@@ -80,7 +80,7 @@ type comparison struct {
 }
 
 func (r *Bus) reconcileRooms(rooms []*room) error {
-	inc, valid := r.lease.current()
+	inc, _ := r.lease.current()
 	now := time.Now()
 	q := r.query(r.ctx, r.own)
 	comparisons := make([]*comparison, 0, len(rooms))
@@ -100,7 +100,7 @@ func (r *Bus) reconcileRooms(rooms []*room) error {
 		ro := rm.roster
 		ro.mu.Lock()
 		c.version, c.want, c.writes = ro.version, len(ro.want), ro.writes
-		if valid && !ro.queued && len(ro.dirty) == 0 && ro.indexed == inc {
+		if !ro.queued && len(ro.dirty) == 0 && ro.indexed == inc {
 			c.inc = inc
 		}
 		ro.mu.Unlock()

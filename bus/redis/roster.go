@@ -120,7 +120,7 @@ func (ro *roster) queueLocked() {
 }
 
 // plan takes what is to be written, nil for nothing. fresh reports that the incarnation's index does not name the room yet.
-func (ro *roster) plan(inc string) (p *rosterPlan, fresh bool) {
+func (ro *roster) plan(inc string, leased int64) (p *rosterPlan, fresh bool) {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
 	ro.queued = false
@@ -134,7 +134,7 @@ func (ro *roster) plan(inc string) (p *rosterPlan, fresh bool) {
 	p = &rosterPlan{roster: ro}
 	args := []any{
 		"evalsha", membersSHA, 3, ro.keys.users, ro.keys.nodes, ro.keys.usersOf(inc),
-		ro.keys.channel, inc, r.changeNumber.Add(1), presenceLife.Milliseconds(),
+		ro.keys.channel, inc, r.changeNumber.Add(1), presenceLife.Milliseconds(), leased,
 	}
 	for user := range ro.dirty {
 		if len(p.users) == rosterUsers {
