@@ -44,6 +44,9 @@ func (c *Config) SetDial(dial func(ctx context.Context, network, addr string) (n
 	c.dial = dial
 }
 
+// SetPresenceLife shortens how long Redis keeps who is in a room of which nothing is heard.
+func (c *Config) SetPresenceLife(d time.Duration) { c.presenceLife = d }
+
 // Client is the client that reads.
 func (r *Bus) Client() *redis.Client { return r.reads }
 

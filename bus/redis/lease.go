@@ -129,8 +129,8 @@ func (l *lease) write(ctx context.Context, inc, condition string) (until int64, 
 	q.cmds = append(q.cmds, clock)
 	set := q.do("set", leaseKey(inc), "1", condition, "px", l.bus.cfg.LeaseTTL.Milliseconds())
 	q.do("sadd", incarnationsKey, inc)
-	q.do("pexpire", incarnationsKey, presenceLife.Milliseconds())
-	q.do("pexpire", roomsOfKey(inc), presenceLife.Milliseconds())
+	q.do("pexpire", incarnationsKey, l.bus.cfg.presenceLife.Milliseconds())
+	q.do("pexpire", roomsOfKey(inc), l.bus.cfg.presenceLife.Milliseconds())
 	if err := q.send(); err != nil {
 		return 0, err
 	}

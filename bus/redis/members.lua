@@ -76,13 +76,15 @@ end
 
 local version = 0
 if #told > 0 then
-  -- Versions begin at the time, so that they rise on where Redis forgot them.
+  -- Versions begin at the time, so that they rise on where Redis forgot them: in units that a room's changes don't outrun.
   version = redis.call('HINCRBY', incarnations, 'v', #told)
   if version == #told then
-    version = now
+    version = now * 50
     redis.call('HSET', incarnations, 'v', version)
   end
-  for i, change in ipairs(told) do redis.call('PUBLISH', ARGV[1], 'p' .. version - #told + i .. ' ' .. change) end
+  for i, change in ipairs(told) do
+    redis.call('PUBLISH', ARGV[1], string.format('p%.0f ', version - #told + i) .. change)
+  end
 end
 for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, life) end
 return {left, version}

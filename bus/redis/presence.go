@@ -12,9 +12,6 @@ import (
 const (
 	rosterBatch = 128 // rosters written in one pipeline
 	rosterUsers = 100 // of one roster in it
-
-	// presenceLife is how long keys of presence outlive the last use of a room, or the last sign of a node.
-	presenceLife = time.Hour
 )
 
 // rosterLoop writes to Redis who is in which room through this node. Each roster has one change on its way at a time. A change
@@ -119,7 +116,7 @@ func (r *Bus) writeIndex(inc string, rooms []any) error {
 	}
 	q := r.query(context.Background(), r.own)
 	q.do(append([]any{"sadd", roomsOfKey(inc)}, rooms...)...)
-	q.do("pexpire", roomsOfKey(inc), presenceLife.Milliseconds())
+	q.do("pexpire", roomsOfKey(inc), r.cfg.presenceLife.Milliseconds())
 	return q.send()
 }
 

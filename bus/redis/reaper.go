@@ -158,7 +158,7 @@ func (r *Bus) reapRooms(ctx context.Context, inc string, rooms []string) error {
 		for i, room := range rooms[:n] {
 			k := keysOf(r.db, room)
 			answers[i] = q.do("evalsha", membersSHA, 3, k.users, k.nodes, k.usersOf(inc), k.channel, inc, "reap",
-				presenceLife.Milliseconds(), 0)
+				r.cfg.presenceLife.Milliseconds(), 0)
 		}
 		if err := q.send(); err != nil {
 			return err

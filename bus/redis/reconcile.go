@@ -82,6 +82,7 @@ type comparison struct {
 func (r *Bus) reconcileRooms(rooms []*room) error {
 	inc, _ := r.lease.current()
 	now := time.Now()
+	refreshEvery := r.cfg.presenceLife / 6
 	q := r.query(r.ctx, r.own)
 	comparisons := make([]*comparison, 0, len(rooms))
 	for _, rm := range rooms {
@@ -112,7 +113,7 @@ func (r *Bus) reconcileRooms(rooms []*room) error {
 			rm.reconciled.refreshed = now
 			q.do("pexpire", rm.keys.last, r.lastLife().Milliseconds())
 			for _, key := range []string{rm.keys.users, rm.keys.nodes, rm.keys.usersOf(inc)} {
-				q.do("pexpire", key, presenceLife.Milliseconds())
+				q.do("pexpire", key, r.cfg.presenceLife.Milliseconds())
 			}
 		}
 		comparisons = append(comparisons, c)
@@ -128,9 +129,6 @@ func (r *Bus) reconcileRooms(rooms []*room) error {
 	}
 	return nil
 }
-
-// refreshEvery is how often the keys of an occupied room are kept from expiring; they live for an hour at least.
-const refreshEvery = 10 * time.Minute
 
 // settle starts a repair if the room lags behind what Redis had at the comparison before, or is ahead of Redis.
 func (c *comparison) settle() {

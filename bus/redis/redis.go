@@ -40,6 +40,10 @@ type Config struct {
 
 	// dial replaces the network in tests.
 	dial func(ctx context.Context, network, addr string) (net.Conn, error)
+
+	// presenceLife is how long what is said about presence outlives the last that was heard of a room or a node; default
+	// 1 h. What an occupied room has is refreshed six times as often.
+	presenceLife time.Duration
 }
 
 func (c Config) withDefaults() Config {
@@ -59,6 +63,7 @@ func (c Config) withDefaults() Config {
 	fill(&c.HeartbeatInterval, 2*time.Second)
 	fill(&c.LeaseTTL, 3*c.HeartbeatInterval)
 	fill(&c.CompareInterval, 3*time.Second)
+	fill(&c.presenceLife, time.Hour)
 	if c.Links == 0 {
 		c.Links = min(2, runtime.GOMAXPROCS(0))
 	}

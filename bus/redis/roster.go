@@ -134,7 +134,7 @@ func (ro *roster) plan(inc string, leased int64) (p *rosterPlan, fresh bool) {
 	p = &rosterPlan{roster: ro}
 	args := []any{
 		"evalsha", membersSHA, 3, ro.keys.users, ro.keys.nodes, ro.keys.usersOf(inc),
-		ro.keys.channel, inc, r.changeNumber.Add(1), presenceLife.Milliseconds(), leased,
+		ro.keys.channel, inc, r.changeNumber.Add(1), r.cfg.presenceLife.Milliseconds(), leased,
 	}
 	for user := range ro.dirty {
 		if len(p.users) == rosterUsers {

@@ -1,0 +1,73 @@
+package redis_test
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"parley/bus"
+	"parley/bus/bustest"
+	"parley/bus/redis"
+)
+
+// Who is in a silent room stays there however long it is silent: what Redis has of it is kept from expiring.
+func TestMembersOfASilentRoomStay(t *testing.T) {
+	const life = 3 * time.Second
+	cfg := redis.Config{URL: bustest.StartRedis(t).URL(), HeartbeatInterval: time.Second, CompareInterval: 300 * time.Millisecond}
+	cfg.SetPresenceLife(life)
+	t.Parallel()
+	a, b := openRedis(t, cfg), openRedis(t, cfg)
+	subA, atA := subscribe(t, a, "lobby")
+	subB, atB := subscribe(t, b, "lobby")
+	subA.Enter(bus.Member{ID: "ann"})
+	atB.change(bus.Joined, "ann")
+	subB.Enter(bus.Member{ID: "bob"})
+	atA.change(bus.Joined, "bob")
+	for end := time.Now().Add(3 * life); time.Now().Before(end); time.Sleep(50 * time.Millisecond) {
+		r, err := b.Roster(t.Context(), "lobby")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Count != 2 || subA.Roster().Count != 2 || subB.Roster().Count != 2 {
+			t.Fatalf("%d members are read; %d and %d are known", r.Count, subA.Roster().Count, subB.Roster().Count)
+		}
+	}
+	subA.Leave("ann")
+	atB.change(bus.Left, "ann")
+	for _, told := range []*listener{atA, atB} {
+		told.expect("+ann", "+bob", "-ann")
+	}
+}
+
+// Versions rise though Redis forgot them, so that the next change is not taken for an old one, and needs no comparison.
+func TestChangesAfterAFlushAreToldAtOnce(t *testing.T) {
+	server := bustest.StartRedis(t)
+	cfg := slow
+	cfg.URL = server.URL()
+	a, b := openRedis(t, cfg), openRedis(t, cfg)
+	subA, _ := subscribe(t, a, "lobby")
+	subB, atB := subscribe(t, b, "lobby")
+	for _, user := range []string{"ann", "bob", "cay"} { // faster than once a ms
+		subA.Enter(bus.Member{ID: user})
+	}
+	for _, user := range []string{"ann", "bob", "cay"} {
+		atB.change(bus.Joined, user)
+	}
+	before := subB.Roster().Version
+	if err := server.Client().FlushAll(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	subA.Enter(bus.Member{ID: "dan"})
+	atB.change(bus.Joined, "dan")
+	if v := subB.Roster().Version; v <= before {
+		t.Errorf("version %d after %d", v, before)
+	}
+	eventually(t, "all to be entered anew", func() bool { // by the lease
+		names := []string{}
+		for _, m := range subB.Roster().Members {
+			names = append(names, m.ID)
+		}
+		slices.Sort(names)
+		return slices.Equal(names, []string{"ann", "bob", "cay", "dan"})
+	})
+}
