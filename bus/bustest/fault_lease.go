@@ -14,6 +14,7 @@ var leaseFaults = []promise{
 	{name: "nobody leaves a node that is back late after an outage", test: func(c *cluster) { backLate(c, 8*time.Second) }},
 	{name: "nor after an outage that some leases outlive", test: func(c *cluster) { backLate(c, 5*time.Second) }},
 	{name: "who entered before a flush was noticed leaves no ghost", test: enteredAfterFlush},
+	{name: "nor does who did so over a node that died before it noticed", test: diedAfterFlush},
 	{name: "nor one in a room that nobody is in any more", test: ghostUnwatched},
 }
 
@@ -124,6 +125,22 @@ func enteredAfterFlush(c *cluster) {
 
 // leaseNoticed is time enough for a node to notice that its lease is gone, and to enter its members anew: a heartbeat and some.
 const leaseNoticed = 2500 * time.Millisecond
+
+// diedAfterFlush has a node die when only the room itself tells that it was in it.
+func diedAfterFlush(c *cluster) {
+	a, b := c.openProxied(), c.open()
+	subA, _ := a.subscribe(room)
+	subB, atB := b.subscribe(room)
+	enterAll(c, subA, atB, "ann")
+	c.flush()
+	enterAll(c, subA, atB, "bob")
+	a.wire.freeze()
+	died := time.Now()
+	atB.Wait(c.t, "bob to leave", changed(bus.Left, "bob", 1))
+	until(c.t, "the room to be empty", func() bool { return subB.Roster().Count == 0 && b.roster(room).Count == 0 })
+	c.within(leaseOver, died, "the leaves of a dead node's members")
+	a.wire.thaw() // so that it ends soon
+}
 
 func ghostUnwatched(c *cluster) {
 	a, b := c.open(), c.open()
