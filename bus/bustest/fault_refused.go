@@ -44,7 +44,7 @@ func (c *cluster) replicaOf(host, port string) {
 	c.t.Helper()
 	ctx, cancel := patient()
 	defer cancel()
-	if err := c.server.Client().SlaveOf(ctx, host, port).Err(); err != nil {
+	if err := c.server.Client().ReplicaOf(ctx, host, port).Err(); err != nil {
 		c.t.Fatal(err)
 	}
 }
