@@ -123,8 +123,13 @@ type Message struct {
 
 	// Break marks an entry that is no message, but says that what followed the id Lost is lost. The order starts anew: what
 	// comes next may have ids at or below those seen before. Its ID is where reading the log goes on; Body is nil.
-	Break bool
-	Lost  ID
+	//
+	// Marker is the break's own entry in the log, zero for what was only trimmed away. A sink may be told of a break before its
+	// entry comes by: then ID is less than Marker, and the entry comes in its place, with the same Marker. Whoever has less
+	// than Marker may lack something, whatever the chain says.
+	Break  bool
+	Lost   ID
+	Marker ID
 
 	Body []byte
 }

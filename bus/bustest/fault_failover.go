@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"slices"
+	"time"
 
 	"parley/bus"
 )
@@ -13,6 +14,13 @@ var failoverFaults = []promise{
 	{name: "a replica that has it all takes over", test: promoted, tcp: true, conf: primary},
 	{name: "a replica without the tail takes over", test: promotedWithoutTail, tcp: true, conf: primary},
 	{name: "two primaries in a split", test: splitBrain, tcp: true, conf: primary},
+	{name: "what waits for a new server comes after the break", test: queuedForNewServer, tcp: true, conf: primary},
+	{name: "a lost tail of a room that all have left is told", test: lostTailOfALeftRoom, tcp: true, conf: primary},
+	{name: "a lost tail that came from outside is told", test: lostTailFromOutside, tcp: true, conf: primary},
+	{name: "two failovers from one point are two breaks", test: twoFailovers, tcp: true, conf: primary},
+	{name: "a demoted primary that keeps its connections is left", test: demoted, tcp: true, conf: primary},
+	{name: "a demoted primary without a successor is no server", test: demotedAlone, tcp: true, conf: primary},
+	{name: "an address that moves is followed", test: moved, tcp: true, conf: primary},
 }
 
 var primary = []string{"repl-diskless-sync-delay 0"}
@@ -144,4 +152,139 @@ func splitBrain(c *cluster) {
 		}
 		said[m.ID] = string(m.Body)
 	}
+}
+
+// queuedForNewServer: messages wait while there is no connection. They must not overtake the marker: who resumes from one of them
+// would be told that nothing is missing.
+func queuedForNewServer(c *cluster) {
+	replica := c.replica()
+	a := c.openProxied()
+	_, atA := a.subscribe(room)
+	kept := a.publish(room, "kept")
+	c.promote(replica)
+	last := a.publish(room, "lost")
+	atA.WaitBody(c.t, "lost")
+	a.wire.redirect(replica)
+	talk := c.talk(a, room, "m")
+	c.waitBreak(atA, last)
+	seen := len(atA.Seen().Messages)
+	atA.Wait(c.t, "traffic", func(s Seen) bool { return len(s.Messages) > seen+20 })
+	want := append([]string{"break"}, talk.stop()...)
+	a.publish(room, "end")
+	got := c.openOn(replica).after(room, kept, len(want)+10).Messages
+	check(c.t, "the log after what was kept", bodies(got), append(want, "end"))
+	atA.WaitBody(c.t, "end")
+}
+
+// lostTailOfALeftRoom: nobody is there any more who could find that something is lost.
+func lostTailOfALeftRoom(c *cluster) {
+	replica := c.replica()
+	a := c.openProxied()
+	sub, atA := a.subscribe(room)
+	before := a.publish(room, "before")
+	kept := a.publish(room, "kept")
+	c.promote(replica)
+	lost := a.publish(room, "lost")
+	last := a.publish(room, "lost too")
+	atA.WaitBody(c.t, "lost too")
+	sub.Close()
+	atA.End()
+	a.wire.redirect(replica)
+	fresh := c.openOn(replica)
+	fresh.publish(room, "from a node that knows nothing")
+	until(c.t, "the break to be in the log", func() bool { return !fresh.after(room, kept, 1).LastBreak.IsZero() })
+	for _, since := range []bus.ID{before, kept, lost, last} {
+		c.told(fresh, since)
+	}
+	_, r := a.subscribe(room)
+	c.goesOn(fresh, r)
+	check(c.t, "breaks told to who comes later", len(r.Seen().Breaks()), 0)
+}
+
+// lostTailFromOutside: the node that published is the only one that knows, and was never in the room.
+func lostTailFromOutside(c *cluster) {
+	replica := c.replica()
+	a := c.openProxied()
+	kept := a.publish(room, "kept")
+	c.promote(replica)
+	lost := a.publish(room, "lost")
+	a.wire.redirect(replica)
+	fresh := c.openOn(replica)
+	until(c.t, "the break to be in the log", func() bool { return !fresh.after(room, kept, 1).LastBreak.IsZero() })
+	for _, since := range []bus.ID{kept, lost} {
+		c.told(fresh, since)
+	}
+}
+
+func twoFailovers(c *cluster) {
+	one, other := c.replica(), c.replica()
+	a := c.openProxied()
+	_, atA := a.subscribe(room)
+	kept := a.publish(room, "kept")
+	c.promote(one)
+	c.promote(other)
+	lost := a.publish(room, "lost")
+	atA.WaitBody(c.t, "lost")
+	for i, server := range []*RedisServer{one, other} { // of which the second knows nothing of the first
+		a.wire.redirect(server)
+		s := atA.Wait(c.t, "a break", func(s Seen) bool { return len(s.Breaks()) > i })
+		check(c.t, "after which all is lost", s.Breaks()[i].Lost, kept)
+		for _, since := range []bus.ID{kept, lost} {
+			c.told(c.openOn(server), since)
+		}
+	}
+	c.goesOn(a, atA)
+}
+
+// demote makes the cluster's server a replica, of nobody. Its connections stay open.
+func (c *cluster) demote() {
+	c.t.Helper()
+	ctx, cancel := patient()
+	defer cancel()
+	if err := c.server.Client().ReplicaOf(ctx, "127.0.0.1", "1").Err(); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func demoted(c *cluster) {
+	replica := c.replica()
+	a := c.openProxied()
+	_, atA := a.subscribe(room)
+	a.publish(room, "before")
+	atA.WaitBody(c.t, "before")
+	c.promote(replica)
+	c.demote()
+	a.wire.move(replica)
+	since := time.Now()
+	a.publish(room, "after")
+	c.within(10*time.Second, since, "leaving the demoted primary")
+	check(c.t, "delivered", bodies(atA.WaitBody(c.t, "after").Messages), []string{"before", "after"})
+	until(c.t, "the node to be ready", func() bool { return a.Ready() == nil })
+	c.within(10*time.Second, since, "being ready")
+	check(c.t, "the log of the new primary", bodies(c.openOn(replica).after(room, bus.ID{}, 10).Messages), []string{"before", "after"})
+}
+
+func demotedAlone(c *cluster) {
+	a := c.openProxied()
+	until(c.t, "the node to be ready", func() bool { return a.Ready() == nil })
+	c.demote()
+	since := time.Now()
+	until(c.t, "Ready to say that nothing is taken", func() bool { return a.Ready() != nil })
+	c.within(10*time.Second, since, "noticing")
+}
+
+func moved(c *cluster) {
+	replica := c.replica()
+	a := c.openProxied()
+	_, atA := a.subscribe(room)
+	kept := a.publish(room, "kept")
+	c.promote(replica)
+	last := a.publish(room, "lost")
+	atA.WaitBody(c.t, "lost")
+	a.wire.move(replica) // the old primary lives on, and so do the connections to it
+	b := c.waitBreak(atA, last)
+	check(c.t, "after which all is lost", b.Lost, kept)
+	a.publish(room, "end")
+	atA.WaitBody(c.t, "end")
+	check(c.t, "the log of the new server", bodies(c.openOn(replica).after(room, bus.ID{}, 10).Messages), []string{"kept", "break", "end"})
 }

@@ -277,8 +277,13 @@ func tornRead(c *cluster) {
 func brokenMarker(c *cluster, hold hold) {
 	a := c.openProxied()
 	_, r := a.subscribe(room)
-	held, release := hold(a.wire, "\r\ng\r\n")
-	kept, lost, last := c.loseTail(a, r)
+	kept := a.publish(room, "kept")
+	s := c.snapshot()
+	lost := a.publish(room, "lost")
+	last := a.publish(room, "lost too")
+	r.WaitBody(c.t, "lost too")
+	held, release := hold(a.wire, "\r\n"+last.String()+"\r\n") // what the node knows, as an argument
+	c.rewind(s)
 	c.await(held, "the node to write the loss down")
 	a.wire.cut()
 	release()

@@ -110,9 +110,12 @@ func (l *link) close() {
 
 // redirect makes new connections go to another server, and breaks the old ones.
 func (p *proxy) redirect(server *RedisServer) {
-	p.set(func() { p.server = server })
+	p.move(server)
 	p.cut()
 }
+
+// move makes new connections go to another server. The old ones stay.
+func (p *proxy) move(server *RedisServer) { p.set(func() { p.server = server }) }
 
 // dropMessage swallows the next pub/sub message that contains match. The channel is closed once that has happened.
 func (p *proxy) dropMessage(match string) <-chan struct{} {

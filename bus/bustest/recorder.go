@@ -23,6 +23,7 @@ type Recorder struct {
 	has     map[bus.ID]string // the bodies of seen.Messages
 	chained bool              // there is an id that the next message must follow
 	last    bus.ID
+	marker  bus.ID // of the last break
 	ended   bool
 	wake    chan struct{} // closed, and replaced, when something comes
 	told    bool          // the test is over: nothing can be reported any more
@@ -97,6 +98,15 @@ func (r *Recorder) Deliver(m bus.Message) {
 	if m.Break {
 		if m.Body != nil {
 			r.failLocked("a break at %v has a body: %q", m.ID, m.Body)
+		}
+		again := !m.Marker.IsZero() && m.Marker == r.marker
+		r.marker = m.Marker
+		if again { // it was told before it came by
+			if m.ID != m.Marker || m.Prev != r.last {
+				r.failLocked("the break %v, which was told before, came as %v after %v, in place of %v", m.Marker, m.ID, r.last, m.Prev)
+			}
+			r.last = m.ID
+			return
 		}
 	} else {
 		if r.chained && m.Prev != r.last {

@@ -1,10 +1,6 @@
 package redis
 
-import (
-	"slices"
-
-	"parley/bus"
-)
+import "parley/bus"
 
 const (
 	heldMax      = 1024
@@ -67,24 +63,18 @@ func (rm *room) deliverLocked(m bus.Message) {
 	rm.at = m.ID
 	rm.rememberLocked(m.ID)
 	rm.seen(m.ID)
-	switch {
-	case m.Break && rm.owes && m.Lost == rm.owing:
-		rm.owes, rm.passed, rm.before = false, true, m.Prev
-		return
-	case m.Break:
+	if m.Break && m.Marker != rm.told {
 		rm.bus.cfg.Observer.Broken()
-	case rm.passed:
-		m.Prev = rm.before
 	}
-	rm.passed = false
 	rm.sink.Deliver(m)
 }
 
-// breakAtLocked tells the sink that what followed lost is lost, and goes on from there.
-func (rm *room) breakAtLocked(lost, goOn bus.ID) {
+// breakAtLocked tells the sink that what followed lost is lost, and goes on from goOn. marker is the entry that says so, zero for
+// none.
+func (rm *room) breakAtLocked(lost, goOn, marker bus.ID) {
 	rm.bus.cfg.Observer.Broken()
-	rm.sink.Deliver(bus.Message{ID: goOn, Prev: lost, Break: true, Lost: lost})
-	rm.at, rm.horizon = goOn, goOn
+	rm.sink.Deliver(bus.Message{ID: goOn, Prev: lost, Break: true, Lost: lost, Marker: marker})
+	rm.at, rm.horizon, rm.told = goOn, goOn, marker
 	rm.rememberLocked(goOn)
 }
 
@@ -92,19 +82,6 @@ func (rm *room) breakAtLocked(lost, goOn bus.ID) {
 func (rm *room) rememberLocked(i bus.ID) {
 	rm.recent[rm.recents%len(rm.recent)] = i
 	rm.recents++
-}
-
-// oldestRememberedLocked is the oldest of these entries; the zero ID if there is none.
-func (rm *room) oldestRememberedLocked() bus.ID {
-	if rm.recents <= len(rm.recent) {
-		return rm.recent[0]
-	}
-	return rm.recent[rm.recents%len(rm.recent)]
-}
-
-// deliveredLocked reports whether the entry was delivered lately, as far as is remembered.
-func (rm *room) deliveredLocked(i bus.ID) bool {
-	return slices.Contains(rm.recent[:min(rm.recents, len(rm.recent))], i)
 }
 
 // acknowledged is called with every id that this node acknowledges to a publisher.

@@ -2,11 +2,9 @@ package redis
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"os"
 	"runtime"
 	"sync"
@@ -29,25 +27,30 @@ type link struct {
 
 	publisher  publisher  // what is to be published
 	subscriber subscriber // what is to be received
+	mender     mender     // what is to be found out before anything is published
 
 	mu   sync.Mutex
-	conn net.Conn // guarded by mu; nil while there is none
+	conn *serverConn // guarded by mu; nil while there is none
 }
 
 // A conn is one connection of a link.
 type conn struct {
-	net.Conn // static
+	*serverConn // static
 
 	mu      sync.Mutex
 	awaited []awaited // guarded by mu; what was sent and not answered yet, the oldest first
+	since   time.Time // guarded by mu; when something began to be awaited
 
 	asked map[string]bool // owned by the writer; channels subscribed to, or about to be
+	heard time.Time       // owned by the reader; when something last came
 }
 
-// awaited is a command that was sent: an op, or a SUBSCRIBE or UNSUBSCRIBE of so many channels, each with its confirmation.
+// awaited is a command that was sent: an op; a SUBSCRIBE or UNSUBSCRIBE of so many channels, each with its confirmation; or
+// another, whose answer goes to a function. The reader calls that, also when the connection breaks: with an error then.
 type awaited struct {
 	op       *op
 	channels int
+	answer   func(resp.Value)
 }
 
 const (
@@ -59,6 +62,7 @@ func newLink(r *Bus) *link {
 	l := &link{bus: r, wake: make(chan struct{}, 1)}
 	l.publisher.init(l)
 	l.subscriber.init(l)
+	l.mender.link = l
 	return l
 }
 
@@ -96,7 +100,7 @@ func (l *link) run() {
 func (l *link) serve() error {
 	ctx, cancel := context.WithCancel(l.bus.ctx)
 	defer cancel()
-	nc, err := l.bus.connect(ctx)
+	nc, err := l.bus.dial(ctx, l.bus.options.Network, l.bus.options.Addr, true)
 	if err != nil {
 		return err
 	}
@@ -106,8 +110,8 @@ func (l *link) serve() error {
 	if l.bus.ctx.Err() != nil { // drop may have come too early
 		l.drop()
 	}
-	c := &conn{Conn: nc, asked: make(map[string]bool)}
-	l.subscriber.begin()
+	c := &conn{serverConn: nc, asked: make(map[string]bool)}
+	l.mender.begin(l.subscriber.begin())
 	var writer sync.WaitGroup
 	writer.Go(func() { l.write(ctx, c) })
 	err = l.read(c)
@@ -115,33 +119,39 @@ func (l *link) serve() error {
 	l.drop()
 	_ = nc.Close()
 	writer.Wait()
+	for _, a := range c.awaited {
+		if a.answer != nil {
+			a.answer(resp.Value{Kind: resp.Error, Text: []byte(err.Error())})
+		}
+	}
 	l.mu.Lock()
 	l.conn = nil
 	l.mu.Unlock()
 	return err
 }
 
-// drop closes the connection, if there is one, at once. Under TLS it closes the TCP connection: TLS's goodbye could block.
+// drop ends the connection, if there is one, at once.
 func (l *link) drop() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	switch c := l.conn.(type) {
-	case nil:
-	case *tls.Conn:
-		_ = c.NetConn().Close()
-	default:
-		_ = c.Close()
+	if l.conn != nil {
+		l.conn.cut()
 	}
 }
 
-// write sends changes of subscriptions and batches, in one write what there is at the time.
+// write sends changes of subscriptions, questions and batches, in one write what there is at the time. What a room's log has lost
+// is asked, and marked, before anything is appended to it.
 func (l *link) write(ctx context.Context, c *conn) {
 	var out []byte
 	for {
 		time.Sleep(l.publisher.early())
 		var await []awaited
+		var more bool
 		out, await = l.subscriber.appendChanges(out[:0], c)
-		out, await = l.publisher.appendBatch(out, await, c)
+		out, await, more = l.mender.appendQuestions(out, await)
+		if !more {
+			out, await = l.publisher.appendBatch(out, await)
+		}
 		if len(out) == 0 {
 			select {
 			case <-l.wake:
@@ -150,9 +160,7 @@ func (l *link) write(ctx context.Context, c *conn) {
 				return
 			}
 		}
-		c.mu.Lock()
-		c.awaited = append(c.awaited, await...)
-		c.mu.Unlock()
+		c.await(await, l.bus.cfg.Timeout)
 		if _, err := c.Write(out); err != nil {
 			l.drop() // the reader notices
 			return
@@ -163,6 +171,35 @@ func (l *link) write(ctx context.Context, c *conn) {
 	}
 }
 
+// await notes what is about to be sent, and sets the reader's deadline.
+func (c *conn) await(sent []awaited, timeout time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.awaited) == 0 {
+		c.since = time.Now()
+		_ = c.SetReadDeadline(c.since.Add(timeout))
+	}
+	c.awaited = append(c.awaited, sent...)
+}
+
+// isLate is called when the reader's deadline has passed. It reports whether the server is late: something is awaited, and nothing
+// at all has come for as long as the time-out. If not, it sets a new deadline.
+func (c *conn) isLate(timeout time.Duration) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.awaited) == 0 {
+		_ = c.SetReadDeadline(time.Time{})
+		return false
+	}
+	from := c.since
+	if from.Before(c.heard) {
+		from = c.heard
+	}
+	deadline := from.Add(timeout)
+	_ = c.SetReadDeadline(deadline)
+	return !time.Now().Before(deadline)
+}
+
 // read takes what comes until the connection breaks.
 func (l *link) read(c *conn) error {
 	var parser resp.Parser
@@ -170,7 +207,10 @@ func (l *link) read(c *conn) error {
 	kept, values := 0, 0 // bytes of a value that has not all come; values read
 	for {
 		n, err := c.Read(buf[kept:])
-		if errors.Is(err, os.ErrDeadlineExceeded) && !l.publisher.isLate(c) {
+		if n > 0 {
+			c.heard = time.Now()
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) && !c.isLate(l.bus.cfg.Timeout) {
 			err = nil
 		}
 		if err != nil {
@@ -220,12 +260,19 @@ func (l *link) take(c *conn, v resp.Value) error {
 	if v.Kind == resp.Push {
 		return nil // of no concern to us
 	}
-	o, err := c.answered(v)
-	if err != nil {
-		return err
+	a, err := c.answered(v)
+	switch {
+	case err != nil:
+	case a.op != nil:
+		l.publisher.answered(a.op, v)
+	case a.answer != nil:
+		a.answer(v)
 	}
-	l.publisher.answered(o, v)
-	return nil
+	if v.Kind == resp.Error && isElsewhere(string(v.Text)) {
+		l.bus.server.leave()
+		return refusal(v.Text)
+	}
+	return err
 }
 
 var errUnasked = errors.New("the server answered what it was not asked")
@@ -234,7 +281,7 @@ var errUnasked = errors.New("the server answered what it was not asked")
 func (c *conn) confirmed() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.awaited) == 0 || c.awaited[0].op != nil {
+	if len(c.awaited) == 0 || c.awaited[0].channels == 0 {
 		return errUnasked
 	}
 	if c.awaited[0].channels--; c.awaited[0].channels == 0 {
@@ -243,21 +290,21 @@ func (c *conn) confirmed() error {
 	return nil
 }
 
-// answered gives the op that v answers. Subscriptions are answered only if they are refused.
-func (c *conn) answered(v resp.Value) (*op, error) {
+// answered gives the command that v answers. Subscriptions are answered only if they are refused.
+func (c *conn) answered(v resp.Value) (a awaited, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch {
-	case len(c.awaited) == 0:
-		return nil, errUnasked
-	case c.awaited[0].op != nil:
-		o := c.awaited[0].op
-		c.popLocked()
-		return o, nil
-	case v.Kind == resp.Error:
-		return nil, fmt.Errorf("subscribe: %s", v.Text)
+	if len(c.awaited) == 0 {
+		return a, errUnasked
 	}
-	return nil, errUnasked
+	if a = c.awaited[0]; a.channels == 0 {
+		c.popLocked()
+		return a, nil
+	}
+	if v.Kind == resp.Error {
+		return awaited{}, fmt.Errorf("subscribe: %w", refusal(v.Text))
+	}
+	return awaited{}, errUnasked
 }
 
 func (c *conn) popLocked() {
@@ -268,75 +315,4 @@ func (c *conn) popLocked() {
 }
 
 // sendBeat sends a heartbeat the way that messages go.
-func (l *link) sendBeat() { l.publisher.add(newPlainOp(l.subscriber.beats, "", nil)) }
-
-// connect makes a connection that speaks version 3 of the protocol, to a server that knows append.lua.
-func (r *Bus) connect(ctx context.Context) (net.Conn, error) {
-	conn, err := r.options.Dialer(ctx, r.options.Network, r.options.Addr)
-	if err != nil {
-		return nil, err
-	}
-	stop := context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	_ = conn.SetDeadline(time.Now().Add(r.cfg.Timeout))
-	if err := r.greet(conn); err != nil {
-		_ = conn.Close()
-		return nil, err
-	}
-	if !stop() {
-		_ = conn.Close()
-		return nil, context.Cause(ctx)
-	}
-	return conn, conn.SetDeadline(time.Time{})
-}
-
-// greet logs in, chooses the database and loads append.lua.
-func (r *Bus) greet(conn net.Conn) error {
-	o := r.options
-	hello := []string{"HELLO", "3"}
-	if o.Password != "" {
-		user := o.Username
-		if user == "" {
-			user = "default"
-		}
-		hello = append(hello, "AUTH", user, o.Password)
-	}
-	out := resp.Append(nil, hello...)
-	out = resp.AppendInt(resp.AppendArg(resp.AppendCommand(out, 2), "SELECT"), int64(r.db))
-	out = appendLoad(out)
-	if _, err := conn.Write(out); err != nil {
-		return err
-	}
-	var parser resp.Parser
-	var got []byte
-	for answers := 0; answers < 3; {
-		v, size, err := parser.Parse(got)
-		if err != nil {
-			return err
-		}
-		if size > 0 {
-			if v.Kind == resp.Error {
-				return refusal(v.Text)
-			}
-			got = got[size:]
-			answers++
-			continue
-		}
-		var buf [512]byte
-		n, err := conn.Read(buf[:])
-		if err != nil {
-			return err
-		}
-		got = append(got, buf[:n]...)
-	}
-	return nil
-}
-
-// tryLink finds out whether links can be had.
-func (r *Bus) tryLink(ctx context.Context) error {
-	conn, err := r.connect(ctx)
-	if err != nil {
-		return fmt.Errorf("a connection in version 3 of the protocol, which Redis 6.2 and newer speak: %w", err)
-	}
-	return conn.Close()
-}
+func (l *link) sendBeat() { l.publisher.add(newBeatOp(l.subscriber.beats)) }

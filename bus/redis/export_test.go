@@ -58,7 +58,7 @@ func (r *Bus) Append(room, body string, n int) error {
 	p.mu.Lock()
 	p.sentAt = time.Time{} // it leaves at once
 	for range n {
-		o := &op{room: rm, keys: k, kind: "m", body: body, hasKey: true, done: func(_ bus.ID, err error) { settled <- err }}
+		o := &op{room: rm, keys: k, body: body, hasKey: true, done: func(_ bus.ID, err error) { settled <- err }}
 		_, _ = rand.Read(o.key[:])
 		p.queue = append(p.queue, o)
 		p.bytes += o.size()

@@ -192,7 +192,7 @@ func parseEntry(i bus.ID, kind byte, s string) (bus.Message, error) {
 		m.Body = stringAsBytes(rest)
 		return m, nil
 	}
-	m.Break = true
+	m.Break, m.Marker = true, i
 	m.Lost, err = id.Parse(rest)
 	return m, err
 }

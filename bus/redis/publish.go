@@ -4,7 +4,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -61,7 +60,6 @@ func stringAsBytes(s string) []byte { return unsafe.Slice(unsafe.StringData(s), 
 type op struct {
 	room   *room // nil if the publisher did not subscribe to it
 	keys   *roomKeys
-	kind   string // "m" or "g", as in append.lua
 	body   string
 	key    bus.Key
 	hasKey bool
@@ -70,7 +68,10 @@ type op struct {
 	done   func(bus.ID, error)
 
 	channel string // of a plain PUBLISH instead of an entry in the log; "" for none
+	beat    bool   // a heartbeat: with a write, which only a primary takes
 	told    func(error)
+
+	next *op // owned by the link once it is sent: of the same call of the script
 
 	// Owned by the link's reader, once it was sent.
 	answered bool
@@ -79,7 +80,7 @@ type op struct {
 }
 
 func newMessageOp(rm *room, k *roomKeys, d bus.Draft, done func(bus.ID, error)) *op {
-	o := &op{room: rm, keys: k, kind: "m", body: bytesAsString(d.Body), began: time.Now(), done: done}
+	o := &op{room: rm, keys: k, body: bytesAsString(d.Body), began: time.Now(), done: done}
 	copy(o.key[:], d.Key[:])
 	o.hasKey = d.Key != (bus.Key{})
 	binary.LittleEndian.PutUint64(o.sum[:], d.Sum)
@@ -94,6 +95,9 @@ func newSignalOp(k *roomKeys, body []byte, done func(error)) *op {
 func newPlainOp(channel, body string, told func(error)) *op {
 	return &op{channel: channel, body: body, told: told}
 }
+
+// newBeatOp publishes a heartbeat.
+func newBeatOp(channel string) *op { return &op{channel: channel, beat: true} }
 
 func (o *op) size() int { return opBytes + len(o.body) }
 
@@ -127,14 +131,19 @@ type publisher struct {
 	failed   *failure  // guarded by mu; while it is being told
 	finished bool      // guarded by mu
 	ended    bool      // guarded by mu; idle is closed
+
+	calls map[string]*op // owned by appendBatch, empty outside it; the last op of each room's call
 }
 
-func (p *publisher) init(l *link) { p.link, p.idle = l, make(chan struct{}) }
+func (p *publisher) init(l *link) {
+	p.link, p.idle, p.calls = l, make(chan struct{}), make(map[string]*op)
+}
 
 // A batch is what was sent together.
 type batch struct {
 	ops      []*op
-	unsent   []*op // to be sent again: Redis did not know the script
+	calls    []*op // the first op of each call
+	unsent   []*op // calls to be sent again: Redis did not know the script
 	awaited  int   // how many answers are to come
 	reloaded bool  // it was sent again
 }
@@ -199,28 +208,43 @@ func (p *publisher) early() time.Duration {
 	return batchPause - time.Since(p.sentAt)
 }
 
-// appendBatch appends what the writer sends next, nothing while a batch is under way, and sets the reader's deadline for the
-// answers.
-func (p *publisher) appendBatch(out []byte, await []awaited, c *conn) ([]byte, []awaited) {
+// appendBatch appends what the writer sends next, nothing while a batch is under way. The messages of one room share a call of
+// the script, which Redis does or refuses as a whole: so none of them overtakes another.
+func (p *publisher) appendBatch(out []byte, await []awaited) ([]byte, []awaited) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var ops []*op
 	switch {
 	case p.batch == nil:
-		if ops = p.takeLocked(); len(ops) == 0 {
+		ops := p.takeLocked()
+		if len(ops) == 0 {
 			return out, await
 		}
-		p.batch = &batch{ops: ops, awaited: len(ops)}
+		p.batch = &batch{ops: ops}
+		for _, o := range ops {
+			if o.channel == "" {
+				if last := p.calls[o.keys.room]; last != nil {
+					last.next = o
+					p.calls[o.keys.room] = o
+					continue
+				}
+				p.calls[o.keys.room] = o
+			}
+			p.batch.calls = append(p.batch.calls, o)
+		}
+		clear(p.calls)
 	case p.batch.unsent != nil && p.batch.awaited == 0:
-		ops = p.batch.unsent
-		out, await = appendLoad(out), append(await, awaited{op: &op{}})
-		p.batch.unsent, p.batch.awaited, p.batch.reloaded = nil, 1+len(ops), true
+		out, await = reloadScripts(out, await)
+		p.batch.calls, p.batch.unsent, p.batch.reloaded = p.batch.unsent, nil, true
 	default:
 		return out, await
 	}
 	p.sentAt = time.Now()
-	_ = c.SetReadDeadline(p.sentAt.Add(p.link.bus.cfg.Timeout))
-	for _, o := range ops {
+	p.batch.awaited = len(p.batch.calls)
+	for _, o := range p.batch.calls {
+		if o.beat {
+			out = resp.Append(out, "DEL", o.channel)
+			await = append(await, awaited{answer: func(resp.Value) {}})
+		}
 		out = p.link.bus.appendOp(out, o)
 		await = append(await, awaited{op: o})
 	}
@@ -239,30 +263,36 @@ func (p *publisher) takeLocked() []*op {
 	return batch
 }
 
-// isLate is called when the reader's deadline has passed. It reports whether an answer is late; if not, it sets a new deadline.
-func (p *publisher) isLate(c *conn) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.batch == nil {
-		_ = c.SetReadDeadline(time.Time{})
-		return false
-	}
-	deadline := p.sentAt.Add(p.link.bus.cfg.Timeout)
-	_ = c.SetReadDeadline(deadline)
-	return !time.Now().Before(deadline)
-}
-
-// answered takes the answer to an op of the batch.
+// answered takes the answer to a call, of which o is the first op.
 func (p *publisher) answered(o *op, v resp.Value) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	f := p.batch
 	f.awaited--
-	if v.Kind == resp.Error && strings.HasPrefix(string(v.Text), "NOSCRIPT") && !f.reloaded {
+	if isForgotten(v) && !f.reloaded {
 		f.unsent = append(f.unsent, o)
 		return
 	}
-	o.answer(v)
+	if o.channel != "" || v.Kind != resp.Array {
+		for ; o != nil; o = o.next {
+			o.answer(v)
+		}
+		return
+	}
+	var last resp.Value
+	for answers := v.Elems; o != nil; o = o.next {
+		if len(answers) > 0 { // otherwise the last was an error, and what follows was not done
+			last, answers = answers[0], answers[1:]
+		} else if last.Kind != resp.Error {
+			last = resp.Value{}
+		}
+		o.answer(last)
+	}
+}
+
+// isForgotten reports whether the server does not know the script any more.
+func isForgotten(v resp.Value) bool {
+	return v.Kind == resp.Error && strings.HasPrefix(string(v.Text), "NOSCRIPT")
 }
 
 // answer notes what an answer says.
@@ -375,12 +405,14 @@ func (p *publisher) tell(o *op, i bus.ID, err error) {
 			o.told(err)
 		}
 		return
-	case o.kind == "m":
-		if rm := o.roomOn(r); rm != nil && err == nil {
+	case err == nil:
+		if rm := o.roomOn(r); rm != nil {
 			rm.acknowledged(i)
+		} else {
+			r.trails.acknowledged(o.keys, i)
 		}
-		r.cfg.Observer.Published(time.Since(o.began), err)
 	}
+	r.cfg.Observer.Published(time.Since(o.began), err)
 	o.done(i, err)
 }
 
@@ -392,32 +424,30 @@ func (r refusal) Error() string { return string(r) }
 // RedisError makes it one of go-redis's kind of error.
 func (refusal) RedisError() {}
 
-// appendOp appends an op's command. It is called when the op is sent, not when it is queued, so that the floor is as high as it
-// can be.
-func (r *Bus) appendOp(out []byte, o *op) []byte {
-	if o.channel != "" {
-		return resp.Append(out, "PUBLISH", o.channel, o.body)
+// appendOp appends the command of an op and of those that share it. It is called when they are sent, not when they are queued, so
+// that the floor is as high as it can be.
+func (r *Bus) appendOp(out []byte, first *op) []byte {
+	if first.channel != "" {
+		return resp.Append(out, "PUBLISH", first.channel, first.body)
 	}
-	k := o.keys
-	out = resp.AppendCommand(out, 18)
-	for _, arg := range []string{
-		"EVALSHA", appendSHA, "5", k.log, k.last, k.records[0], k.records[1], k.lastBreak,
-		k.channel, o.kind, o.body,
-	} {
-		out = resp.AppendArg(out, arg)
+	n := 0
+	for o := first; o != nil; o = o.next {
+		n++
 	}
-	if o.hasKey {
-		out = resp.AppendArg(out, o.key[:])
-	} else {
-		out = resp.AppendArg(out, "")
-	}
-	out = resp.AppendArg(out, o.sum[:])
 	var floor []byte
 	var buf [64]byte
-	if rm := o.roomOn(r); rm != nil {
+	if rm := first.roomOn(r); rm != nil {
 		floor = rm.appendFloor(buf[:0])
 	}
-	out = resp.AppendArg(out, floor)
-	out = resp.AppendInt(out, rand.Int64N(1<<16))
-	return append(out, r.limits...)
+	out = r.appendScript(out, appendSHA, first.keys, floor, 3*n)
+	for o := first; o != nil; o = o.next {
+		out = resp.AppendArg(out, o.body)
+		if o.hasKey {
+			out = resp.AppendArg(out, o.key[:])
+		} else {
+			out = resp.AppendArg(out, "")
+		}
+		out = resp.AppendArg(out, o.sum[:])
+	}
+	return out
 }

@@ -32,6 +32,7 @@ func (r *Bus) reconcileLoop() {
 		case <-r.ctx.Done():
 			return
 		}
+		r.mendTrails()
 		due := r.dueRooms()
 		for len(due) > 0 {
 			n := min(len(due), repairRooms)

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -93,13 +94,16 @@ type Bus struct {
 	cfg     Config
 	log     *slog.Logger
 	options *redis.Options // of a connection; copied, never changed
+	dialRaw dialer
 	db      int
 	limits  []byte // as append.lua takes them: entries, their age and the life of the last id in ms
 
 	own   *redis.Client // of our own goroutines, with a connection for each: no caller is ever in their way
 	reads *redis.Client // of callers
 
+	server  server
 	links   []*link
+	trails  trails
 	repairs workQueue[*room] // rooms to be read
 	lease   lease
 	reaper  reaper
@@ -143,24 +147,25 @@ func Open(ctx context.Context, cfg Config) (*Bus, error) {
 	options.WriteBufferSize = 64 << 10
 	options.DisableIdentity = true
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
-	dial := cfg.dial
-	if dial == nil {
-		dial = redis.NewDialer(options)
-	}
-	options.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := dial(ctx, network, addr)
-		if err != nil {
-			return nil, err
-		}
-		return quiet(c), nil
-	}
-
 	r := &Bus{
 		cfg: cfg, log: cfg.Log, options: options, db: options.DB,
 		rooms: make(map[string]*room), rosters: make(map[string]*roster),
 		repairs: newWorkQueue[*room](), changes: newWorkQueue[*roster](),
 		leaving: make(chan struct{}), left: make(chan struct{}),
 	}
+	r.server.conns = make(map[*serverConn]bool)
+	r.trails.byRoom = make(map[string]*trail)
+	options.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := r.dial(ctx, network, addr, false)
+		if err != nil {
+			return nil, err
+		}
+		if _, ok := c.Conn.(syscall.Conn); ok {
+			return serverSocket{c}, nil
+		}
+		return c, nil
+	}
+	r.dialRaw = rawDialer(cfg, options)
 	for _, limit := range []int64{int64(cfg.Retention.Size), cfg.Retention.Age.Milliseconds(), r.lastLife().Milliseconds()} {
 		r.limits = resp.AppendInt(r.limits, limit)
 	}
@@ -178,6 +183,23 @@ func Open(ctx context.Context, cfg Config) (*Bus, error) {
 	return r, nil
 }
 
+type dialer = func(ctx context.Context, network, addr string) (net.Conn, error)
+
+// rawDialer makes connections to whatever listens.
+func rawDialer(cfg Config, o *redis.Options) dialer {
+	dial := cfg.dial
+	if dial == nil {
+		dial = redis.NewDialer(o)
+	}
+	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := dial(ctx, network, addr)
+		if err != nil {
+			return nil, err
+		}
+		return quiet(c), nil
+	}
+}
+
 // client makes a client for commands. Each of its connections knows our script before it is used.
 func (r *Bus) client(connections int) *redis.Client {
 	o := *r.options
@@ -188,9 +210,6 @@ func (r *Bus) client(connections int) *redis.Client {
 
 func (r *Bus) start(ctx context.Context) error {
 	if err := r.own.Ping(ctx).Err(); err != nil {
-		return err
-	}
-	if err := r.tryLink(ctx); err != nil {
 		return err
 	}
 	r.lease.init(r)
@@ -209,6 +228,7 @@ func (r *Bus) start(ctx context.Context) error {
 		r.running.Go(r.repairLoop)
 	}
 	r.running.Go(r.heartbeatLoop)
+	r.running.Go(r.probeLoop)
 	r.running.Go(r.leaseLoop)
 	r.running.Go(r.rosterLoop)
 	r.running.Go(r.reaper.run)

@@ -97,6 +97,7 @@ func (r *Bus) readRooms(rooms []*room) (more []*room) {
 // A reading is what is read of a room in one round trip.
 type reading struct {
 	room    *room
+	term    uint64 // of the server, before the read
 	joining bool
 	at      bus.ID // where the chain was
 	acked   bus.ID // what had been acknowledged, before the read
@@ -118,12 +119,14 @@ func (rm *room) ask(q *query) *reading {
 	if rm.state == over {
 		return nil
 	}
-	rd := &reading{room: rm, joining: rm.state == joining, at: rm.at, acked: rm.ackedID()}
-	rd.last = q.get(rm.keys.last) // before the entries
-	switch rm.state {
-	case joining:
+	rd := &reading{room: rm, term: rm.bus.server.term.Load(), joining: rm.state == joining, at: rm.at, acked: rm.ackedID()}
+	switch {
+	case rm.mending: // it goes on with the answer
+	case rm.state == joining:
+		rd.last = q.get(rm.keys.last) // before the entries
 		rd.entries = q.do("xrevrange", rm.keys.log, "+", "-", "count", 1)
-	case repairing:
+	case rm.state == repairing:
+		rd.last = q.get(rm.keys.last)
 		rd.entries = q.do("xrange", rm.keys.log, "("+rm.at.String(), "+", "count", repairPage)
 	}
 	rd.changes = len(rm.heldChanges)
@@ -138,12 +141,14 @@ func (rm *room) ask(q *query) *reading {
 
 // settle applies what was read, and reports whether there is more to read.
 func (rd *reading) settle() (again bool, err error) {
+	if rd.term != rd.room.bus.server.term.Load() {
+		return false, nil // of a server that is left; it is read again with the next connection
+	}
 	for _, cmd := range []*redis.Cmd{rd.last, rd.entries, rd.version, rd.users} {
 		if cmd != nil && cmd.Err() != nil && cmd.Err() != redis.Nil {
 			return false, cmd.Err()
 		}
 	}
-	rm := rd.room
 	rosterAgain, err := rd.settleRoster()
 	if err != nil || rd.entries == nil {
 		return rosterAgain, err
@@ -155,17 +160,7 @@ func (rd *reading) settle() (again bool, err error) {
 	if rd.joining {
 		return rd.join(entries) || rosterAgain, nil
 	}
-	again, lost, err := rd.advance(entries)
-	if err != nil {
-		return false, err
-	}
-	if lost != nil {
-		if err := rm.mend(*lost, rd); err != nil {
-			return false, err
-		}
-		return true, nil
-	}
-	return again || rosterAgain, nil
+	return rd.advance(entries) || rosterAgain, nil
 }
 
 // join makes a joining room live, where the log ends.
@@ -194,51 +189,59 @@ func (rd *reading) join(newest []bus.Message) (again bool) {
 	return !whole
 }
 
-// advance delivers what was read. If the log lacks something that was delivered or acknowledged, it returns where; it does not
-// tell the sink yet.
-func (rd *reading) advance(entries []bus.Message) (again bool, lost *tail, err error) {
+// advance delivers what was read. If the log seems to lack something that was delivered or acknowledged, the link asks: the answer
+// has the log read again.
+func (rd *reading) advance(entries []bus.Message) (again bool) {
 	rm := rd.room
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
-	if rm.state != repairing || rm.at != rd.at {
-		return false, nil, nil
+	if rm.state != repairing || rm.at != rd.at || rm.mending {
+		return false
 	}
-	if rm.broken {
-		rm.broken = false
-		if len(entries) == 0 || !entries[0].Break || entries[0].Lost != rm.at { // otherwise the marker tells it
-			rm.owes, rm.owing = true, rm.at
-			rm.breakAtLocked(rm.at, rm.at)
+	if marker := rm.marker; !marker.IsZero() {
+		rm.marker = bus.ID{}
+		if len(entries) == 0 || entries[0].ID != marker { // otherwise that tells it
+			rm.breakAtLocked(rm.at, rm.at, marker)
 		}
 	}
 	for _, m := range entries {
-		if m.Prev.Less(rm.at) && rm.kept != rm.at {
-			return false, &tail{from: m.Prev}, nil
+		switch sure := rm.sure == rm.at; {
+		case m.Prev.Less(rm.at) && !sure:
+			rm.mendLocked()
+			return false
+		case m.Prev.Less(rm.at): // the log has it, though it names another: its last id's key was behind
+			m.Prev = rm.at
+		case m.Prev != rm.at: // trimmed away
+			rm.breakAtLocked(rm.at, m.Prev, bus.ID{})
 		}
-		if m.Prev != rm.at { // trimmed away
-			rm.breakAtLocked(rm.at, m.Prev)
-		}
-		if rm.at.Less(rd.acked) && rd.acked.Less(m.ID) {
-			return false, &tail{from: rm.at, certain: true}, nil
+		if rm.at.Less(rd.acked) && rd.acked.Less(m.ID) && rd.acked != rm.sureAcked {
+			rm.mendLocked()
+			return false
 		}
 		rm.deliverLocked(m)
 		rm.horizon = m.ID
 		rm.repaired++
 	}
 	if len(entries) == repairPage {
-		return true, nil, nil
+		return true
 	}
-	if len(entries) == 0 {
-		last := idOf(rd.last)
-		if last.Less(rm.at) && rm.kept != rm.at {
-			return false, &tail{from: last}, nil
-		}
-		if rm.at.Less(last) { // all of it trimmed away
-			rm.breakAtLocked(rm.at, last)
-		}
+	last := idOf(rd.last)
+	switch {
+	case len(entries) > 0:
+	case last.Less(rm.at) && rm.sure != rm.at:
+		rm.mendLocked()
+		return false
+	case rm.at.Less(last): // all of it trimmed away
+		rm.breakAtLocked(rm.at, last, bus.ID{})
 	}
 	if rm.at.Less(rd.acked) {
-		return false, &tail{from: rm.at, certain: true}, nil
+		if rd.acked != rm.sureAcked {
+			rm.mendLocked()
+			return false
+		}
+		rm.forgive(rd.acked)
 	}
+	rm.sure, rm.sureAcked = bus.ID{}, bus.ID{}
 	rm.state = live
 	whole := rm.releaseLocked()
 	if rm.repaired > 0 {
@@ -247,82 +250,9 @@ func (rd *reading) advance(entries []bus.Message) (again bool, lost *tail, err e
 	rm.repaired = 0
 	if !whole {
 		rm.state = repairing
-		return true, nil, nil
+		return true
 	}
-	return false, nil, nil
-}
-
-// A tail is a part of the chain that the log has lost.
-type tail struct {
-	from    bus.ID // an entry at or after the point of the break
-	certain bool   // it is that point
-}
-
-// mend tells everyone that a tail is lost: by a marker in the log those who are away, by a break those who are here. The marker
-// comes first: a node that fails to append it has to try again.
-func (rm *room) mend(t tail, rd *reading) error {
-	point := t.from
-	if !t.certain {
-		var whole bool
-		var err error
-		if point, whole, err = rm.breakPoint(t.from); err != nil {
-			return err
-		}
-		if whole { // only the key of the last id is gone
-			rm.mu.Lock()
-			rm.kept = rd.at
-			rm.mu.Unlock()
-			return nil
-		}
-	}
-	marked := make(chan error, 1)
-	rm.link.publisher.add(&op{
-		room: rm, keys: rm.keys, kind: "g", body: point.String(), done: func(_ bus.ID, err error) { marked <- err },
-	})
-	if err := <-marked; err != nil {
-		return err
-	}
-	rm.mu.Lock()
-	defer rm.mu.Unlock()
-	if rm.state != repairing {
-		return nil
-	}
-	rm.forgive(rd.acked)
-	rm.at, rm.horizon, rm.broken = point, point, true
-	rm.recents = 0
-	rm.rememberLocked(point)
-	return nil
-}
-
-// breakPoint finds the newest entry of the log, at or before from, that was delivered here. Entries after it came from a node
-// that did not know of the lost tail. whole reports that nothing is lost: the log has the last entry that was delivered.
-func (rm *room) breakPoint(from bus.ID) (point bus.ID, whole bool, err error) {
-	r := rm.bus
-	rm.mu.Lock()
-	at := rm.at
-	rm.mu.Unlock()
-	q := r.query(r.ctx, r.own)
-	read := q.do("xrevrange", rm.keys.log, at.String(), "-", "count", len(rm.recent))
-	if err := q.send(); err != nil {
-		return bus.ID{}, false, err
-	}
-	entries, err := messagesOf(read)
-	if err != nil {
-		return bus.ID{}, false, err
-	}
-	rm.mu.Lock()
-	defer rm.mu.Unlock()
-	oldest := rm.oldestRememberedLocked()
-	for _, m := range entries {
-		if m.ID == at {
-			return at, true, nil
-		}
-		if rm.deliveredLocked(m.ID) || m.ID.Less(oldest) {
-			return m.ID, false, nil
-		}
-		from = m.Prev
-	}
-	return from, false, nil
+	return false
 }
 
 // settleRoster applies what was read of a roster, and reports whether it must be read again.

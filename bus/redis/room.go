@@ -29,19 +29,19 @@ type room struct {
 	mu              sync.Mutex
 	state           roomState     // guarded by mu, as is all of this
 	at              bus.ID        // where the chain has got to: the last entry delivered, or known when we came
-	recent          [16]bus.ID    // the last entries delivered, in a ring; a marker of our own break is none
+	recent          [16]bus.ID    // the last entries delivered, in a ring
 	recents         int           // how many were ever put there
 	horizon         bus.ID        // entries up to this one were read from the log: they may still arrive
-	kept            bus.ID        // an entry that is known to be in the log
 	held            []bus.Message // what arrived while repairing
 	heldSize        int
-	dropped         bool // more arrived than could be held
-	repaired        int  // entries delivered from the log that did not arrive, so far
-	broken          bool // what followed at is lost; to be told with the next read
-	owes            bool // a break after owing was told before its marker came by, which is passed over then
-	owing           bus.ID
-	passed          bool // that was the last entry: to the sink, the next one follows the one before it
-	before          bus.ID
+	dropped         bool           // more arrived than could be held
+	repaired        int            // entries delivered from the log that did not arrive, so far
+	mending         bool           // the link is to find out what the log has lost; the log is read after that
+	question        uint64         // the number of the last question
+	sure, sureAcked bus.ID         // entries that the answer says are in the log, or were trimmed away
+	marker          bus.ID         // of a break that is to be told with the next read
+	told            bus.ID         // the marker of a break that was told before it came by
+	trail           *trail         // what was known of the room before it was subscribed to, until the link has asked about that
 	heldChanges     []rosterChange // what arrived while the roster was being read
 	isConfirmed     bool           // the server confirmed the subscription once, so that a read makes sense
 	rosterUnchecked bool           // changes of the roster may have been missed: its version is to be read
@@ -80,9 +80,14 @@ func (r *Bus) Subscribe(ctx context.Context, name string, sink bus.Sink) (bus.Su
 		r.mu.Unlock()
 		return nil, fmt.Errorf("subscribe to %s: %w", name, errSubscribed)
 	}
+	rm.trail = r.trails.take(name)
+	rm.mending = rm.trail != nil
 	r.rooms[name] = rm
 	rm.roster = r.rosterLocked(rm.keys)
 	r.mu.Unlock()
+	if rm.mending {
+		rm.link.mender.add([]*room{rm}, nil)
+	}
 	rm.link.subscriber.want(rm)
 	select {
 	case <-rm.ready:
@@ -120,6 +125,10 @@ func (rm *room) Close() {
 	before := rm.state
 	rm.state = over
 	rm.held, rm.heldChanges = nil, nil
+	tr := rm.trail
+	if before != joining {
+		tr = &trail{keys: rm.keys, known: rm.knownLocked()}
+	}
 	rm.mu.Unlock()
 	if before == over {
 		return
@@ -127,8 +136,15 @@ func (rm *room) Close() {
 	rm.link.subscriber.unwant(rm)
 	rm.roster.leaveAll()
 	r.mu.Lock()
+	defer r.mu.Unlock()
 	delete(r.rooms, rm.name)
-	r.mu.Unlock()
+	if tr == nil {
+		return
+	}
+	if acked := rm.ackedID(); tr.acked.Less(acked) {
+		tr.acked = acked
+	}
+	r.trails.leave(tr)
 }
 
 // confirmed is called when the server confirmed the subscription. What was published before it may have been missed.

@@ -14,12 +14,17 @@ import (
 )
 
 var (
+	//go:embed log.lua
+	logText string
 	//go:embed append.lua
 	appendText string
+	//go:embed mend.lua
+	mendText string
 	//go:embed members.lua
 	membersText string
 
-	appendSHA  = sha(appendText)
+	appendSHA  = sha(logText + appendText)
+	mendSHA    = sha(logText + mendText)
 	membersSHA = sha(membersText)
 )
 
@@ -33,8 +38,13 @@ func loadMembers(ctx context.Context, c redis.Scripter) error {
 	return c.ScriptLoad(ctx, membersText).Err()
 }
 
-// appendLoad appends the command that has a server know append.lua, which is run over links.
-func appendLoad(out []byte) []byte { return resp.Append(out, "SCRIPT", "LOAD", appendText) }
+// appendLoad appends the commands that have a server know the scripts that are run over links; each has an answer.
+func appendLoad(out []byte) []byte {
+	out = resp.Append(out, "SCRIPT", "LOAD", logText+appendText)
+	return resp.Append(out, "SCRIPT", "LOAD", logText+mendText)
+}
+
+const loads = 2 // commands of appendLoad
 
 // exec sends the commands in one pipeline and waits for all answers, which are in the commands. It returns an error only if
 // there are commands that got none. Commands answered NOSCRIPT are sent again, in order, after the script was loaded:

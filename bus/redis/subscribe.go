@@ -61,16 +61,18 @@ func (s *subscriber) unwant(rm *room) {
 	wake(s.link.wake)
 }
 
-// begin is called for a new connection, on which everything is to be subscribed to.
-func (s *subscriber) begin() {
+// begin is called for a new connection, on which everything is to be subscribed to. It gives the rooms.
+func (s *subscriber) begin() (rooms []*room) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.pending = make(map[string]int)
-	for channel := range s.wanted {
+	for channel, rm := range s.wanted {
 		s.changed[channel] = struct{}{}
+		rooms = append(rooms, rm)
 	}
 	s.changed[s.beats] = struct{}{}
 	s.unheard.Store(0)
+	return rooms
 }
 
 // appendChanges appends the commands that subscribe to what is wanted and not asked for, and the other way round. A room that

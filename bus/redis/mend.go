@@ -1,0 +1,352 @@
+package redis
+
+import (
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"parley/bus"
+	"parley/bus/id"
+	"parley/bus/redis/resp"
+)
+
+// A server may have lost what it had acknowledged: a replica was promoted that lacked the newest entries, or a log was put back.
+// The chain shows that to nobody who was away, and hardly to who is there. So a link asks, on every new connection and before
+// anything is appended there, whether the log of each room goes on from where this node knows it. Where it does not, mend.lua
+// appends a marker in the same step.
+
+// A trail is the end of a room's log as a node knows it. Nodes keep the trails of rooms that they left, and of those that they
+// only published to.
+type trail struct {
+	keys  *roomKeys
+	acked bus.ID    // the greatest id that was acknowledged here
+	known []bus.ID  // the last entries that were delivered, newest first
+	until time.Time // when it may be forgotten
+	again bool      // it could not be asked about
+}
+
+// trailLife is how long a trail is kept after the last use of its room.
+const trailLife = 10 * time.Minute
+
+// trails are those of the rooms that this node is not subscribed to.
+type trails struct {
+	mu     sync.Mutex        // a leaf
+	byRoom map[string]*trail // guarded by mu, as is what is in them
+	swept  time.Time         // guarded by mu
+}
+
+// leave keeps a trail.
+func (t *trails) leave(tr *trail) {
+	tr.until = time.Now().Add(trailLife)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.byRoom[tr.keys.room] = tr
+}
+
+// take gives a room's trail, and forgets it.
+func (t *trails) take(room string) *trail {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	tr := t.byRoom[room]
+	delete(t.byRoom, room)
+	return tr
+}
+
+// acknowledged notes what was published to a room that is not subscribed to.
+func (t *trails) acknowledged(k *roomKeys, i bus.ID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	tr := t.byRoom[k.room]
+	if tr == nil {
+		tr = &trail{keys: k, known: []bus.ID{{}}}
+		t.byRoom[k.room] = tr
+	}
+	tr.until = time.Now().Add(trailLife)
+	if tr.acked.Less(i) {
+		tr.acked = i
+	}
+}
+
+// of gives the trails of a link's rooms; of all of them, or of those that could not be asked about.
+func (t *trails) of(l *link, all bool) (of []*trail) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for room, tr := range t.byRoom {
+		if (all || tr.again) && l.bus.linkOf(room) == l {
+			tr.again = false
+			of = append(of, tr)
+		}
+	}
+	return of
+}
+
+// mendTrails forgets old trails, and asks again about those that could not be asked about.
+func (r *Bus) mendTrails() {
+	now := time.Now()
+	t := &r.trails
+	t.mu.Lock()
+	if now.Sub(t.swept) > time.Minute {
+		t.swept = now
+		for room, tr := range t.byRoom {
+			if tr.until.Before(now) {
+				delete(t.byRoom, room)
+			}
+		}
+	}
+	t.mu.Unlock()
+	for _, l := range r.links {
+		l.mender.add(nil, t.of(l, false))
+	}
+}
+
+// A mender is the part of a link that asks what logs have lost.
+type mender struct {
+	link *link
+
+	mu     sync.Mutex
+	rooms  []*room  // guarded by mu; to be asked about
+	trails []*trail // guarded by mu; the same
+	reload bool     // guarded by mu; the server forgot the script
+}
+
+// mendMost bounds the questions in one write.
+const mendMost = 256
+
+// begin is called for a new connection, with the rooms of the link.
+func (m *mender) begin(rooms []*room) {
+	m.mu.Lock()
+	m.rooms, m.trails, m.reload = nil, nil, false
+	m.mu.Unlock()
+	for _, rm := range rooms {
+		rm.reconnected()
+	}
+	m.add(nil, m.link.bus.trails.of(m.link, true))
+}
+
+func (m *mender) add(rooms []*room, trails []*trail) {
+	if len(rooms)+len(trails) == 0 {
+		return
+	}
+	m.mu.Lock()
+	m.rooms, m.trails = append(m.rooms, rooms...), append(m.trails, trails...)
+	m.mu.Unlock()
+	wake(m.link.wake)
+}
+
+// appendQuestions appends some of the questions, and reports whether there are more.
+func (m *mender) appendQuestions(out []byte, await []awaited) (_ []byte, _ []awaited, more bool) {
+	m.mu.Lock()
+	n := min(len(m.rooms), mendMost)
+	rooms := m.rooms[:n:n]
+	m.rooms = m.rooms[n:]
+	n = min(len(m.trails), mendMost-n)
+	trails := m.trails[:n:n]
+	m.trails = m.trails[n:]
+	more = len(m.rooms)+len(m.trails) > 0
+	reload := m.reload
+	m.reload = false
+	m.mu.Unlock()
+	if reload {
+		out, await = reloadScripts(out, await)
+	}
+	for _, rm := range rooms {
+		var answer func(resp.Value)
+		if out, answer = rm.appendMend(out); answer != nil {
+			await = append(await, awaited{answer: answer})
+		}
+	}
+	for _, tr := range trails {
+		out = m.link.bus.appendTrail(out, tr)
+		await = append(await, awaited{answer: func(v resp.Value) { m.answeredTrail(tr, v) }})
+	}
+	return out, await, more
+}
+
+// reloadScripts appends the commands that load the scripts; nobody needs the answers.
+func reloadScripts(out []byte, await []awaited) ([]byte, []awaited) {
+	out = appendLoad(out)
+	for range loads {
+		await = append(await, awaited{answer: func(resp.Value) {}})
+	}
+	return out, await
+}
+
+// appendScript begins a call of a script on a room's keys. Its own arguments follow.
+func (r *Bus) appendScript(out []byte, sha string, k *roomKeys, floor []byte, own int) []byte {
+	out = resp.AppendCommand(out, 14+own)
+	for _, arg := range [...]string{"EVALSHA", sha, "5", k.log, k.last, k.records[0], k.records[1], k.lastBreak, k.channel} {
+		out = resp.AppendArg(out, arg)
+	}
+	out = resp.AppendArg(out, floor)
+	out = resp.AppendInt(out, rand.Int64N(1<<16))
+	return append(out, r.limits...)
+}
+
+// appendMend appends a call of mend.lua.
+func (r *Bus) appendMend(out []byte, k *roomKeys, acked, floor bus.ID, known []bus.ID) []byte {
+	var buf [64]byte
+	var written []byte
+	if !floor.IsZero() {
+		written = floor.Append(buf[:0])
+	}
+	out = r.appendScript(out, mendSHA, k, written, 1+len(known))
+	written = buf[:0]
+	if !acked.IsZero() {
+		written = acked.Append(written)
+	}
+	out = resp.AppendArg(out, written)
+	for _, i := range known {
+		out = resp.AppendArg(out, i.Append(buf[:0]))
+	}
+	return out
+}
+
+func (r *Bus) appendTrail(out []byte, tr *trail) []byte {
+	r.trails.mu.Lock()
+	defer r.trails.mu.Unlock()
+	floor := tr.acked
+	if floor.Less(tr.known[0]) {
+		floor = tr.known[0]
+	}
+	return r.appendMend(out, tr.keys, tr.acked, floor, tr.known)
+}
+
+// A verdict is what mend.lua answers: a log goes on, or was broken at a point, which a marker says.
+type verdict struct {
+	broken        bool
+	marker, point bus.ID
+}
+
+func (m *mender) verdict(v resp.Value) (out verdict, err error) {
+	switch {
+	case v.Kind == resp.Int:
+		return out, nil
+	case v.Kind == resp.Array && len(v.Elems) == 2:
+		out.broken = true
+		if out.marker, err = id.Parse(string(v.Elems[0].Text)); err == nil {
+			out.point, err = id.Parse(string(v.Elems[1].Text))
+		}
+		return out, err
+	case v.Kind == resp.Error:
+		err = refusal(v.Text)
+	default:
+		err = errEntry
+	}
+	if isForgotten(v) {
+		m.mu.Lock()
+		m.reload = true
+		m.mu.Unlock()
+	}
+	return out, err
+}
+
+func (m *mender) answeredTrail(tr *trail, v resp.Value) {
+	r := m.link.bus
+	out, err := m.verdict(v)
+	r.trails.mu.Lock()
+	defer r.trails.mu.Unlock()
+	switch {
+	case err != nil:
+		tr.again = true
+	case out.broken: // from now on the marker must not be lost
+		tr.known, tr.acked = []bus.ID{out.marker}, bus.ID{}
+	}
+}
+
+// mendLocked has the link ask whether the log has lost what the room knows. Until the answer has come the log is not read.
+func (rm *room) mendLocked() {
+	rm.mending = true
+	rm.link.mender.add([]*room{rm}, nil)
+}
+
+// reconnected is called when the link has a new connection.
+func (rm *room) reconnected() {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	if rm.state == live {
+		rm.state = repairing
+	}
+	if rm.state == repairing || rm.trail != nil {
+		rm.mendLocked()
+	}
+}
+
+// appendMend appends the room's question, if there is one, and gives what takes the answer.
+func (rm *room) appendMend(out []byte) ([]byte, func(resp.Value)) {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	if rm.state == over || !rm.mending {
+		return out, nil
+	}
+	rm.question++
+	question := rm.question
+	rm.idsMu.Lock()
+	acked, floor := rm.acked, rm.floor
+	rm.idsMu.Unlock()
+	if rm.trail != nil {
+		out = rm.bus.appendMend(out, rm.keys, rm.trail.acked, floor, rm.trail.known)
+	} else {
+		out = rm.bus.appendMend(out, rm.keys, acked, floor, rm.knownLocked())
+	}
+	return out, func(v resp.Value) { rm.mended(question, acked, v) }
+}
+
+// knownLocked gives the last entries that were delivered, newest first.
+func (rm *room) knownLocked() []bus.ID {
+	known := make([]bus.ID, 1, len(rm.recent)+1)
+	known[0] = rm.at
+	for i := range min(rm.recents, len(rm.recent)) {
+		if k := rm.recent[(rm.recents-1-i)%len(rm.recent)]; k != rm.at {
+			known = append(known, k)
+		}
+	}
+	return known
+}
+
+// mended takes the answer to a question.
+func (rm *room) mended(question uint64, acked bus.ID, v resp.Value) {
+	out, err := rm.link.mender.verdict(v)
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	if rm.state == over || !rm.mending || question != rm.question {
+		return
+	}
+	rm.mending = false
+	switch {
+	case err != nil:
+		if isForgotten(v) {
+			rm.mendLocked()
+			return
+		}
+		if rm.bus.ctx.Err() == nil {
+			rm.bus.complain("ask what "+rm.name+" has lost", err)
+		}
+		if rm.trail != nil { // who joins is not kept waiting
+			rm.trail.again = true
+			rm.bus.trails.leave(rm.trail)
+		}
+	case rm.trail != nil:
+	case out.broken:
+		rm.brokenLocked(out)
+	default:
+		rm.sure, rm.sureAcked = rm.at, acked
+	}
+	rm.trail = nil
+	rm.readSoonLocked()
+}
+
+// brokenLocked notes that what followed a point is lost. It is told with the next read of the log. The marker counts as
+// acknowledged here: should it be lost too, that is another break.
+func (rm *room) brokenLocked(v verdict) {
+	rm.at, rm.horizon, rm.marker = v.point, v.point, v.marker
+	rm.recents = 0
+	rm.rememberLocked(v.point)
+	rm.idsMu.Lock()
+	defer rm.idsMu.Unlock()
+	if rm.acked.Less(v.marker) {
+		rm.acked = v.marker
+	}
+	if rm.floor.Less(v.marker) {
+		rm.floor = v.marker
+	}
+}

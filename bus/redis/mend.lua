@@ -1,0 +1,79 @@
+-- Finds out whether a room's log goes on from where a node knows it, or has lost its tail. If it has, it appends a marker, unless
+-- there is one. log.lua comes before it.
+--
+-- ARGV: the greatest id that was acknowledged, if the node may not have seen its entry, or ''; the ids of the last entries that the
+-- node knows, newest first.
+-- Answers 1 if the log goes on from the first of these, or was only trimmed. Otherwise it answers the marker's id, and the point
+-- of the break: the newest entry that the log still has of what the node knows.
+
+local acked, at = ARGV[7], ARGV[8]
+local log = KEYS[1]
+
+local function less(a, b)
+  local ams, aseq = parts(a)
+  local bms, bseq = parts(b)
+  return ams < bms or ams == bms and aseq < bseq
+end
+
+local function has(id) return #call('XRANGE', log, id, id) > 0 end
+
+local first -- the log's first entry, once it is needed
+local function empty()
+  first = first or call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+  return not first
+end
+
+-- The id that an entry names as the one before it.
+local function before(entry) return string.match(entry[2][2], '^%d+%-%d+') or '0-0' end
+
+-- The newest id of the log below another.
+local function below(id)
+  local entry = call('XREVRANGE', log, '(' .. id, '-', 'COUNT', 1)[1]
+  return entry and entry[1] or before(first)
+end
+
+local point
+if at == '0-0' then -- the room was empty: nothing can be lost
+elseif has(at) then
+  if not prev or less(prev, at) then -- only the last id's key is gone or behind
+    redis.pcall('SET', KEYS[2], call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1][1], 'PX', ARGV[6])
+  end
+elseif empty() then
+  if not prev or less(prev, at) then point = prev or '0-0' end
+elseif less(at, first[1]) then
+  if less(before(first), at) then point = before(first) end
+else
+  for i = 9, #ARGV do
+    if has(ARGV[i]) then
+      point = ARGV[i]
+      break
+    end
+  end
+  point = point or below(ARGV[#ARGV])
+end
+
+if not point and acked ~= '' and less(at, acked) and not has(acked) then
+  if empty() then
+    if not prev or less(prev, acked) then point = prev or at end
+  elseif less(acked, first[1]) then
+    if less(before(first), acked) then point = before(first) end
+  else
+    point = below(acked)
+  end
+  if point and less(point, at) then point = at end
+end
+if not point then return 1 end
+
+-- The node knows nothing of the log that comes after the point. So a marker there was written after the loss, by another node.
+local told = call('GET', KEYS[5])
+if told then
+  local marker = string.match(told, '^%d+%-%d+')
+  if marker and less(point, marker) and has(marker) then return {marker, point} end
+end
+local newest = call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
+if newest and (not prev or less(prev, newest[1])) then prev = newest[1] end
+local marker = append('g', point)
+if type(marker) == 'table' then return marker end
+call('SET', KEYS[5], marker .. ' ' .. point, 'PX', age)
+appended(1)
+return {marker, point}

@@ -1,0 +1,226 @@
+package redis
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+
+	"parley/bus/redis/resp"
+)
+
+// A server is what all connections of a node lead to: one process of Redis, a primary. Where an address leads may change, and a
+// primary may become a replica, while connections stay open. A node that talked to two servers at once would take one for the
+// other: it would miss what it had read, or note a loss where nobody reads it. So a connection that leads to another server than
+// the others ends all of those.
+type server struct {
+	mu    sync.Mutex
+	run   string               // guarded by mu; the id of the process's run; "" if none is known
+	conns map[*serverConn]bool // guarded by mu; those that are open
+	term  atomic.Uint64        // counts the servers; changed with mu held
+}
+
+// A serverConn is a connection to the server.
+type serverConn struct {
+	net.Conn
+	server *server
+}
+
+// A serverSocket is a serverConn that can be looked at; see quietSocket.
+type serverSocket struct{ *serverConn }
+
+// SyscallConn implements syscall.Conn.
+func (s serverSocket) SyscallConn() (syscall.RawConn, error) {
+	return s.Conn.(syscall.Conn).SyscallConn()
+}
+
+func (c *serverConn) Close() error {
+	c.server.mu.Lock()
+	delete(c.server.conns, c)
+	c.server.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// cut ends a connection at once. Under TLS it closes the TCP connection: TLS's goodbye could block.
+func (c *serverConn) cut() {
+	if t, ok := c.Conn.(*tls.Conn); ok {
+		_ = t.NetConn().Close()
+		return
+	}
+	_ = c.Conn.Close()
+}
+
+var errMoved = errors.New("the connection led to another server than the others")
+
+// adopt takes a connection in, made while the term was term, to the server of that run.
+func (s *server) adopt(nc net.Conn, run string, term uint64) (*serverConn, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if run != s.run {
+		if term != s.term.Load() { // it is older than the change
+			return nil, errMoved
+		}
+		s.leaveLocked()
+		s.run = run
+	}
+	c := &serverConn{Conn: nc, server: s}
+	s.conns[c] = true
+	return c, nil
+}
+
+// leave ends all connections: the server is none to talk to.
+func (s *server) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leaveLocked()
+}
+
+func (s *server) leaveLocked() {
+	s.run = ""
+	s.term.Add(1)
+	for c := range s.conns {
+		c.cut()
+	}
+	clear(s.conns)
+}
+
+// elsewhere are the answers of a server that is none to talk to, or not now.
+var elsewhere = []string{"READONLY", "MASTERDOWN", "LOADING", "UNBLOCKED", "CLUSTERDOWN", "MOVED"}
+
+func isElsewhere(said string) bool {
+	for _, s := range elsewhere {
+		if strings.HasPrefix(said, s) {
+			return true
+		}
+	}
+	return false
+}
+
+// dial makes a connection to the server, which is a primary and speaks version 3 of the protocol. As a link's it is given our
+// scripts too.
+func (r *Bus) dial(ctx context.Context, network, addr string, link bool) (*serverConn, error) {
+	term := r.server.term.Load()
+	nc, err := r.dialRaw(ctx, network, addr)
+	if err != nil {
+		return nil, err
+	}
+	stop := context.AfterFunc(ctx, func() { _ = nc.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	_ = nc.SetDeadline(time.Now().Add(r.cfg.Timeout))
+	run, err := r.greet(nc, link)
+	if err == nil && !stop() {
+		err = context.Cause(ctx)
+	}
+	if err == nil {
+		err = nc.SetDeadline(time.Time{})
+	}
+	var c *serverConn
+	if err == nil {
+		c, err = r.server.adopt(nc, run, term)
+	}
+	if err != nil {
+		_ = nc.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// greet logs in, chooses the database, and finds out which server this is.
+func (r *Bus) greet(nc net.Conn, link bool) (run string, err error) {
+	o := r.options
+	hello := []string{"HELLO", "3"}
+	if o.Password != "" {
+		user := o.Username
+		if user == "" {
+			user = "default"
+		}
+		hello = append(hello, "AUTH", user, o.Password)
+	}
+	out := resp.Append(nil, hello...)
+	out = resp.AppendInt(resp.AppendArg(resp.AppendCommand(out, 2), "SELECT"), int64(r.db))
+	out = resp.Append(out, "INFO", "server")
+	want := 3
+	if link {
+		out = appendLoad(out)
+		want += loads
+	}
+	if _, err := nc.Write(out); err != nil {
+		return "", err
+	}
+	var parser resp.Parser
+	var got []byte
+	for answers := 0; answers < want; {
+		v, size, err := parser.Parse(got)
+		if err != nil {
+			return "", err
+		}
+		if size == 0 {
+			var buf [4096]byte
+			n, err := nc.Read(buf[:])
+			if err != nil {
+				return "", err
+			}
+			got = append(got, buf[:n]...)
+			continue
+		}
+		switch {
+		case v.Kind == resp.Error && answers == 0 && strings.HasPrefix(string(v.Text), "ERR"):
+			return "", fmt.Errorf("a connection in version 3 of the protocol: %w", refusal(v.Text))
+		case v.Kind == resp.Error:
+			return "", refusal(v.Text)
+		case answers == 0 && field(v, "role") != "master":
+			return "", refusal("READONLY this server is a replica")
+		case answers == 2:
+			run = lineOf(string(v.Text), "run_id:")
+		}
+		got = got[size:]
+		answers++
+	}
+	if run == "" {
+		return "", errors.New("the server does not say which run of it this is")
+	}
+	return run, nil
+}
+
+// field is a field of a map.
+func field(v resp.Value, name string) string {
+	for i := 0; i+1 < len(v.Elems); i += 2 {
+		if string(v.Elems[i].Text) == name {
+			return string(v.Elems[i+1].Text)
+		}
+	}
+	return ""
+}
+
+// lineOf is the rest of the line that begins with prefix.
+func lineOf(text, prefix string) string {
+	for line := range strings.Lines(text) {
+		if rest, ok := strings.CutPrefix(line, prefix); ok {
+			return strings.TrimSpace(rest)
+		}
+	}
+	return ""
+}
+
+// probeLoop makes a connection now and then: where the address leads to another server by now, the open ones do not show it.
+func (r *Bus) probeLoop() {
+	tick := time.NewTicker(r.cfg.HeartbeatInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-r.ctx.Done():
+			return
+		}
+		c, err := r.dial(r.ctx, r.options.Network, r.options.Addr, false)
+		if err == nil {
+			_ = c.Close()
+		}
+	}
+}
