@@ -187,7 +187,11 @@ func (s *Server) readSend(w http.ResponseWriter, r *http.Request) (*wire.Request
 	}
 	switch kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind {
 	case "text/plain":
-		req.Text = strings.TrimSuffix(string(said), "\n")
+		text, ended := strings.CutSuffix(string(said), "\n")
+		if ended {
+			text = strings.TrimSuffix(text, "\r")
+		}
+		req.Text = text
 		if req.Text == "" {
 			return nil, wire.Errorf(wire.BadRequest, "there is no text")
 		}
@@ -201,21 +205,28 @@ func (s *Server) readSend(w http.ResponseWriter, r *http.Request) (*wire.Request
 
 // getMessages reads a room's history: the newest messages, or those before an id.
 func (s *Server) getMessages(w http.ResponseWriter, r *http.Request) *wire.Error {
+	who, bad := s.identify(r)
+	if bad != nil {
+		return bad
+	}
 	req := &wire.Request{Op: "history", Room: r.PathValue("room")}
-	var bad *wire.Error
 	if req.Before, bad = queryID(r, "before"); bad != nil {
 		return bad
 	}
 	if req.Limit, bad = queryLimit(r); bad != nil {
 		return bad
 	}
-	return s.call(r.Context(), w, &caller{identity: anyone(r)}, req, http.StatusOK)
+	return s.call(r.Context(), w, &caller{identity: who}, req, http.StatusOK)
 }
 
 // getMembers reads who is in a room.
 func (s *Server) getMembers(w http.ResponseWriter, r *http.Request) *wire.Error {
+	who, bad := s.identify(r)
+	if bad != nil {
+		return bad
+	}
 	req := &wire.Request{Op: "members", Room: r.PathValue("room")}
-	return s.call(r.Context(), w, &caller{identity: anyone(r)}, req, http.StatusOK)
+	return s.call(r.Context(), w, &caller{identity: who}, req, http.StatusOK)
 }
 
 // queryID reads an id from the query, nil if there is none.

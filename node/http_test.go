@@ -3,7 +3,9 @@ package node_test
 import (
 	"bufio"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -146,9 +148,14 @@ func TestMessagesArePostedOnceWithAKey(t *testing.T) {
 	p := nodetest.Dial(t, c.Nodes[1].URL("/"))
 	p.Join("lobby")
 	url := c.Nodes[0].HTTP("/v1/rooms/lobby/messages?name=Curl")
-	status, h, first := call(t, "POST", url, `{"text":"hi","data":{"a":1}}`, "Idempotency-Key", "k1")
+	status, h, first := call(t, "POST", url, `{"text":"who am I?"}`)
 	session := h.Get("Parley-Session")
 	if status != 201 || session == "" {
+		t.Fatalf("%d %v", status, first)
+	}
+	p.Until("message")
+	status, _, first = call(t, "POST", url, `{"text":"hi","data":{"a":1}}`, "Idempotency-Key", "k1", "Parley-Session", session)
+	if status != 201 {
 		t.Fatalf("%d %v", status, first)
 	}
 	if m := p.Until("message"); m.Text != "hi" || m.From.Name != "Curl" || m.ID.String() != first["id"] || m.Key != "k1" {
@@ -176,8 +183,8 @@ func TestMessagesArePostedOnceWithAKey(t *testing.T) {
 		t.Errorf("history: %d %v", status, page)
 	}
 	status, _, page = call(t, "GET", c.Nodes[1].HTTP("/v1/rooms/lobby/messages?before="+first["id"].(string)), "")
-	if list, _ := page["messages"].([]any); status != 200 || len(list) != 0 || page["more"] != false {
-		t.Errorf("history before the first: %d %v", status, page)
+	if list, _ := page["messages"].([]any); status != 200 || len(list) != 1 || page["more"] != false {
+		t.Errorf("history before the second: %d %v", status, page)
 	}
 	status, _, members := call(t, "GET", c.Nodes[0].HTTP("/v1/rooms/lobby/members"), "")
 	if status != 200 || members["count"] != 1.0 {
@@ -201,7 +208,9 @@ func TestHTTPErrorsAreProblemDetails(t *testing.T) {
 		{"POST", "/v1/rooms/lobby/messages", "a\xff", []string{"Content-Type", "text/plain"}, 400, "bad_request", "UTF-8"},
 		{"POST", "/v1/rooms/lobby/messages", `<x/>`, []string{"Content-Type", "text/xml"}, 415, "unsupported", "text/xml"},
 		{"POST", "/v1/rooms/lobby/messages", `{"text":"x"}`, []string{"Parley-Session", "guessable"}, 400, "bad_request", "session"},
-		{"POST", "/v1/rooms/lobby/messages", `{"text":"x"}`, []string{"Idempotency-Key", strings.Repeat("k", 65)}, 400, "bad_request", "64"},
+		{"POST", "/v1/rooms/lobby/messages?session=" + newSession(), `{"text":"x"}`, []string{"Idempotency-Key", strings.Repeat("k", 65)}, 400, "bad_request", "64"},
+		{"POST", "/v1/rooms/lobby/messages", `{"text":"x"}`, []string{"Idempotency-Key", "1"}, 400, "bad_request", "Parley-Session"},
+		{"POST", "/v1/rooms/lobby/messages", `{"Text":"x","DATA":1}`, nil, 400, "bad_request", "text"},
 		{"POST", "/v1/rooms/lobby/messages", `{"text":"x"}`, []string{"Authorization", "Bearer x"}, 401, "unauthorized", "token"},
 		{"POST", "/v1/rooms/lobby/messages", `{"text":"x"}`, []string{"Origin", "https://bad.example"}, 403, "forbidden", "bad.example"},
 		{"GET", "/v1/rooms/lobby/messages?before=x", "", nil, 400, "bad_request", "before"},
@@ -241,4 +250,88 @@ func TestAFrozenEventStreamCatchesUp(t *testing.T) {
 		}
 	}
 	w.wait(t, "caught up", w.count("overflowed"))
+}
+
+// newSession is 128 random bits as a guest may choose them.
+func newSession() string {
+	var b [16]byte
+	rand.Read(b[:])
+	return base64.RawURLEncoding.EncodeToString(b[:])
+}
+
+// The README's own command, said twice.
+func TestAKeyCountsForAGuestWhoChoseItsSession(t *testing.T) {
+	c := nodetest.Start(t, 2)
+	session := newSession()
+	ids := map[any]bool{}
+	for i := range 4 {
+		status, _, said := call(t, "POST", c.Nodes[i%2].HTTP("/v1/rooms/lobby/messages"), `{"text":"hi"}`, "Idempotency-Key", "1", "Parley-Session", session)
+		if status != 201 {
+			t.Fatalf("%d %v", status, said)
+		}
+		ids[said["id"]] = true
+	}
+	if len(ids) != 1 {
+		t.Errorf("one message became %d", len(ids))
+	}
+}
+
+func TestATokenThatIsNotUnderstoodIsNoGuest(t *testing.T) {
+	c := nodetest.Start(t, 1, withTokens)
+	paths := []string{"/messages", "/members", "/events"}
+	for _, tt := range []struct {
+		name   string
+		header []string // of Authorization
+		query  string
+		status int
+	}{
+		{"a bearer", []string{"Bearer ada"}, "", 200},
+		{"in small letters", []string{"bearer ada"}, "", 200},
+		{"in capitals, with space", []string{"BEARER   ada "}, "", 200},
+		{"another token", []string{"Bearer bad"}, "", 401},
+		{"no token", []string{"Bearer"}, "", 401},
+		{"empty", []string{""}, "", 401},
+		{"a token without a scheme", []string{"ada"}, "", 401},
+		{"another scheme", []string{"Basic YW5uOmdvb2Q="}, "", 401},
+		{"two tokens", []string{"Bearer ada, Bearer bob"}, "", 401},
+		{"two headers", []string{"Bearer ada", "Bearer bob"}, "", 401},
+		{"a query", nil, "?token=ada", 200},
+		{"another in the query", nil, "?token=bad", 401},
+		{"an empty query", nil, "?token=", 401},
+		{"a session beside it", []string{"Basic x"}, "?session=" + newSession(), 401},
+		{"nobody", nil, "", 200},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			for _, path := range paths {
+				req, _ := http.NewRequest("GET", c.Nodes[0].HTTP("/v1/rooms/lobby"+path+tt.query), nil)
+				req.Header["Authorization"] = tt.header
+				resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+				if err != nil {
+					t.Fatal(err)
+				}
+				resp.Body.Close()
+				challenged := resp.Header.Get("WWW-Authenticate") == "Bearer"
+				if resp.StatusCode != tt.status || challenged != (tt.status == 401) {
+					t.Errorf("%s: %s, %v", path, resp.Status, resp.Header)
+				}
+			}
+		})
+	}
+}
+
+func TestOneLineBreakEndsAPlainTextBody(t *testing.T) {
+	c := nodetest.Start(t, 1)
+	p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	p.Join("lobby")
+	for body, text := range map[string]string{
+		"a": "a", "b\n": "b", "c\r\n": "c", "d\r\n\r\n": "d\r\n", "e\n\n": "e\n", "f\r": "f\r", "g\r\r\n": "g\r",
+	} {
+		call(t, "POST", c.Nodes[0].HTTP("/v1/rooms/lobby/messages"), body, "Content-Type", "text/plain; charset=utf-8")
+		if m := p.Until("message"); m.Text != text {
+			t.Errorf("%q became %q", body, m.Text)
+		}
+	}
+	if status, _, _ := call(t, "POST", c.Nodes[0].HTTP("/v1/rooms/lobby/messages"), "\r\n", "Content-Type", "text/plain"); status != 400 {
+		t.Errorf("nothing but a line break: %d", status)
+	}
 }

@@ -1,12 +1,14 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/base64"
 	"net/http"
+	"net/url"
 	"strings"
 
 	"parley/node/wire"
@@ -30,9 +32,6 @@ type identity struct {
 	secret string // empty for a token's user
 	addr   string // where it calls from, as http.Request.RemoteAddr
 }
-
-// anyone is the identity for requests that anyone may make, and that do not depend on the user.
-func anyone(r *http.Request) identity { return identity{addr: r.RemoteAddr} }
 
 // newGuest is a guest nobody has seen before.
 func newGuest(r *http.Request, name string) identity {
@@ -95,34 +94,53 @@ func (s *Server) hello(ctx context.Context, c *caller, req *wire.Request) (appen
 }
 
 // identify returns who an HTTP request is from: a token's user, or the guest that a secret stands for, or a new guest. EventSource
-// can set no headers, so identify reads the query too, which is never logged.
+// can set no headers, so identify reads the query too, which is never logged. Whoever brings what should be a token, and is none,
+// is no guest.
 func (s *Server) identify(r *http.Request) (identity, *wire.Error) {
 	query := r.URL.Query()
 	name := query.Get("name")
 	if bad := wire.CheckName(name); bad != nil {
 		return identity{}, bad
 	}
-	token, bearer := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	if !bearer {
-		token = query.Get("token")
+	token, present, bad := bearer(r, query)
+	if bad != nil {
+		return identity{}, bad
 	}
-	if token != "" {
+	if present {
 		ctx, cancel := context.WithTimeout(r.Context(), busTimeout)
 		defer cancel()
 		user, bad := s.authenticate(ctx, token)
 		return identity{user: user, addr: r.RemoteAddr}, bad
 	}
-	secret := r.Header.Get("Parley-Session")
+	secret := cmp.Or(r.Header.Get("Parley-Session"), query.Get("session"))
 	if secret == "" {
-		secret = query.Get("session")
-	}
-	if secret == "" {
+		if r.Header.Get("Idempotency-Key") != "" {
+			return identity{}, wire.Errorf(wire.BadRequest, "an Idempotency-Key counts for its user, so a guest has to bring a Parley-Session: "+
+				"what the answer to a first message gave, or 128 random bits of one's own in base64url")
+		}
 		return newGuest(r, name), nil
 	}
 	if !validSecret(secret) {
-		return identity{}, wire.Errorf(wire.BadRequest, "the session is not a token that a welcome, or the header Parley-Session, gave")
+		return identity{}, wire.Errorf(wire.BadRequest, "the session is no token that a welcome, or the header Parley-Session, gave, nor 128 bits in base64url")
 	}
 	return identity{guest(secret, name), secret, r.RemoteAddr}, nil
+}
+
+// bearer reads the token that a request brings, in its header (RFC 6750 section 2.1, the scheme in any case of letters) or its query.
+func bearer(r *http.Request, query url.Values) (token string, present bool, bad *wire.Error) {
+	switch lines := r.Header.Values("Authorization"); {
+	case len(lines) == 1:
+		scheme, rest, _ := strings.Cut(lines[0], " ")
+		if token = strings.Trim(rest, " "); !strings.EqualFold(scheme, "Bearer") || token == "" || strings.ContainsAny(token, " \t,") {
+			return "", true, wire.Errorf(wire.Unauthorized, "the header Authorization has to be: Bearer TOKEN")
+		}
+		return token, true, nil
+	case len(lines) > 1:
+		return "", true, wire.Errorf(wire.Unauthorized, "there are %d headers Authorization", len(lines))
+	case query.Has("token"):
+		return query.Get("token"), true, nil
+	}
+	return "", false, nil
 }
 
 // authenticate asks who a token stands for.

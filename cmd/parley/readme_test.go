@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -110,4 +111,29 @@ func difference(kept, table string) string {
 		}
 	}
 	return "the same"
+}
+
+// The README's commands for curl say one thing once.
+func TestREADMEsCurlSaysItOnce(t *testing.T) {
+	if _, err := exec.LookPath("curl"); err != nil {
+		t.Skip(err)
+	}
+	text, err := os.ReadFile(readme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(text), "\nme=$(")
+	commands, _, ok := strings.Cut("me=$("+rest, "\n```")
+	if !ok {
+		t.Fatal("the README does not show how")
+	}
+	n := startNode(t)
+	me, curl, _ := strings.Cut(strings.ReplaceAll(commands, "localhost:8765", n.addr()), "\n")
+	said, err := exec.Command("sh", "-ec", me+"\n"+curl+" -fsS\n"+curl+" -fsS").Output()
+	if err != nil {
+		t.Fatalf("%v: %s", err, said)
+	}
+	if answers := strings.Fields(string(said)); len(answers) != 2 || answers[0] != answers[1] {
+		t.Errorf("said twice, it is answered %q", answers)
+	}
 }
