@@ -81,7 +81,7 @@ func (m *member) goLiveLocked(buf, scratch []byte) (frames, grown []byte, done b
 	} else {
 		m.greeted = true
 		scratch = wire.Live{Room: m.r.name}.Append(scratch[:0])
-		buf = m.s.codec.appendEvent(buf, "live", scratch)
+		buf = m.s.codec.appendEventAt(buf, m.cursor, "live", scratch)
 	}
 	if m.version != m.r.presence.version {
 		scratch = m.r.sync().Append(scratch[:0])

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"fmt"
+
 	"parley/bus"
 	"parley/node/socket"
 	"parley/node/wire"
@@ -73,6 +75,24 @@ func (c codec) appendEvent(dst []byte, op string, payload []byte) []byte {
 	default:
 		return dst
 	}
+}
+
+// appendEventAt is appendEvent for one after which reading goes on at an id: in an event stream it says so, for the client to come
+// back with.
+func (c codec) appendEventAt(dst []byte, at bus.ID, op string, payload []byte) []byte {
+	if c == sse {
+		dst = append(dst, "id: "...)
+		dst = append(at.Append(dst), '\n')
+	}
+	return c.appendEvent(dst, op, payload)
+}
+
+// appendBye appends what announces the end of the connection. EventSource comes back when retry says.
+func (c codec) appendBye(dst []byte, bye wire.Bye) []byte {
+	if c == sse {
+		dst = fmt.Appendf(dst, "retry: %d\n", max(1, bye.RetryAfter.Milliseconds()))
+	}
+	return c.appendEvent(dst, "bye", bye.Append(nil))
 }
 
 // appendData ends an event of an event stream. JSON has no line breaks, so it is one line.

@@ -31,7 +31,7 @@ func (m *member) admit(req *wire.Request, recovered *bool) {
 	r.admitLocked(m)
 	m.version = r.presence.version
 	b.payload = m.joinedLocked(req, recovered).Append(b.payload[:0])
-	b.frame = m.s.codec.appendEvent(b.frame[:0], "ok", b.payload)
+	b.frame = m.s.codec.appendEventAt(b.frame[:0], m.cursor, "ok", b.payload)
 	live := false
 	if recovered == nil || *recovered { // else catchUp finds the gap, and tells it
 		b.frame, b.payload, live = m.serveRecentLocked(b.frame, b.payload)

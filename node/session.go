@@ -157,7 +157,10 @@ func (s *session) welcome(req json.RawMessage) {
 
 // end closes the connection from this side, announced by a bye. The reader goes on until the peer has answered.
 func (s *session) end(why closing) {
-	b := s.codec.appendEvent(nil, "bye", wire.Bye{Code: why.code, Reason: why.reason, RetryAfter: why.retry}.Append(nil))
+	if s.codec == sse && why.retry == 0 {
+		why.retry = s.srv.retryAfter()
+	}
+	b := s.codec.appendBye(nil, wire.Bye{Code: why.code, Reason: why.reason, RetryAfter: why.retry})
 	s.conn.Finish(s.codec.appendClose(b, why.code, why.reason), why.code)
 }
 

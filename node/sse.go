@@ -12,7 +12,7 @@ import (
 // taken over from the HTTP server, so that it has the same bounded queue, and costs the same.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if s.draining.Load() {
-		return &wire.Error{Code: wire.Unavailable, Message: "this node is shutting down: connect again, to another", RetryAfter: s.retryAfter()}
+		return s.turnAway(w, r, &wire.Error{Code: wire.Unavailable, Message: "this node is shutting down: connect again, to another", RetryAfter: s.retryAfter()})
 	}
 	who, bad := s.identify(r)
 	if bad != nil {
@@ -37,13 +37,32 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) *wire.Error {
 		return wire.Errorf(wire.Unsupported, "event streams need HTTP/1.1")
 	}
 	h := w.Header()
-	h.Set("Content-Type", "text/event-stream")
-	h.Set("Cache-Control", "no-store")
-	h.Set("X-Accel-Buffering", "no") // or proxies keep it back
-	h.Set("Connection", "close")
+	setStream(h)
 	head := bytes.NewBufferString("HTTP/1.1 200 OK\r\n")
 	h.Write(head)
 	head.WriteString("\r\n")
 	s.start(s.newSession(sse, s.sockets.Stream(nc, head.Bytes()), who), req)
 	return nil
 }
+
+func setStream(h http.Header) {
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no") // or proxies keep it back
+	h.Set("Connection", "close")
+}
+
+// turnAway answers a request for an event stream that cannot be served now. EventSource gives up for good on any status but 200, and
+// comes back after a stream that ended. A proxy is told the truth: it tries another node.
+func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, e *wire.Error) *wire.Error {
+	if e.Code == wire.Unavailable && throughProxy(r) {
+		return e
+	}
+	s.cfg.Observer.Rejected(string(e.Code))
+	setStream(w.Header())
+	w.Write(sse.appendBye(nil, wire.Bye{Code: closeCodes[e.Code], Reason: e.Message, RetryAfter: e.RetryAfter}))
+	return nil
+}
+
+// closeCodes are with what a stream ends at once.
+var closeCodes = map[wire.Code]int{wire.Unavailable: wire.StatusRestart, wire.RateLimited: wire.StatusOverload}
