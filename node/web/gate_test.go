@@ -7,8 +7,9 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
-	"net/url"
+	neturl "net/url"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -161,7 +162,15 @@ func blockUpgrades(t *testing.T, n *nodetest.Node) string { return blockUpgrades
 
 func blockUpgradesAt(t *testing.T, at string) string {
 	t.Helper()
-	target, err := url.Parse(at)
+	url, _ := blockUpgradesUntil(t, at)
+	return url
+}
+
+// blockUpgradesUntil is the same, until unblock is called.
+func blockUpgradesUntil(t *testing.T, at string) (url string, unblock func()) {
+	t.Helper()
+	var open atomic.Bool
+	target, err := neturl.Parse(at)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -173,7 +182,7 @@ func blockUpgradesAt(t *testing.T, at string) string {
 		ErrorHandler:  func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) },
 	}
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Upgrade") != "" {
+		if r.Header.Get("Upgrade") != "" && !open.Load() {
 			http.Error(w, "no upgrades here", http.StatusForbidden)
 			return
 		}
@@ -184,7 +193,7 @@ func blockUpgradesAt(t *testing.T, at string) string {
 		s.Close()
 		transport.CloseIdleConnections()
 	})
-	return s.URL
+	return s.URL, func() { open.Store(true) }
 }
 
 // flood says messages in a room, so many a second.

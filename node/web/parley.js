@@ -7,9 +7,11 @@
 import { AGAIN, backoff, Emitter, ParleyError, refusal, settleable } from "./parley/common.js";
 import { Memory } from "./parley/memory.js";
 import { Room } from "./parley/room.js";
-import { StreamLink } from "./parley/stream.js";
+import { DetourLink, SocketLink } from "./parley/socket.js";
 
 export { compareIds, ParleyError } from "./parley/common.js";
+
+const CLIMB = [15_000, 300_000]; // ms until a WebSocket is first tried again from streams, and at most between two tries
 
 export class Parley extends Emitter {
   state = "connecting"; // or "open", "waiting" to connect again, "closed" for good
@@ -29,6 +31,8 @@ export class Parley extends Emitter {
   #bye = {};
   #timer; // to the next attempt, or this one's deadline
   #watch; // for silence
+  #climber; // to the next try of a WebSocket from streams
+  #better = null; // that WebSocket
   #end = new AbortController();
 
   constructor(url = new URL("/", import.meta.url), options = {}) {
@@ -68,8 +72,7 @@ export class Parley extends Emitter {
     if (this.state === "closed") return;
     this.#drop("lost");
     this.#become("connecting");
-    // Two WebSockets that did not open may mean that something on the way blocks them: every third attempt does without.
-    const Link = this.#unopened % 3 === 2 ? StreamLink : SocketLink;
+    const Link = this.#unopened < 2 ? SocketLink : DetourLink;
     this.#bye = {};
     const link = (this.#link = new Link(this.url, {
       open: () => this.#hello(Object.assign(link, { opened: true })),
@@ -107,8 +110,25 @@ export class Parley extends Emitter {
     this.#openedAt = Date.now();
     this.#patience = ping * 400;
     this.#watch = setInterval(() => Date.now() - this.#heardAt >= ping * 1000 && this.#probe(), ping * 1000);
+    if (this.#link.transport === "sse") this.#climb();
     this.#become("open", { user: this.user });
     for (const room of this.rooms.values()) room._join();
+  }
+
+  // Streams are the second choice. Once a WebSocket gets through, frames and all, it takes over.
+  #climb(wait = CLIMB[0]) {
+    clearTimeout(this.#climber);
+    this.#climber = setTimeout(() => {
+      this.#better?.close();
+      this.#better = new SocketLink(this.url, {
+        open() {},
+        frame: () => {
+          this.#unopened = 0;
+          this.reconnect();
+        },
+        lost: () => this.#climb(Math.min(CLIMB[1], 2 * wait)),
+      });
+    }, wait * (0.5 + Math.random() / 2));
   }
 
   #take(frame) {
@@ -141,7 +161,7 @@ export class Parley extends Emitter {
   #lost(link, { code = 1006, reason = "", retry_after = this.#bye.retry_after ?? 0 }) {
     if (this.#link !== link) return;
     if (!link.opened) this.#unopened++;
-    else if (link instanceof SocketLink) this.#unopened = 0;
+    else if (link.transport === "websocket") this.#unopened = 0;
     const final = code === 1008 || code === 4403 || (code === 4401 && typeof this.#options.token !== "function");
     if (final) return this.close(code, reason);
     if (Date.now() - this.#openedAt > this.#patience) this.#attempt = 0; // it was a good one
@@ -155,6 +175,9 @@ export class Parley extends Emitter {
   #drop(why, code, reason) {
     clearTimeout(this.#timer);
     clearInterval(this.#watch);
+    clearTimeout(this.#climber);
+    this.#better?.close();
+    this.#better = null;
     const [link, replies] = [this.#link, this.#replies];
     this.#link = null;
     this.#replies = new Map();
@@ -167,6 +190,7 @@ export class Parley extends Emitter {
   // Something happened to the network or the page: what we believed about the connection may be wrong.
   #nudged(type) {
     if (this.state === "open") this.#probe();
+    if (this.state === "open" && type === "online" && this.#link.transport === "sse") this.#climb(1000);
     else if (this.state === "waiting" && type !== "offline" && !globalThis.document?.hidden) this.reconnect();
   }
 
@@ -181,25 +205,5 @@ export class Parley extends Emitter {
     this.emit("state", { state, ...detail });
     if (state === "open") this.emit("open", detail);
     if (state === "closed") this.emit("close", detail);
-  }
-}
-
-// A connection over a WebSocket. StreamLink is one over plain HTTP.
-class SocketLink {
-  #socket;
-
-  constructor(url, on) {
-    this.#socket = Object.assign(new WebSocket(url, "parley.v1"), {
-      onopen: on.open,
-      onmessage: ({ data }) => on.frame(JSON.parse(data)),
-      onclose: on.lost,
-    });
-  }
-  send(frame) {
-    this.#socket.send(JSON.stringify(frame));
-  }
-  close(code = 1000, reason) {
-    Object.assign(this.#socket, { onopen: null, onmessage: null, onclose: null });
-    this.#socket.close(code < 3000 ? 1000 : code, reason);
   }
 }

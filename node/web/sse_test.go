@@ -76,3 +76,59 @@ func TestPageWithoutWebSocketsResumes(t *testing.T) {
 	p.reload()
 	p.sees("three")
 }
+
+// An outage in which no WebSocket opens is no reason to do without them: who was away for long types on, and has all rooms.
+func TestAnOutageDoesNotMoveABrowserToStreams(t *testing.T) {
+	t.Parallel()
+	c := nodetest.Start(t, 2)
+	g := newGate(t, c.Nodes[0])
+	p := newClient(t, c.Nodes[1].HTTP(""), g.URL)
+	p.run(`for (const name of ["a", "b", "c", "d"]) chat.join(name)`)
+	p.until(`[...chat.rooms.values()].every((room) => room.live)`)
+	g.cut()
+	for range 4 {
+		p.until(`chat.state === "waiting"`)
+		p.run(`chat.reconnect()`)
+	}
+	g.to(c.Nodes[1])
+	p.until(`[...chat.rooms.values()].every((room) => room.live) || (chat.state === "waiting" && chat.reconnect())`)
+	p.run(`await room.signal("typing")`)
+}
+
+func TestStreamsGiveWayToAWebSocket(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1).Nodes[0]
+	url, unblock := blockUpgradesUntil(t, n.HTTP(""))
+	p := newTab(t)
+	p.onEachPage(`const timeout = setTimeout; setTimeout = (f, ms, ...args) => timeout(f, ms > 5000 && ms < 16000 ? ms / 20 : ms, ...args);`)
+	p.open(blankPage(t))
+	p.connect(n.HTTP(""), url)
+	p.until(`room.live`)
+	if code := js[string](p, `room.signal("typing").then(() => "ok", ({ code }) => code)`); code != "unsupported" {
+		t.Errorf("a signal over streams is answered with %q", code)
+	}
+	p.run(`await room.send("over streams")`)
+	unblock()
+	p.until(`room.live && room.signal("typing").then(() => (window.signalled = true), () => {}) && window.signalled`)
+	p.run(`await room.send("over a WebSocket")`)
+	p.until(`texts.length === 2`)
+	wantTexts(t, js[[]string](p, `texts`), "over streams", "over a WebSocket")
+}
+
+// A room that is refused is not what a page waits for when it comes back.
+func TestARefusedRoomIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, func(r request, nth int) []string {
+		switch {
+		case r.Op == "join" && r.Room == "secret":
+			return []string{`{"op":"error","req":%REQ%,"code":"forbidden","message":"this room is not for you"}`}
+		case r.Op == "send" && nth == 0:
+			return []string{`{"op":"bye","code":1012,"reason":"the node restarts","retry_after":3000}`, "close 1012 the node restarts"}
+		}
+		return nil
+	})
+	p := openPage(t, f.URL, "design", "Ada", `kept("rooms", ["design", "secret"])`)
+	p.say("go")
+	p.until(`document.querySelector("#banner").className === "bad"`)
+	p.until(`document.querySelector("#banner").className === "good"`)
+}

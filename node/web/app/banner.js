@@ -31,6 +31,11 @@ export class Banner {
   caughtUp(room, { resumed, missed, gap }) {
     if (resumed) this.#news.missed += missed;
     this.#news.gap ||= gap;
+    this.dropped(room);
+  }
+
+  /** Notes that a room is not waited for: it is live, was refused, or was left. */
+  dropped(room) {
     if (this.#waiting.delete(room) && !this.#waiting.size) this.#tellNews();
   }
 

@@ -30,6 +30,7 @@ function join(name) {
   const conversation = new Conversation(room);
   conversations.set(name, conversation);
   room.on("live", (how) => banner.caughtUp(room, how));
+  room.on("error", () => banner.dropped(room));
   conversation.addEventListener("unread", () => {
     showTitle();
     drawRooms();
@@ -64,6 +65,7 @@ function leave(name) {
   kept.set("rooms", [...conversations.keys()]);
   if (conversation === current) open([...conversations.keys()][Math.max(0, index - 1)]);
   conversation.room.leave();
+  banner.dropped(conversation.room);
   drawRooms();
 }
 

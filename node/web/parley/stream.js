@@ -3,7 +3,15 @@
 
 const ROOMS = 4; // browsers open six connections to a host, and sending needs one
 
+/** Resolves if the node answers plain HTTP. What it answers, a page of another origin may not read. */
+export async function reach(url) {
+  const { ok, type } = await fetch(new URL("/healthz", url.replace(/^ws/, "http")), { mode: "no-cors", cache: "no-store" });
+  if (!ok && type !== "opaque") throw new Error("the node is away");
+}
+
 export class StreamLink {
+  transport = "sse";
+  #url;
   #base;
   #on;
   #name;
@@ -13,6 +21,7 @@ export class StreamLink {
   #turn = Promise.resolve(); // rooms are joined one after the other: the first may tell a new guest's session
 
   constructor(url, on) {
+    this.#url = url;
     this.#base = new URL("/v1/rooms/", url.replace(/^ws/, "http"));
     this.#on = on;
     queueMicrotask(() => this.#on.open());
@@ -36,7 +45,7 @@ export class StreamLink {
   #do(op, { room, key, text, data, before, limit, ...who }) {
     const path = encodeURIComponent(room);
     if (op === "hello") return this.#hello(who);
-    if (op === "ping") return this.#reach();
+    if (op === "ping") return reach(this.#url);
     if (op === "leave") return this.#leave(room);
     if (op === "history") return this.#json(`${path}/messages`, { before, limit });
     if (op === "members") return this.#json(`${path}/members`);
@@ -50,14 +59,8 @@ export class StreamLink {
     if (token) this.#headers.Authorization = `Bearer ${token}`;
     if (session) this.#headers["Parley-Session"] = session;
     this.#name = name;
-    await this.#reach();
+    await reach(this.#url);
     return { ping: 25 }; // each stream begins with the true welcome
-  }
-
-  // Whether the node is there. What it answers, a page of another origin may not read.
-  async #reach() {
-    const { ok, type } = await fetch(new URL("/healthz", this.#base), { mode: "no-cors", cache: "no-store" });
-    if (!ok && type !== "opaque") throw new Error("the node is away");
   }
 
   // A stream begins with a welcome and the answer to the join.
