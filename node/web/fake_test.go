@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/coder/websocket"
 
@@ -110,4 +111,26 @@ func (f *fake) sends() (texts, keys []string) {
 		}
 	}
 	return texts, keys
+}
+
+// count is how many requests of an op were said.
+func (f *fake) count(op string) (n int) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, q := range f.said {
+		if q.Op == op {
+			n++
+		}
+	}
+	return n
+}
+
+// until waits until so many requests of an op were said.
+func (f *fake) until(t *testing.T, op string, n int) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); f.count(op) < n; time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%d requests %q, want %d", f.count(op), op, n)
+		}
+	}
 }

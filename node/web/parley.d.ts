@@ -61,12 +61,12 @@ export interface Outgoing {
   error?: { code: Code; message: string };
 }
 
-/** The wire's error codes, and of our own: not answered ("lost" with the connection, "closed" by close()), given up by
- * discard(), too old to be repeated unasked. */
+/** The wire's error codes, and of our own: not answered ("lost" with the connection, "closed" by close()), said after leave(),
+ * given up by discard(), too old to be repeated unasked. */
 export type Code =
   | "bad_request" | "unauthorized" | "forbidden" | "not_joined" | "not_found" | "conflict" | "too_large"
   | "rate_limited" | "unavailable" | "unsupported"
-  | "lost" | "closed" | "discarded" | "expired";
+  | "lost" | "closed" | "left" | "discarded" | "expired";
 
 export class ParleyError extends Error {
   readonly code: Code;
@@ -166,9 +166,13 @@ export class Parley {
   readonly limits: Limits;
   /** The rooms one is in, by name. */
   readonly rooms: ReadonlyMap<string, Room>;
-  /** Joins a room, with its last `limit` messages (default 50), and stays in it over all connections. The same room twice is one. */
+  /** Resolves with the user once connected, at once if it is; rejects if it was closed for good. */
+  readonly ready: Promise<User | null>;
+  /** Joins a room, with its last `limit` messages (default 50), and stays in it over all connections. The same room twice is
+   * one, until each who joined it left it. */
   join(name: string, options?: { limit?: number }): Room;
-  /** Asks the node for any op of parley.v1. Resolves with its `ok`, rejects with a ParleyError. It is not repeated. */
+  /** Asks the node for any op of parley.v1, once there is a connection. Resolves with its `ok`, rejects with a ParleyError. It
+   * is not repeated. */
   request(op: string, fields?: object): Promise<Record<string, any>>;
   /** Goes by another name from now on. */
   rename(name: string): void;
@@ -183,6 +187,10 @@ export interface Room extends Emitter<RoomEvents> {
   readonly chat: Parley;
   /** Whether one is joined, and the backlog is done. */
   readonly live: boolean;
+  /** Resolves with the room once it is live, at once if it is; rejects if it can't be joined, or was left. */
+  readonly ready: Promise<Room>;
+  /** Why it can't be joined; it is tried again with the next connection. */
+  readonly error: ParleyError | null;
   /** The newest id seen; null before there is one. */
   readonly last: Id | null;
   /** Who is there, by id; of a large room only some. */
@@ -191,18 +199,20 @@ export interface Room extends Emitter<RoomEvents> {
   readonly count: number;
   /** What is not acknowledged yet, in order, also from before a reload. */
   readonly outgoing: Outgoing[];
-  /** Says something, now or when there is a connection. Resolves once the room has it; rejects only if it is refused. */
+  /** Says something, now or when there is a connection. Resolves once the room has it; rejects if it, or the room, is refused,
+   * and if it gets too old to be repeated. */
   send(text: string, options?: { data?: unknown; key?: string }): Promise<{ id: Id }>;
   /** Tries again what failed or could not be confirmed. */
   retry(key: string): void;
   /** Gives up on a message. If it was "unconfirmed", the room may have it nevertheless. */
   discard(key: string): void;
-  /** Tells those who are here now, such as that one is typing. Nothing is kept, repeated or promised. */
+  /** Tells those who are here, such as that one is typing, once the room is live. Nothing is kept, repeated or promised. */
   signal(kind: string, data?: unknown): Promise<unknown>;
-  /** Messages before an id (default: the newest), oldest first, and whether there are more. */
+  /** Messages before an id (default: the newest), oldest first, and whether there are more. Waits for a connection. */
   history(before?: Id, limit?: number): Promise<{ messages: Message[]; more: boolean }>;
-  /** Leaves the room, and gives up on what was not acknowledged. */
-  leave(): void;
+  /** Leaves the room, unless somebody else here joined it too. What is queued is sent first; what failed is given up. Resolves
+   * when it is done. */
+  leave(): Promise<unknown>;
 }
 
 /** Orders ids, as a comparison for Array.sort: as two integers. */

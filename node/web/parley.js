@@ -4,7 +4,7 @@
 //   const room = chat.join("lobby");
 //   room.on("message", ({ from, text }) => console.log(from.name, text));
 //   await room.send("hi"); // resolves once the room has it, over however many connections that takes
-import { AGAIN, backoff, Emitter, ParleyError, refusal, settleable } from "./parley/common.js";
+import { AGAIN, backoff, Emitter, Latch, ParleyError, quiet, refusal, settleable } from "./parley/common.js";
 import { Memory } from "./parley/memory.js";
 import { Room } from "./parley/room.js";
 import { DetourLink, SocketLink } from "./parley/socket.js";
@@ -33,6 +33,7 @@ export class Parley extends Emitter {
   #watch; // for silence
   #climber; // to the next try of a WebSocket from streams
   #better = null; // that WebSocket
+  #ready = new Latch();
   #end = new AbortController();
 
   constructor(url = new URL("/", import.meta.url), options = {}) {
@@ -46,19 +47,25 @@ export class Parley extends Emitter {
     this.reconnect();
   }
 
-  /** Joins a room, with its last messages, and stays in it over all connections until leave(). */
-  join(name, { limit } = {}) {
-    if (!this.rooms.has(name)) {
-      const room = new Room(this, name, limit, this.#memory.outbox(name));
-      this.rooms.set(name, room);
-      if (this.state === "open") room._join();
-    }
-    return this.rooms.get(name);
+  /** Resolves with the user once it is connected; rejects if it is closed for good. */
+  get ready() {
+    return this.#ready.promise;
   }
 
-  /** Asks the node: any op of parley.v1. Resolves with its `ok`, rejects with a ParleyError. */
+  /** Joins a room, with its last messages, and stays in it over all connections until each who joined it left it. */
+  join(name, { limit } = {}) {
+    if (this.rooms.has(name)) return this.rooms.get(name)._hold();
+    const room = new Room(this, name, limit, this.#memory.outbox(name));
+    this.rooms.set(name, room);
+    if (this.state === "open") room._join();
+    if (this.state === "closed") room._closed();
+    return room._hold();
+  }
+
+  /** Asks the node, once there is a connection: any op of parley.v1. Resolves with its `ok`, rejects with a ParleyError. */
   request(op, fields) {
-    return this.state === "open" ? this.#ask(op, fields) : refusal("lost");
+    const ask = () => (this.state === "open" ? this._ask(op, fields) : this.ready.then(ask));
+    return quiet(ask());
   }
 
   /** Goes by another name from now on. */
@@ -97,7 +104,8 @@ export class Parley extends Emitter {
     const { session } = this.#memory;
     try {
       const bearer = typeof token === "function" ? await token() : token;
-      const welcome = await this.#ask("hello", { token: bearer, session, name });
+      if (this.#link !== link) return;
+      const welcome = await this._ask("hello", { token: bearer, session, name });
       if (this.#link === link) this.#welcomed(welcome);
     } catch ({ code, message, retryAfter }) {
       const final = code === "unauthorized" ? 4401 : 1008;
@@ -149,7 +157,9 @@ export class Parley extends Emitter {
     else this.rooms.get(frame.room)?._take(frame);
   }
 
-  #ask(op, fields) {
+  /** For rooms: request, but over this connection or not at all. */
+  _ask(op, fields) {
+    if (!this.#link?.opened) return refusal(this.state === "closed" ? "closed" : "lost");
     const frame = { op, req: ++this.#requests, ...fields };
     if (new Blob([JSON.stringify(frame)]).size > this.limits.frame) return refusal("too_large");
     const reply = settleable();
@@ -183,7 +193,7 @@ export class Parley extends Emitter {
     this.#replies = new Map();
     this.#openedAt = Infinity;
     link?.close(code, reason);
-    for (const room of this.rooms.values()) room.live = false;
+    for (const room of this.rooms.values()) room._lost();
     for (const { reject } of replies.values()) reject(new ParleyError({ code: why }));
   }
 
@@ -196,12 +206,15 @@ export class Parley extends Emitter {
 
   #probe() {
     const [link, askedAt] = [this.#link, Date.now()];
-    this.#ask("ping");
+    this._ask("ping");
     setTimeout(() => this.#heardAt < askedAt && this.#lost(link, { reason: "silent" }), this.#patience);
   }
 
   #become(state, detail) {
     this.state = state;
+    if (state === "open") this.#ready.open(this.user);
+    else if (state === "closed") this.#ready.fail("closed");
+    else this.#ready.shut();
     this.emit("state", { state, ...detail });
     if (state === "open") this.emit("open", detail);
     if (state === "closed") this.emit("close", detail);

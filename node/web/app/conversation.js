@@ -28,19 +28,29 @@ export class Conversation extends EventTarget {
   #readUntil;
   #saving = null;
   #runs = 0;
+  #listeners;
 
   constructor(room) {
     super();
     this.room = room;
     this.#readUntil = kept.get(`read:${room.name}`);
     for (const out of room.outgoing) this.outgoing.set(out.key, out);
-    room.on("message", (message) => this.#message(message));
-    room.on("outgoing", (out) => this.#outgoing(out));
-    room.on("gap", (gap) => this.#gap(gap));
-    room.on("presence", (presence) => this.#presence(presence));
-    room.on("signal", (signal) => this.#signal(signal));
-    room.on("error", (error) => this.#changed((this.error = error)));
-    room.on("live", () => this.#live());
+    this.#listeners = [
+      room.on("message", (message) => this.#message(message)),
+      room.on("outgoing", (out) => this.#outgoing(out)),
+      room.on("gap", (gap) => this.#gap(gap)),
+      room.on("presence", (presence) => this.#presence(presence)),
+      room.on("signal", (signal) => this.#signal(signal)),
+      room.on("error", (error) => this.#changed((this.error = error))),
+      room.on("live", () => this.#live()),
+    ];
+    if (room.live) this.#load().then(() => this.#live()); // it was about to be left
+  }
+
+  /** Leaves the room: once what was said in it is sent. */
+  leave() {
+    for (const stop of this.#listeners) stop();
+    this.room.leave();
   }
 
   get name() {

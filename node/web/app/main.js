@@ -64,7 +64,7 @@ function leave(name) {
   conversations.delete(name);
   kept.set("rooms", [...conversations.keys()]);
   if (conversation === current) open([...conversations.keys()][Math.max(0, index - 1)]);
-  conversation.room.leave();
+  conversation.leave();
   banner.dropped(conversation.room);
   drawRooms();
 }

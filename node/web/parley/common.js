@@ -5,9 +5,19 @@ const MAX_WAIT = 30_000; // between two attempts
 /** Errors that trying again helps. */
 export const AGAIN = ["lost", "unavailable", "rate_limited", "not_joined"];
 
+// What our own codes say; those of the wire come with a sentence.
+const SENTENCES = {
+  lost: "The connection was lost before the answer came",
+  closed: "This Parley was closed",
+  left: "The room was left",
+  discarded: "The message was discarded",
+  expired: "No answer came in time to repeat this safely",
+  too_large: "The message is too large for this server",
+};
+
 /** Why a request was refused (a code of the wire), or not answered: "lost" with the connection, "closed" by close(). */
 export class ParleyError extends Error {
-  constructor({ code, message = code, retry_after }) {
+  constructor({ code, message = SENTENCES[code] ?? code, retry_after }) {
     super(message);
     Object.assign(this, { name: "ParleyError", code, retryAfter: retry_after });
   }
@@ -37,10 +47,16 @@ export class Emitter extends EventTarget {
   }
 }
 
-/** A promise and its ends. Those who don't wait for it don't want to hear of it. */
+/** Those who don't wait for a promise don't want to hear of it. */
+export function quiet(promise) {
+  promise.catch(() => {});
+  return promise;
+}
+
+/** A promise and its ends. */
 export function settleable() {
   const it = Promise.withResolvers();
-  it.promise.catch(() => {});
+  quiet(it.promise);
   return it;
 }
 
@@ -48,4 +64,40 @@ export function refusal(code) {
   const { promise, reject } = settleable();
   reject(new ParleyError({ code }));
   return promise;
+}
+
+/** Waits; no longer than until a signal aborts. */
+export const sleep = (ms, signal) =>
+  new Promise((done) => {
+    if (signal?.aborted) return done();
+    const timer = setTimeout(done, ms);
+    signal?.addEventListener("abort", () => done(clearTimeout(timer)), { once: true });
+  });
+
+/** A state that can be waited for: its promise resolves when it is reached, and rejects if it will not be. */
+export class Latch {
+  #now = settleable();
+  #settled = false;
+
+  get promise() {
+    return this.#now.promise;
+  }
+  open(value) {
+    this.#renew();
+    this.#now.resolve(value);
+    this.#settled = true;
+  }
+  fail(code) {
+    this.#renew();
+    this.#now.reject(code instanceof ParleyError ? code : new ParleyError({ code }));
+    this.#settled = true;
+  }
+  /** It is not so any more, but may be again. */
+  shut() {
+    this.#renew();
+  }
+  #renew() {
+    if (this.#settled) this.#now = settleable();
+    this.#settled = false;
+  }
 }

@@ -1,5 +1,5 @@
 // A room that one is in: its messages in order and once each, its members, and what one says, until it is acknowledged.
-import { AGAIN, backoff, compareIds, Emitter, ParleyError, refusal, settleable } from "./common.js";
+import { AGAIN, backoff, compareIds, Emitter, Latch, ParleyError, quiet, refusal, settleable, sleep } from "./common.js";
 
 const KEY_LIFE = 10 * 60_000; // nodes remember the key of a send for so long: until then a repeat is safe
 
@@ -12,6 +12,13 @@ export class Room extends Emitter {
   last = null; // the newest id seen: where to resume
   members = new Map(); // id → user; of a large room some
   count = 0;
+  error = null; // why it can't be joined
+  #holders = 0; // who joined it, and has not left
+  #left = null; // when the last one does, or did
+  #ready = new Latch(); // live
+  #turn = 0; // of joining: whatever belongs to an earlier one is over
+  #joined = false; // what comes is of this turn
+  #link = new AbortController(); // aborted with the connection
   #limit;
   #outbox; // key → message that is not acknowledged, in order
   #promises = new Map(); // key → what send() returned, with resolve and reject
@@ -32,15 +39,22 @@ export class Room extends Emitter {
     return [...this.#outbox.values()];
   }
 
+  /** Resolves once it is live; rejects if it can't be joined, or was left. */
+  get ready() {
+    return this.#ready.promise;
+  }
+
   /** Says something. Resolves with its id, rejects if it is refused; until then it is repeated as needed. */
   send(text, { data, key = randomKey() } = {}) {
     if (this.chat.state === "closed") return refusal("closed");
+    if (this.#left) return refusal("left");
     if (!this.#promises.has(key)) {
       this.#promises.set(key, settleable());
       this.#mark({ key, text, data, at: Date.now(), user: this.chat.user?.id }, "pending");
-      this.#flush();
     }
-    return this.#promises.get(key).promise;
+    const { promise } = this.#promises.get(key);
+    this.#flush();
+    return promise;
   }
 
   /** Tries again what failed or could not be confirmed. */
@@ -48,6 +62,7 @@ export class Room extends Emitter {
     const out = this.#outbox.get(key);
     if (!out?.error) return;
     this.#mark({ ...out, error: undefined, tried: undefined, user: this.chat.user?.id }, "pending");
+    if (this.error && this.chat.state === "open") this._join();
     this.#flush();
   }
 
@@ -55,45 +70,81 @@ export class Room extends Emitter {
   discard(key) {
     this.#outbox.delete(key);
     this.#finish(key, "reject", new ParleyError({ code: "discarded" }));
+    this.#flush();
   }
 
-  /** Tells those who are here now, such as that one is typing. Nothing is kept. */
+  /** Tells those who are here now, once it is live. Nothing is kept. */
   signal(kind, data) {
-    return this.chat.request("signal", { room: this.name, kind, data });
+    return quiet(this.ready.then(() => this.chat._ask("signal", { room: this.name, kind, data })));
   }
 
-  /** Messages before an id, oldest first, and whether there are `more`. */
+  /** Messages before an id, oldest first, and whether there are `more`. Waits for a connection, as often as it takes. */
   history(before, limit) {
-    return this.chat.request("history", { room: this.name, before, limit });
+    const ask = () => this.chat.request("history", { room: this.name, before, limit }).catch((error) => {
+      if (error.code !== "lost") throw error;
+      return ask();
+    });
+    return quiet(ask());
   }
 
+  /** Leaves, if nobody else holds the room: once what is queued was sent. */
   leave() {
-    if (!this.#here()) return;
-    this.chat.request("leave", { room: this.name });
-    this.chat.rooms.delete(this.name);
-    this.live = false;
-    for (const { key } of this.outgoing) this.discard(key);
+    if (this.#left) return this.#left.promise;
+    if (--this.#holders > 0) return Promise.resolve();
+    this.#left = settleable();
+    const { promise } = this.#left;
+    this.#flush();
+    return promise;
+  }
+
+  /** Somebody joins. */
+  _hold() {
+    this.#holders++;
+    this.#left?.resolve();
+    this.#left = null;
+    return this;
   }
 
   async _join() {
+    const turn = ++this.#turn;
     const since = this.last ?? undefined;
     this.#back = { resumed: !!since, missed: 0, gap: false };
+    this.live = this.#joined = false;
+    this.error = null;
+    this.#ready.shut();
     try {
-      const joined = await this.chat.request("join", { room: this.name, since, limit: this.#limit });
+      const joined = await this.chat._ask("join", { room: this.name, since, limit: this.#limit });
+      if (turn !== this.#turn) return;
+      this.#joined = true;
       this.#back.last = joined.last;
       this._take({ ...joined, op: "presence", event: "sync" });
     } catch (error) {
-      if (!AGAIN.includes(error.code)) this.emit("error", error);
-      else if (error.code !== "lost") setTimeout(() => this.#here() && this._join(), error.retryAfter ?? backoff(1));
+      if (turn !== this.#turn || error.code === "lost") return;
+      if (!AGAIN.includes(error.code)) return this.#refused(error);
+      await sleep(error.retryAfter ?? backoff(1), this.#link.signal);
+      if (turn === this.#turn) this._join();
     }
+  }
+
+  /** The connection is gone, and what waited for it. */
+  _lost() {
+    this.#turn++;
+    this.live = this.#joined = false;
+    this.error = null;
+    this.#ready.shut();
+    this.#link.abort();
+    this.#link = new AbortController();
   }
 
   _closed() {
     for (const key of this.#promises.keys()) this.#finish(key, "reject", new ParleyError({ code: "closed" }));
+    this.#ready.fail("closed");
+    this.#left?.resolve();
   }
 
   _take(frame) {
     const { op, event, user, members = [], count } = frame;
+    if (!this.#joined) return; // it belongs to when the room was last joined
     if (op === "message") this.#message(frame);
     if (op === "signal") this.emit(op, frame);
     if (op === "gap") {
@@ -105,6 +156,7 @@ export class Room extends Emitter {
       this.live = true;
       this.last ??= this.#back.last ?? null; // nothing came, but the room is at some id
       this.emit(op, { ...this.#back });
+      this.#ready.open(this);
       this.#flush();
     }
     if (op === "presence") {
@@ -116,8 +168,22 @@ export class Room extends Emitter {
     }
   }
 
-  #here() {
-    return this.chat.rooms.get(this.name) === this;
+  #refused(error) {
+    this.error = error;
+    this.#ready.fail(error);
+    this.emit("error", error);
+    this.#flush();
+  }
+
+  // The last holder left, and nothing waits to be sent.
+  #leave() {
+    const left = this.#left;
+    this.chat.rooms.delete(this.name);
+    this._lost();
+    for (const { key } of this.outgoing) this.discard(key);
+    this.#ready.fail("left");
+    if (this.chat.state !== "open") return left.resolve();
+    this.chat._ask("leave", { room: this.name }).then(left.resolve, left.resolve); // without a connection one is not there either
   }
 
   #message(message) {
@@ -135,18 +201,25 @@ export class Room extends Emitter {
   }
 
   async #flush() {
-    const out = this.live && !this.#busy && this.outgoing.find((out) => !out.error && this.#mayRepeat(out));
+    if (this.#busy || this.chat.rooms.get(this.name) !== this) return;
+    for (const out of this.error ? this.outgoing : []) if (!out.error) this.#fail(out, "failed", this.error);
+    const out = this.live && this.outgoing.find((out) => !out.error && this.#mayRepeat(out));
+    if (this.#left && this.outgoing.every(({ error }) => error)) return this.#leave();
     if (!out) return;
     this.#busy = true;
+    const link = this.#link.signal;
     const { key, text, data, tried = Date.now(), user = this.chat.user.id } = out;
     this.#outbox.set(key, Object.assign(out, { tried, user }));
     try {
-      this.#sent(out, (await this.chat.request("send", { room: this.name, text, data, key })).id);
-    } catch ({ code, message, retryAfter = backoff(1) }) {
-      if (!this.#outbox.has(key)) retryAfter = 0; // its echo came first, or it was given up
-      else if (!AGAIN.includes(code)) this.#fail(out, "failed", { code, message });
-      else if (code === "lost" || code === "unavailable") this.#mark(out, "unconfirmed");
-      if (AGAIN.includes(code) && this.live) await new Promise((done) => setTimeout(done, retryAfter));
+      this.#sent(out, (await this.chat._ask("send", { room: this.name, text, data, key })).id);
+    } catch (error) {
+      const { code, retryAfter = backoff(1) } = error;
+      const unanswered = ["lost", "closed", "unavailable"].includes(code);
+      if (code === "not_joined" && !link.aborted) this._join();
+      if (!this.#outbox.has(key)); // its echo came first, or it was given up
+      else if (unanswered) this.#mark(out, "unconfirmed");
+      else if (!AGAIN.includes(code)) this.#fail(out, "failed", error);
+      if (AGAIN.includes(code) && this.#outbox.has(key)) await sleep(retryAfter, link);
     }
     this.#busy = false;
     this.#flush();
@@ -157,14 +230,15 @@ export class Room extends Emitter {
     if (out.user && out.user !== this.chat.user.id) {
       this.#fail(out, "failed", { code: "forbidden", message: "written as somebody else" });
     } else if (Date.now() - out.tried > KEY_LIFE) {
-      this.#fail(out, "unconfirmed", { code: "expired", message: "no answer came" });
+      this.#fail(out, "unconfirmed", { code: "expired" });
     }
     return !out.error;
   }
 
-  #fail(out, state, error) {
-    this.#mark(Object.assign(out, { error }), state);
-    if (state === "failed") this.#finish(out.key, "reject", new ParleyError(error));
+  #fail(out, state, why) {
+    const { code, message } = why instanceof ParleyError ? why : new ParleyError(why);
+    this.#mark(Object.assign(out, { error: { code, message } }), state);
+    this.#finish(out.key, "reject", new ParleyError({ code, message }));
   }
 
   #sent(out, id) {
