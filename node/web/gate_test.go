@@ -29,6 +29,7 @@ type gate struct {
 	mu     sync.Mutex
 	target string              // guarded by mu; empty while cut
 	silent chan struct{}       // guarded by mu; closed when bytes pass again; nil while they do
+	lag    time.Duration       // guarded by mu; of a round trip
 	conns  map[net.Conn]func() // guarded by mu; open ones, and what ends them
 }
 
@@ -67,6 +68,13 @@ func (g *gate) to(n *nodetest.Node) {
 	g.target = n.Addr
 }
 
+// slow makes each round trip take so long, that of a TCP handshake too.
+func (g *gate) slow(lag time.Duration) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.lag = lag
+}
+
 // silence lets the node hear the client, but nothing the other way, and ends nothing.
 func (g *gate) silence() {
 	g.mu.Lock()
@@ -96,11 +104,12 @@ func (g *gate) accept() {
 func (g *gate) serve(from net.Conn) {
 	defer from.Close()
 	g.mu.Lock()
-	target := g.target
+	target, lag := g.target, g.lag
 	g.mu.Unlock()
 	if target == "" {
 		return
 	}
+	time.Sleep(lag)
 	to, err := net.Dial("tcp", target)
 	if err != nil {
 		return
@@ -126,9 +135,41 @@ func (g *gate) serve(from net.Conn) {
 	}()
 	g.wg.Go(func() {
 		defer end()
-		io.Copy(to, from)
+		io.Copy(to, delayed(from, lag/2))
 	})
-	g.pass(from, to, ended)
+	g.pass(from, delayed(to, lag/2), ended)
+}
+
+// delayed gives what comes from a connection later, but as much at a time.
+func delayed(from net.Conn, by time.Duration) io.Reader {
+	if by == 0 {
+		return from
+	}
+	type piece struct {
+		due time.Time
+		b   []byte
+	}
+	pieces := make(chan piece, 1000)
+	go func() {
+		defer close(pieces)
+		for {
+			b := make([]byte, 32<<10)
+			n, err := from.Read(b)
+			if err != nil {
+				return
+			}
+			pieces <- piece{time.Now().Add(by), b[:n]}
+		}
+	}()
+	out, in := io.Pipe()
+	go func() {
+		for p := range pieces {
+			time.Sleep(time.Until(p.due))
+			in.Write(p.b)
+		}
+		in.Close()
+	}()
+	return out
 }
 
 // pass copies until either side ends, but holds back what comes while the gate is silent.

@@ -534,3 +534,34 @@ func TestIsThereBeforeItsConnection(t *testing.T) {
 
 // quick makes a leave of every drop.
 func quick(cfg *node.Config) { cfg.Grace = time.Millisecond }
+
+// At the very top there is nothing to scroll: what is older comes all the same, as often as the reader goes there.
+func TestScrollingBackDoesNotStickAtTheTop(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1).Nodes[0]
+	say(t, n.Bus, "design", "Bo", numbered("message ", 0, 400)...)
+	g := newGate(t, n)
+	g.slow(150 * time.Millisecond)
+	p := openPage(t, g.URL, "design", "Ada")
+	p.sees("message 399")
+	p.run(`document.querySelector("#scroller").focus()`)
+	for first := 400; first > 0; {
+		p.press(kb.Home)
+		p.until(`document.querySelector("#scroller").scrollTop === 0 || document.querySelector(".message .text").textContent !== "message " + %s`, first)
+		p.until(`(() => {
+			const at = Number(document.querySelector(".message .text").textContent.match(/\d+/)[0]);
+			return at < %s && (window.at = at, true);
+		})()`, first)
+		first = js[int](p, `at`)
+	}
+	p.until(`document.querySelector("#top").textContent === "The beginning of #design"`)
+}
+
+func TestAWholeRoomIsNotLoading(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1).Nodes[0]
+	say(t, n.Bus, "design", "Bo", "all there is")
+	p := openPage(t, n.HTTP(""), "design", "Ada")
+	p.sees("all there is")
+	p.until(`document.querySelector("#top").textContent === "The beginning of #design"`)
+}

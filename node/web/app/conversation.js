@@ -3,7 +3,9 @@ import { compareIds } from "../parley.js";
 import { kept } from "./dom.js";
 
 const KEEP = 3000; // items of one room; past it the oldest go, or, while somebody reads those, the newest don't come
+const MOST = 10_000; // items of one room while somebody reads back: past it the newest go
 const PAGE = 50;
+const AGAIN = { unavailable: 2000, rate_limited: 2000 }; // ms until history is asked for again
 const TYPING = 6000; // ms until somebody who fell silent counts as not typing
 const MANY = 50; // members of a room from which on it is only counted who comes and goes
 
@@ -91,7 +93,7 @@ export class Conversation extends EventTarget {
 
   /** Loads a page of older messages. Does nothing while one is on its way, or when there are none. */
   loadOlder() {
-    if (!this.more || !this.room.live) return;
+    if (!this.more || !this.ready) return;
     const oldest = this.items.find((item) => item.kind === "message");
     this.#loading ??= this.#load(oldest?.id).finally(() => (this.#loading = null));
   }
@@ -116,7 +118,14 @@ export class Conversation extends EventTarget {
       this.items.unshift(...older.map((message) => this.#item(message)));
       this.offset -= older.length;
       this.more = more;
-    } catch {} // the connection says why
+      for (const { id } of this.items.splice(MOST)) {
+        this.#ids.delete(id);
+        this.detached = true;
+      }
+    } catch ({ code, retryAfter = AGAIN[code] }) {
+      if (retryAfter) await new Promise((done) => setTimeout(done, retryAfter));
+      else this.more = false; // it can't be had
+    }
     this.#changed();
   }
 

@@ -96,9 +96,23 @@ export class Timeline {
     this.#place(rowsOf(conversation, this.#from, this.#to));
     this.#ends();
     if (this.#following) this.#stick();
-    const kept = anchors.find(({ key }) => this.#rows.has(key));
+    const same = anchors.find(({ key, node }) => this.#rows.get(key)?.node === node); // another may have another height
+    const kept = same ?? anchors.find(({ key }) => this.#rows.has(key));
     if (kept) this.#scroller.scrollTop += this.#topOf(this.#rows.get(kept.key).node) - kept.top;
+    this.#fill();
     this.#watch();
+  }
+
+  // Brings what is above, and has it loaded, where the reader is near: also without a scroll, as at the very top there is none.
+  #fill() {
+    const conversation = this.#conversation;
+    if (this.#scroller.scrollTop >= NEAR) return;
+    if (this.#from <= conversation.offset) conversation.loadOlder();
+    else if (!this.#following) {
+      this.#from = Math.max(conversation.offset, this.#from - STEP);
+      this.#to = Math.min(this.#to, this.#from + WINDOW);
+      this.#draw();
+    }
   }
 
   // Makes the list show the rows, touching only what changed.
@@ -141,19 +155,15 @@ export class Timeline {
 
   #scrolled() {
     const conversation = this.#conversation;
-    const [above, below] = [this.#scroller.scrollTop, this.#below()];
+    const below = this.#below();
     this.#following = below < BOTTOM && this.#to >= conversation.end && !conversation.detached;
     conversation.reading = !this.#following;
-    if (!this.#following && above < NEAR && this.#from > conversation.offset) {
-      this.#from = Math.max(conversation.offset, this.#from - STEP);
-      this.#to = Math.min(this.#to, this.#from + WINDOW);
-      this.#draw();
-    } else if (below < NEAR && this.#to < conversation.end) {
+    if (this.#scroller.scrollTop >= NEAR && below < NEAR && this.#to < conversation.end) {
       this.#to = Math.min(conversation.end, this.#to + STEP);
       this.#from = Math.max(this.#from, this.#to - WINDOW);
       this.#draw();
     } else this.#ends();
-    if (above < NEAR && this.#from === conversation.offset) conversation.loadOlder();
+    this.#fill();
     this.#watch();
   }
 
