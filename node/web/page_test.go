@@ -3,6 +3,7 @@ package web_test
 import (
 	"context"
 	"fmt"
+	neturl "net/url"
 	"strings"
 	"testing"
 	"time"
@@ -20,6 +21,14 @@ import (
 // openPage opens the page at a room, under a name, after what a script made of an earlier visit.
 func openPage(t *testing.T, base, room, name string, earlier ...string) *tab {
 	t.Helper()
+	p := openPageAnyhow(t, base, room, name, earlier...)
+	p.until(`document.querySelector("#title")?.textContent === "#" + %s && !document.querySelector("#top").hidden`, room)
+	return p
+}
+
+// openPageAnyhow does not wait for the room.
+func openPageAnyhow(t *testing.T, base, room, name string, earlier ...string) *tab {
+	t.Helper()
 	p := newTab(t)
 	p.open(base + "/style.css") // of the same origin, but without the page's own scripts
 	p.run(`
@@ -28,8 +37,7 @@ func openPage(t *testing.T, base, room, name string, earlier ...string) *tab {
 		const out = (n, key, more) => sessionStorage.setItem(prefix + key, JSON.stringify({ n, key, text: key, at: Date.now(), ...more }));
 		kept("name", %s);
 	`+strings.Join(earlier, "\n"), name)
-	p.open(base + "/?room=" + room)
-	p.until(`document.querySelector("#title")?.textContent === "#" + %s && !document.querySelector("#top").hidden`, room)
+	p.open(base + "/?room=" + neturl.QueryEscape(room))
 	return p
 }
 

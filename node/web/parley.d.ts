@@ -97,6 +97,8 @@ export interface ChatEvents {
   close: { code: number; reason: string };
   /** The node told who one is. */
   welcome: { user: User; node: string; version: string; limits: Limits };
+  /** The node refused the name or the guest's session that one came with. One goes on without it. */
+  refused: { what: "name" | "session"; value: string; error: ParleyError };
   /** The node complained of something that no request was waiting for. */
   error: ParleyError;
 }

@@ -13,6 +13,8 @@ export { compareIds, ParleyError } from "./parley/common.js";
 
 const CLIMB = [15_000, 300_000]; // ms until a WebSocket is first tried again from streams, and at most between two tries
 
+const REFUSED = ["bad_request", "forbidden", "conflict", "too_large"]; // a name or a session, by hello
+
 export class Parley extends Emitter {
   state = "connecting"; // or "open", "waiting" to connect again, "closed" for good
   user = null;
@@ -100,16 +102,35 @@ export class Parley extends Emitter {
   }
 
   async #hello(link) {
-    const { token, name } = this.#options;
-    const { session } = this.#memory;
+    const { token } = this.#options;
     try {
       const bearer = typeof token === "function" ? await token() : token;
       if (this.#link !== link) return;
-      const welcome = await this._ask("hello", { token: bearer, session, name });
-      if (this.#link === link) this.#welcomed(welcome);
+      const [welcome, refused] = await this.#introduce(bearer);
+      if (this.#link !== link) return;
+      this.#welcomed(welcome);
+      for (const what of refused) this.emit("refused", what);
     } catch ({ code, message, retryAfter }) {
       const final = code === "unauthorized" ? 4401 : 1008;
       this.#lost(link, { code: !code || AGAIN.includes(code) ? 1006 : final, reason: message, retry_after: retryAfter });
+    }
+  }
+
+  // Says who we are. What the node refuses of that is dropped, rather than locking us out for good.
+  async #introduce(token) {
+    const [{ name }, { session }] = [this.#options, this.#memory];
+    const known = Object.entries({ name, session }).filter(([, value]) => value !== undefined);
+    const tries = known.length < 2 ? [known, []] : [known, [known[1]], [known[0]], []];
+    for (let error, [now, ...later] = tries; ; [now, ...later] = later) {
+      try {
+        const welcome = await this._ask("hello", { token, ...Object.fromEntries(now) });
+        const refused = known.filter((it) => !now.includes(it)).map(([what, value]) => ({ what, value, error }));
+        if (refused.some(({ what }) => what === "name")) this.#options = { ...this.#options, name: undefined };
+        return [welcome, refused];
+      } catch (failure) {
+        if (!now.length || !REFUSED.includes(failure.code)) throw failure;
+        error = failure;
+      }
     }
   }
 

@@ -19,6 +19,7 @@ export class Banner {
   #opened = false;
   #waiting = new Set(); // rooms that have not caught up yet
   #news = { missed: 0, gap: false };
+  #noted = false; // a note stands there
 
   constructor(chat) {
     this.#chat = chat;
@@ -37,6 +38,15 @@ export class Banner {
   /** Notes that a room is not waited for: it is live, was refused, or was left. */
   dropped(room) {
     if (this.#waiting.delete(room) && !this.#waiting.size) this.#tellNews();
+  }
+
+  /** Says something that is not about the connection. */
+  note(text) {
+    if (this.#node.className === "bad" && !this.#node.hidden && this.#state.state !== "open") return;
+    this.#noted = true;
+    clearTimeout(this.#timer);
+    this.#say("gap", text);
+    this.#timer = setTimeout(() => this.#hide(), GAP_NEWS);
   }
 
   #become(state) {
@@ -79,7 +89,7 @@ export class Banner {
     const alarmed = !this.#node.hidden;
     if (gap) this.#say("gap", "Back again, but the history has a gap: some messages are lost.");
     else if (missed) this.#say("good", `Caught up, ${plural(missed, "message")} missed.`);
-    else if (alarmed) this.#say("good", "Connected again, nothing missed.");
+    else if (alarmed && !this.#noted) this.#say("good", "Connected again, nothing missed.");
     else return;
     this.#timer = setTimeout(() => this.#hide(), gap ? GAP_NEWS : GOOD_NEWS);
   }
@@ -96,6 +106,7 @@ export class Banner {
   #hide() {
     clearTimeout(this.#timer);
     this.#node.hidden = true;
+    this.#noted = false;
     this.#text.textContent = "";
   }
 }

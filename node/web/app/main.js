@@ -21,6 +21,11 @@ const announcer = new Announcer($("announcer"));
 const banner = new Banner(chat);
 const rooms = new Rooms({ onopen: open, onleave: leave });
 new Profile(chat);
+chat.on("refused", ({ what, value, error }) => {
+  if (what === "name") kept.set("name", null);
+  const said = what === "name" ? `The name “${value.slice(0, 64)}” was refused` : "You are a new guest here: your session was refused";
+  banner.note(`${said} (${error.message}).`);
+});
 
 const drawRooms = oncePerFrame(() => rooms.draw([...conversations.values()], current));
 
