@@ -1,0 +1,135 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"parley/cmd/parley-faults/judge"
+)
+
+// A fault is a row of the table: what happens to a cluster under traffic.
+type fault struct {
+	name   string
+	strike func(*trial)
+	must   harm // what it has to destroy: a row that destroys nothing shows nothing
+
+	redis   []string // lines of redis.conf
+	node    []string // flags of nodes
+	user    bool     // nodes have a user in Redis, "parley" with the password "old"
+	home    bool     // all clients are at the first node
+	clients int      // how many, if not as many as usual
+	bytes   int      // of a message
+	calm    bool     // nobody comes or goes meanwhile, but for what the fault does itself
+}
+
+// harm is a kind of destruction, by the column that counts it.
+type harm int
+
+const (
+	entries    harm = iota // acknowledged, and gone from Redis
+	clients                // connections of clients cut
+	links                  // connections of nodes to Redis broken
+	refusals               // answers that said unavailable
+	delays                 // answers that came late
+	delaysNone             // nothing: what it does shows elsewhere
+)
+
+// A result is a row's.
+type result struct {
+	judge.Verdict
+	name           string
+	said           int
+	cut            int
+	cuts           map[string]int // by reason
+	links          int
+	refused        int
+	slowest        time.Duration
+	unready, ready time.Duration
+	took           time.Duration
+	failed         []string // besides what the verdict counts
+	unrun          string   // why it does not count as run
+}
+
+func (r *result) ok() bool { return r.Wrong() == 0 && len(r.failed) == 0 && r.unrun == "" }
+
+// readyWithin is how long nodes may take to be ready after a fault.
+const readyWithin = 10 * time.Second
+
+// run gives the row of a fault.
+func (f fault) run(t testing.TB, s scale, parley string) result {
+	tr := begin(t, s, parley, f)
+	tr.bytes.Store(int64(f.bytes))
+	tr.talk()
+	tr.pass()
+	tr.clamour()
+	tr.mu.Lock()
+	tr.struck = time.Now()
+	tr.mu.Unlock()
+	if !f.calm {
+		tr.churning.Go(func() {
+			time.Sleep(s.traffic / 2)
+			tr.turnover()
+		})
+	}
+	f.strike(tr)
+	tr.mu.Lock()
+	tr.lifted = time.Now()
+	tr.mu.Unlock()
+	tr.pass()
+	r := tr.settle()
+	r.unready, r.ready = tr.readiness()
+	if r.ready > readyWithin {
+		t.Errorf("nodes were ready %s after the end", r.ready.Round(100*time.Millisecond))
+	}
+	destroyed := map[harm]int{entries: r.Gone, clients: r.cut, links: r.links, refusals: r.refused, delays: int(r.slowest / (2 * time.Second))}
+	if f.must != delaysNone && destroyed[f.must] == 0 {
+		r.unrun = "it destroyed nothing"
+	}
+	for _, st := range tr.stations {
+		st.drain()
+		st.checkLog()
+	}
+	return r
+}
+
+// perform gives the row of a fault, whatever becomes of it.
+func (f fault) perform(s scale, parley string, errw *lockedWriter) result {
+	var r result
+	failed := perform(f.name, errw, func(t testing.TB) { r = f.run(t, s, parley) })
+	r.name, r.failed = f.name, append(r.failed, failed...)
+	if len(failed) > 0 && r.took == 0 {
+		r.unrun = failed[0]
+	}
+	return r
+}
+
+func tempDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "pf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if !t.Failed() {
+			os.RemoveAll(dir)
+		}
+	})
+	return dir
+}
+
+// what it destroyed, in words.
+func (r *result) destroyed() string {
+	var said []string
+	for _, d := range []struct {
+		count int
+		what  string
+	}{{r.Gone, "entries"}, {r.cut, "clients cut"}, {r.links, "links cut"}, {r.refused, "refused"}} {
+		if d.count > 0 {
+			said = append(said, fmt.Sprint(d.count, " ", d.what))
+		}
+	}
+	return strings.Join(said, ", ")
+}

@@ -1,0 +1,147 @@
+// Parley-faults breaks a cluster of nodes in every way that it knows, and compares what clients heard with what was
+// acknowledged: real processes on loopback, a real redis-server, and a judge that shares no code with either.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"parley/cmd/internal/cli"
+)
+
+func main() { cli.Main(newRoot()) }
+
+func newRoot() *cobra.Command {
+	c := cli.Command("parley-faults [fault...]", "Break a cluster in every way, and show what that did to its clients.", new(FaultsCmd))
+	c.Long = c.Short + "\n\nA fault is a part of a row's name, such as promoted. Without one, all rows are run."
+	c.Args = cobra.ArbitraryArgs
+	return cli.Program("", c)
+}
+
+// FaultsCmd runs rows of the table.
+type FaultsCmd struct {
+	Parley   string
+	Short    bool
+	Parallel int
+	List     bool
+}
+
+func (c *FaultsCmd) Flags(f *pflag.FlagSet) {
+	f.BoolVar(&c.List, "list", false, "Only name the faults.")
+	f.BoolVar(&c.Short, "short", false, "Fewer clients, and faults that last half as long.")
+	f.IntVar(&c.Parallel, "parallel", 3, "Rows that are run at a time.")
+	f.StringVar(&c.Parley, "parley", "", "`FILE` The program to judge. What is in this directory's module, by default.")
+}
+
+// Run prints the table.
+func (c *FaultsCmd) Run(env *cli.Env) error {
+	chosen := choose(faults(), env.Args)
+	if c.List {
+		for _, f := range chosen {
+			fmt.Fprintln(env.Out, f.name)
+		}
+		return nil
+	}
+	if len(chosen) == 0 {
+		return errors.New("there is no such fault")
+	}
+	parley := c.Parley
+	if parley == "" {
+		dir, err := os.MkdirTemp("", "pf")
+		if err != nil {
+			return err
+		}
+		defer os.RemoveAll(dir)
+		if parley, err = build(env.Ctx, dir, "."); err != nil {
+			return err
+		}
+	}
+	size := full
+	if c.Short {
+		size = short
+	}
+	errw := &lockedWriter{w: env.Err}
+	rows := runAll(env.Ctx, chosen, c.Parallel, func(f fault) result {
+		r := f.perform(size, parley, errw)
+		r.report(errw)
+		return r
+	})
+	table(env.Out, rows)
+	for i := range rows {
+		if !rows[i].ok() {
+			return errors.New("not all rows hold")
+		}
+	}
+	return nil
+}
+
+// report says what became of a row.
+func (r *result) report(w *lockedWriter) {
+	var said strings.Builder
+	fmt.Fprintf(&said, "%s: %s (%s; %s)\n    %v\n", r.name, r.verdict(), r.took.Round(time.Second), r.destroyed(), &r.Verdict)
+	for why, n := range r.cuts {
+		fmt.Fprintf(&said, "    %d clients cut: %s\n", n, why)
+	}
+	for _, note := range r.failed {
+		fmt.Fprintf(&said, "    ! %s\n", note)
+	}
+	for _, note := range r.Notes {
+		fmt.Fprintf(&said, "    - %s\n", note)
+	}
+	w.Write([]byte(said.String()))
+}
+
+// choose gives the faults that are named, in part.
+func choose(all []fault, names []string) (chosen []fault) {
+	for _, f := range all {
+		named := len(names) == 0
+		for _, n := range names {
+			named = named || strings.Contains(f.name, n)
+		}
+		if named {
+			chosen = append(chosen, f)
+		}
+	}
+	return chosen
+}
+
+// runAll runs rows, so many at a time, until ctx is done.
+func runAll(ctx context.Context, chosen []fault, parallel int, run func(fault) result) []result {
+	rows := make([]result, len(chosen))
+	free := make(chan struct{}, parallel)
+	var wg sync.WaitGroup
+	for i, f := range chosen {
+		free <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-free }()
+			if ctx.Err() != nil {
+				rows[i] = result{name: f.name, unrun: ctx.Err().Error()}
+				return
+			}
+			rows[i] = run(f)
+		})
+	}
+	wg.Wait()
+	return rows
+}
+
+// build builds the program from the module in a directory.
+func build(ctx context.Context, dir, module string, flags ...string) (string, error) {
+	program := filepath.Join(dir, "parley")
+	cmd := exec.CommandContext(ctx, "go", append(append([]string{"build"}, flags...), "-o", program, "parley/cmd/parley")...)
+	cmd.Dir = module
+	if said, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build parley: %w\n%s", err, said)
+	}
+	return program, nil
+}

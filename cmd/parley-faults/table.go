@@ -1,0 +1,62 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"sync"
+	"time"
+)
+
+// table prints the rows as Markdown.
+func table(w io.Writer, rows []result) {
+	fmt.Fprintln(w, "| fault | destroyed | said | acknowledged | missing | twice | out of order | gaps told, of them true | misled | ghosts | members missing | longest wait for an answer | not ready after, ready again after | |")
+	fmt.Fprintln(w, "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+	for i := range rows {
+		fmt.Fprintln(w, rows[i].row())
+	}
+}
+
+func (r *result) row() string {
+	cells := []string{
+		r.name, r.destroyed(), number(r.said), number(r.Acked), number(r.Missing), number(r.Twice), number(r.Disordered + r.Strange),
+		fmt.Sprint(r.Gaps, ", ", r.Gaps-r.FalseGaps), number(r.Misled), number(r.Ghosts), number(r.Unlisted), seconds(r.slowest),
+		r.readiness(), r.verdict(),
+	}
+	return "| " + strings.Join(cells, " | ") + " |"
+}
+
+func (r *result) readiness() string {
+	if r.unready == 0 {
+		return "ready throughout"
+	}
+	return seconds(r.unready) + ", " + seconds(max(0, r.ready))
+}
+
+func (r *result) verdict() string {
+	switch {
+	case r.unrun != "":
+		return "not run: " + r.unrun
+	case !r.ok() && len(r.failed) > 0:
+		return "FAILED: " + r.failed[0]
+	case !r.ok():
+		return "FAILED"
+	}
+	return "holds"
+}
+
+func number(n int) string { return fmt.Sprint(n) }
+
+func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }
+
+// A lockedWriter is written to by all rows.
+type lockedWriter struct {
+	mu sync.Mutex
+	w  io.Writer // guarded by mu
+}
+
+func (l *lockedWriter) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.w.Write(p)
+}
