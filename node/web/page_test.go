@@ -573,3 +573,53 @@ func TestAWholeRoomIsNotLoading(t *testing.T) {
 	p.sees("all there is")
 	p.until(`document.querySelector("#top").textContent === "The beginning of #design"`)
 }
+
+func TestALongRoomNameHidesNoBadgeAndNoCross(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1).Nodes[0]
+	say(t, n.Bus, "lobby", "Bo", "news")
+	p := openPage(t, n.HTTP(""), "design", "Ada", `kept("rooms", ["lobby", "design", "W".repeat(128)]); kept("read:lobby", "0-1")`)
+	p.until(`document.querySelector(".badge")`)
+	p.shot("long-room-name")
+	for _, selector := range []string{".badge", ".leave", "#room-list li:nth-child(3) .leave"} {
+		if right := js[float64](p, `document.querySelector(%s).getBoundingClientRect().right - document.querySelector("#room-list").getBoundingClientRect().right`, selector); right > 0 {
+			t.Errorf("%s is %v px out of the list", selector, right)
+		}
+	}
+}
+
+func TestARoomThatTheAddressCannotNameIsSaid(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1).Nodes[0]
+	p := openPageAnyhow(t, n.HTTP(""), strings.Repeat("x", 129), "Ada")
+	p.until(`document.querySelector("#banner-text").textContent.includes("names a room that can't be opened. That name is too long")`)
+	p.until(`document.querySelector("#title").textContent === "#lobby" && location.search === "?room=lobby"`)
+}
+
+func TestGoingBackDoesNotJoinARoomThatWasLeft(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1).Nodes[0]
+	p := openPage(t, n.HTTP(""), "design", "Ada", `kept("rooms", ["lobby", "design"])`)
+	p.click(`a[data-room="lobby"]`)
+	p.until(`document.querySelector("#title").textContent === "#lobby"`)
+	p.run(`document.querySelector('[aria-label="Leave design"]').click()`)
+	p.until(`document.querySelectorAll("#room-list li").length === 1`)
+	p.run(`const back = new Promise((done) => addEventListener("popstate", done)); history.back(); await back`)
+	p.until(`location.search === "?room=lobby"`)
+	if rooms := js[string](p, `[...document.querySelectorAll("#room-list a")].map((a) => a.dataset.room).join()`); rooms != "lobby" {
+		t.Errorf("after going back one is in %s", rooms)
+	}
+}
+
+func TestTheCurrentOfManyRoomsIsInView(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1).Nodes[0]
+	p := openPage(t, n.HTTP(""), "room 49", "Ada", `kept("rooms", Array.from({ length: 50 }, (_, i) => "room " + i))`)
+	inView := `(({ top, bottom }, list) => top >= list.top - 1 && bottom <= list.bottom + 1)(
+		document.querySelector("[aria-current]").getBoundingClientRect(), document.querySelector("#room-list").getBoundingClientRect())`
+	p.until(inView)
+	p.shot("many-rooms")
+	p.press(kb.ArrowDown, chromedp.ModifierAlt)
+	p.until(`document.querySelector("[aria-current]").dataset.room === "room 0"`)
+	p.until(inView)
+}

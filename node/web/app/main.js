@@ -79,9 +79,12 @@ function showTitle() {
   document.title = `${unread ? `(${unread > 999 ? "999+" : unread}) ` : ""}#${current?.name} · Parley`;
 }
 
+// The room that the address names. One that there can't be is said, rather than passed over.
 const roomInAddress = () => {
   const name = new URLSearchParams(location.search).get("room");
-  return name && !roomProblem(name) ? name : null;
+  const problem = name && roomProblem(name);
+  if (problem) banner.note(`The address names a room that can't be opened. ${problem}.`);
+  return problem ? null : name || null;
 };
 
 // On narrow screens the rooms and the members are drawers over the messages.
@@ -113,7 +116,12 @@ for (const [name, button] of Object.entries(drawers)) button.addEventListener("c
 $("scrim").addEventListener("click", closeDrawer);
 composer.onsend = () => timeline.toEnd();
 
-addEventListener("popstate", () => open(roomInAddress() ?? "lobby", { push: false }));
+// Going back to a room that was left would join it again: there one stays where one is.
+addEventListener("popstate", () => {
+  const name = roomInAddress();
+  if (conversations.has(name)) open(name, { push: false });
+  else history.replaceState(null, "", linkTo(current.name));
+});
 
 addEventListener("keydown", (event) => {
   if ($("name-dialog").open || event.isComposing) return;
@@ -136,3 +144,4 @@ addEventListener("keydown", (event) => {
 
 for (const name of [kept.get("rooms") ?? []].flat()) if (name && typeof name === "string" && !roomProblem(name)) join(name);
 open(roomInAddress() ?? conversations.keys().next().value ?? "lobby", { push: false });
+history.replaceState(null, "", linkTo(current.name)); // so that going back finds it

@@ -13,6 +13,7 @@ export function roomProblem(name, limit = 128) {
 export class Rooms {
   #list = $("room-list");
   #field = $("join-name");
+  #current = null;
 
   constructor({ onopen, onleave }) {
     this.onleave = onleave;
@@ -42,6 +43,8 @@ export class Rooms {
   draw(conversations, current) {
     const focused = document.activeElement?.dataset?.room;
     this.#list.replaceChildren(...conversations.map((conversation) => this.#entry(conversation, conversation === current)));
+    if (current !== this.#current) this.#list.querySelector("[aria-current]")?.scrollIntoView({ block: "nearest" });
+    this.#current = current;
     this.#list.classList.toggle("single", conversations.length === 1); // the last one can't be left
     if (focused) this.#list.querySelector(`a[data-room="${CSS.escape(focused)}"]`)?.focus();
   }
