@@ -38,7 +38,7 @@ export class Parley extends Emitter {
   #ready = new Latch();
   #end = new AbortController();
 
-  constructor(url = new URL("/", import.meta.url), options = {}) {
+  constructor(url = new URL(".", import.meta.url), options = {}) {
     super();
     this.url = new URL(url, globalThis.location?.href).href.replace(/^http/, "ws");
     this.#options = options;

@@ -1,5 +1,5 @@
 // Package web is the chat page and the browser client, as every node serves them: plain ES modules, embedded, with no build
-// step.
+// step. The page's own are put together when a node starts.
 package web
 
 import (
@@ -40,6 +40,7 @@ type asset struct {
 	contentType string
 	plain, gzip variant
 	importable  bool // by pages of any origin
+	immutable   bool // its path tells its content
 }
 
 // A variant is one encoding of an asset. Its tag is strong: other bytes have another.
@@ -65,10 +66,33 @@ var handler = sync.OnceValue(func() http.Handler {
 	if err != nil {
 		panic(err) // what is embedded can be read
 	}
+	script, err := bundle(files, "app/main.js")
+	if err != nil {
+		panic(err) // the tests hold that it can be bundled
+	}
+	style, _ := files.ReadFile("style.css")
+	icon, _ := files.ReadFile("favicon.svg")
+	page, _ := files.ReadFile("index.html")
+	// What the page is made of has a path that tells its content, so that no browser asks for it twice.
+	latest := make(map[string]*asset)
+	for name, body := range map[string][]byte{"page.js": []byte(script), "style.css": style, "favicon.svg": icon} {
+		a := newAsset(name, body)
+		at := hashedPrefix + strings.Trim(a.plain.etag, `"`) + "/" + name
+		page = bytes.ReplaceAll(page, []byte(`"`+name+`"`), []byte(`"`+at[1:]+`"`))
+		latest[name] = a
+		hashed := *a
+		hashed.immutable = true
+		assets[at] = &hashed
+	}
+	assets["/index.html"] = newAsset("index.html", page)
 	assets["/"] = assets["/index.html"]
 	assets["/favicon.ico"] = assets["/favicon.svg"]
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		a, ok := assets[r.URL.Path]
+		if !ok && strings.HasPrefix(r.URL.Path, hashedPrefix) {
+			// A page of another version, from another node while they are updated: it gets ours, but not to keep.
+			a, ok = latest[path.Base(r.URL.Path)]
+		}
 		if !ok {
 			http.NotFound(w, r)
 			return
@@ -76,6 +100,9 @@ var handler = sync.OnceValue(func() http.Handler {
 		a.serve(w, r)
 	})
 })
+
+// hashedPrefix is followed by a hash of the content, and a name.
+const hashedPrefix = "/assets/"
 
 func newAsset(name string, body []byte) *asset {
 	var packed bytes.Buffer
@@ -117,7 +144,10 @@ func (a *asset) serve(w http.ResponseWriter, r *http.Request) {
 		h.Set("Content-Encoding", "gzip")
 	}
 	h.Set("ETag", v.etag)
-	h.Set("Cache-Control", "no-cache") // names carry no version: asked for each time, and answered 304
+	h.Set("Cache-Control", "no-cache") // asked for each time, and answered 304
+	if a.immutable {
+		h.Set("Cache-Control", "public, max-age=31536000, immutable")
+	}
 	h.Set("Content-Type", a.contentType)
 	h.Set("Content-Length", strconv.Itoa(len(v.body))) // which ServeContent leaves out of what is compressed
 	http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(v.body))

@@ -13,7 +13,7 @@ import { Timeline } from "./timeline.js";
 const conversations = new Map(); // name → Conversation, in the order joined
 let current = null;
 
-const chat = new Parley(new URL("/ws", location.href), { name: chosenName() });
+const chat = new Parley(new URL("ws", location.href), { name: chosenName() });
 const timeline = new Timeline({ scroller: $("scroller"), list: $("timeline"), top: $("top"), jump: $("jump") });
 const composer = new Composer(chat);
 const members = new Members();

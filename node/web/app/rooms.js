@@ -1,7 +1,7 @@
 // The rooms one is in: a link each, so that they can be opened, copied and bookmarked; and a field to join another.
 import { $, byteLength, el } from "./dom.js";
 
-export const linkTo = (name) => `/?room=${encodeURIComponent(name)}`;
+export const linkTo = (name) => `?room=${encodeURIComponent(name)}`;
 
 /** What is wrong with a room's name, or nothing. */
 export function roomProblem(name, limit = 128) {

@@ -1,11 +1,12 @@
 // Parley without WebSockets, for networks that block them: each room is a stream of Server-Sent Events, all else is a plain
-// HTTP request. It takes and gives the frames of parley.v1, so that Parley sees no difference, but that it can't signal.
+// HTTP request. It takes and gives the frames of parley.v1, so that Parley sees no difference, but that it can't signal. Paths
+// are relative to the WebSocket's: a node may be under a prefix.
 
 const ROOMS = 4; // browsers open six connections to a host, and sending needs one
 
 /** Resolves if the node answers plain HTTP. What it answers, a page of another origin may not read. */
 export async function reach(url) {
-  const { ok, type } = await fetch(new URL("/healthz", url.replace(/^ws/, "http")), { mode: "no-cors", cache: "no-store" });
+  const { ok, type } = await fetch(new URL("healthz", url.replace(/^ws/, "http")), { mode: "no-cors", cache: "no-store" });
   if (!ok && type !== "opaque") throw new Error("the node is away");
 }
 
@@ -22,7 +23,7 @@ export class StreamLink {
 
   constructor(url, on) {
     this.#url = url;
-    this.#base = new URL("/v1/rooms/", url.replace(/^ws/, "http"));
+    this.#base = new URL("v1/rooms/", url.replace(/^ws/, "http"));
     this.#on = on;
     queueMicrotask(() => this.#on.open());
   }
