@@ -78,6 +78,10 @@ type Subscription interface {
 	Enter(m Member)
 	Leave(user string)
 
+	// Sync returns once everything that was acknowledged in the room before the call, over any node, has been delivered to the
+	// sink, or told to be lost. Its error is ErrUnavailable, or ErrClosed. Like Close it must not be called from the sink.
+	Sync(ctx context.Context) error
+
 	// Roster is the membership as this node knows it, without asking anyone. Those who entered here are in it at once.
 	Roster() Roster
 

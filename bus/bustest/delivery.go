@@ -2,10 +2,13 @@ package bustest
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"parley/bus"
 )
@@ -18,6 +21,8 @@ var deliveryPromises = []promise{
 	{name: "subscribing under traffic misses nothing", test: subscribeUnderTraffic},
 	{name: "subscribing while a sink is busy begins after what waits", test: subscribeWhileBusy},
 	{name: "a sink may publish", test: sinkMayPublish},
+	{name: "what was acknowledged is delivered before Sync returns", test: syncDelivers},
+	{name: "Sync waits for a sink that is busy", test: syncWhileBusy},
 	{name: "signals reach all and are not kept", test: signals},
 	{name: "rooms do not mix, whatever their names", test: roomsDoNotMix},
 }
@@ -263,5 +268,72 @@ func roomsDoNotMix(c *cluster) {
 			r := a.roster(name)
 			return r.Count == 1 && r.Members[0].ID == "in "+name
 		})
+	}
+}
+
+// syncDelivers: whoever publishes, and however many wait for it.
+func syncDelivers(c *cluster) {
+	a, b := c.open(), c.open()
+	subA, atA := a.subscribe(room)
+	subB, _ := b.subscribe(room)
+	talk := c.talk(a, room, "traffic")
+	for i := range 60 {
+		body := fmt.Sprint("m", i)
+		[]*node{a, b, c.open()}[i%2+i/59].publish(room, body)
+		var all sync.WaitGroup
+		for range 10 {
+			all.Go(func() {
+				c.sync(subA)
+				if !atA.Seen().Has(body) {
+					c.t.Errorf("%s was acknowledged, and not delivered when Sync returned", body)
+				}
+				c.sync(subB)
+			})
+		}
+		all.Wait()
+	}
+	talk.stop()
+	subA.Close()
+	ctx, cancel := patient()
+	defer cancel()
+	if err := subA.Sync(ctx); !errors.Is(err, bus.ErrClosed) {
+		c.t.Errorf("Sync of a closed subscription: %v", err)
+	}
+}
+
+func (c *cluster) sync(s bus.Subscription) {
+	c.t.Helper()
+	ctx, cancel := patient()
+	defer cancel()
+	if err := s.Sync(ctx); err != nil {
+		c.t.Errorf("sync: %v", err)
+	}
+}
+
+func syncWhileBusy(c *cluster) {
+	a, b := c.open(), c.open()
+	sink := newBusy(c)
+	ctx, cancel := patient()
+	defer cancel()
+	sub, err := a.Subscribe(ctx, room, sink)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	go b.start(room, bus.Draft{Body: []byte("one")}) // may be the one who calls the sink
+	c.await(sink.began, "the first message")
+	short, over := context.WithTimeout(ctx, 20*time.Millisecond)
+	defer over()
+	if err := sub.Sync(short); !errors.Is(err, bus.ErrUnavailable) {
+		c.t.Errorf("Sync while the sink is busy: %v", err)
+	}
+	synced := make(chan struct{})
+	go func() {
+		defer close(synced)
+		c.sync(sub)
+	}()
+	close(sink.free)
+	c.await(synced, "Sync")
+	if !sink.Seen().Has("one") {
+		c.t.Error("not delivered when Sync returned")
 	}
 }

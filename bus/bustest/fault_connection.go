@@ -22,6 +22,7 @@ var connectionFaults = []promise{
 	{name: "what was trimmed before it arrived is told", test: overflowAndTrim, retention: bus.Retention{Size: 10}},
 	{name: "a message that did not arrive comes before the next", test: messageDropped},
 	{name: "the last message of a quiet room is missed and found", test: lastMessageDropped},
+	{name: "Sync finds a message that did not arrive", test: syncFinds, settings: uncompared},
 	{name: "a node that stood still catches up", test: stoodStill},
 	{name: "Close ends, though the server is out of reach", test: closeOutOfReach},
 }
@@ -270,4 +271,29 @@ func closeOutOfReach(c *cluster) {
 			c.t.Error("a publish was not settled when Close returned")
 		}
 	}
+}
+
+func syncFinds(c *cluster) {
+	a, b := c.open(), c.openProxied()
+	sub, r := b.subscribe(room)
+	for i := range 2 {
+		body := fmt.Sprint("missed ", i)
+		dropped := b.wire.dropMessage(body)
+		a.publish(room, body)
+		c.await(dropped, "the message to be dropped")
+		since := time.Now()
+		c.sync(sub)
+		c.within(2*time.Second, since, "Sync")
+		check(c.t, "delivered when Sync returned", r.Seen().Has(body), true)
+	}
+	a.publish(room, "before the loss")
+	c.sync(sub)
+	s := c.snapshot()
+	a.publish(room, "lost")
+	c.sync(sub)
+	c.rewind(s)
+	c.sync(sub)
+	check(c.t, "breaks told when Sync returned", len(r.Seen().Breaks()), 1)
+	b.wire.cut()
+	c.sync(sub)
 }

@@ -1,6 +1,10 @@
 package memory
 
-import "parley/bus"
+import (
+	"context"
+
+	"parley/bus"
+)
 
 // An event is one thing that sinks are to be told.
 type event struct {
@@ -112,4 +116,30 @@ func (r *room) awaitRound(round uint64) {
 	for r.delivering && r.round == round {
 		r.told.Wait()
 	}
+}
+
+// awaitTold returns once the sinks were told all that is in the queue now, true, or once ctx is over, false.
+func (r *room) awaitTold(ctx context.Context) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.delivering {
+		return true
+	}
+	until := r.round + 1 // what was taken from the queue is told
+	if len(r.queue) > 0 {
+		until++
+	}
+	stop := context.AfterFunc(ctx, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		r.told.Broadcast()
+	})
+	defer stop()
+	for r.delivering && r.round < until {
+		if ctx.Err() != nil {
+			return false
+		}
+		r.told.Wait()
+	}
+	return true
 }

@@ -147,15 +147,16 @@ func (b *Bus) Publish(room string, d bus.Draft, done func(bus.ID, error)) {
 	b.publishAndUnlock(b.shared.lock(room), d, now, done)
 }
 
-// publishAndUnlock publishes into a room that is locked, and unlocks it.
+// publishAndUnlock publishes into a room that is locked, and unlocks it. Where nobody else calls the sinks, they are told before
+// the outcome is.
 func (b *Bus) publishAndUnlock(r *room, d bus.Draft, began time.Time, done func(bus.ID, error)) {
 	id, err := r.appendLocked(d, began)
 	mine := r.unlock()
 	b.observer.Published(b.shared.now().Sub(began), err)
-	done(id, err)
 	if mine {
 		r.deliver()
 	}
+	done(id, err)
 }
 
 func (b *Bus) Signal(room string, body []byte, done func(error)) {
@@ -293,6 +294,16 @@ func (s *subscription) Signal(body []byte, done func(error)) {
 		return
 	}
 	s.room.signalAndUnlock(body, done)
+}
+
+func (s *subscription) Sync(ctx context.Context) error {
+	if !s.room.awaitTold(ctx) {
+		return fmt.Errorf("%w: %w", bus.ErrUnavailable, context.Cause(ctx))
+	}
+	if s.closed.Load() {
+		return bus.ErrClosed
+	}
+	return nil
 }
 
 func (s *subscription) Enter(m bus.Member) {

@@ -357,3 +357,28 @@ func BenchmarkMemoryPublishParallel(b *testing.B) {
 		})
 	}
 }
+
+// told is a sink that notes what it was told.
+type told struct {
+	counter
+	last bus.ID
+}
+
+func (s *told) Deliver(m bus.Message) { s.last = m.ID }
+
+func TestANodeAloneIsToldAMessageBeforeItsOutcome(t *testing.T) {
+	b := memory.New(bus.Retention{}).Open(bus.NoObserver{})
+	defer b.Close()
+	sink := &told{}
+	s, err := b.Subscribe(t.Context(), "room", sink)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		s.Publish(bus.Draft{Body: []byte("m")}, func(id bus.ID, err error) {
+			if err != nil || sink.last != id {
+				t.Errorf("the outcome is %v, %v, and %v was told", id, err, sink.last)
+			}
+		})
+	}
+}

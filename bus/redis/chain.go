@@ -67,6 +67,9 @@ func (rm *room) deliverLocked(m bus.Message) {
 		rm.bus.cfg.Observer.Broken()
 	}
 	rm.sink.Deliver(m)
+	if len(rm.waiters) > 0 {
+		rm.arrivedAtLocked()
+	}
 }
 
 // breakAtLocked tells the sink that what followed lost is lost, and goes on from goOn. marker is the entry that says so, zero for

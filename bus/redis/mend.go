@@ -106,6 +106,7 @@ type mender struct {
 	mu     sync.Mutex
 	rooms  []*room  // guarded by mu; to be asked about
 	trails []*trail // guarded by mu; the same
+	heads  []*room  // guarded by mu; whose newest id is asked for
 	reload bool     // guarded by mu; the server forgot the script
 }
 
@@ -133,6 +134,13 @@ func (m *mender) add(rooms []*room, trails []*trail) {
 	wake(m.link.wake)
 }
 
+func (m *mender) addHead(rm *room) {
+	m.mu.Lock()
+	m.heads = append(m.heads, rm)
+	m.mu.Unlock()
+	wake(m.link.wake)
+}
+
 // appendQuestions appends some of the questions, and reports whether there are more.
 func (m *mender) appendQuestions(out []byte, await []awaited) (_ []byte, _ []awaited, more bool) {
 	m.mu.Lock()
@@ -143,6 +151,10 @@ func (m *mender) appendQuestions(out []byte, await []awaited) (_ []byte, _ []awa
 	trails := m.trails[:n:n]
 	m.trails = m.trails[n:]
 	more = len(m.rooms)+len(m.trails) > 0
+	var heads []*room // after all else, since they may then name a marker
+	if !more {
+		heads, m.heads = m.heads, nil
+	}
 	reload := m.reload
 	m.reload = false
 	m.mu.Unlock()
@@ -158,6 +170,11 @@ func (m *mender) appendQuestions(out []byte, await []awaited) (_ []byte, _ []awa
 	for _, tr := range trails {
 		out = m.link.bus.appendTrail(out, tr)
 		await = append(await, awaited{answer: func(v resp.Value) { m.answeredTrail(tr, v) }})
+	}
+	for _, rm := range heads {
+		var answer func(resp.Value)
+		out, answer = rm.appendHead(out)
+		await = append(await, awaited{answer: answer})
 	}
 	return out, await, more
 }

@@ -42,6 +42,15 @@ func TestRedisCommands(t *testing.T) {
 		t.Errorf("a subscription: %v, want %v", spent, want)
 	}
 
+	spent = commands(t, r, func() {
+		if err := sub.Sync(t.Context()); err != nil {
+			t.Error(err)
+		}
+	})
+	if want = map[string]int{"get": 1}; !maps.Equal(spent, want) {
+		t.Errorf("a sync: %v, want %v", spent, want)
+	}
+
 	sub.Enter(bus.Member{ID: "ann"}) // the first: with the index
 	sink.change(bus.Joined, "ann")
 	spent = commands(t, r, func() { sub.Enter(bus.Member{ID: "bob"}); sink.change(bus.Joined, "bob") })

@@ -99,6 +99,7 @@ type reading struct {
 	room    *room
 	term    uint64 // of the server, before the read
 	joining bool
+	number  uint64 // of the room's reads
 	at      bus.ID // where the chain was
 	acked   bus.ID // what had been acknowledged, before the read
 
@@ -120,6 +121,8 @@ func (rm *room) ask(q *query) *reading {
 		return nil
 	}
 	rd := &reading{room: rm, term: rm.bus.server.term.Load(), joining: rm.state == joining, at: rm.at, acked: rm.ackedID()}
+	rm.reads++
+	rd.number = rm.reads
 	switch {
 	case rm.mending: // it goes on with the answer
 	case rm.state == joining:
@@ -244,6 +247,7 @@ func (rd *reading) advance(entries []bus.Message) (again bool) {
 	rm.sure, rm.sureAcked = bus.ID{}, bus.ID{}
 	rm.state = live
 	whole := rm.releaseLocked()
+	rm.releaseWaitersLocked(func(w *waiter) bool { return w.reads < rd.number })
 	if rm.repaired > 0 {
 		rm.bus.cfg.Observer.Repaired(rm.repaired)
 	}

@@ -42,15 +42,19 @@ type room struct {
 	marker          bus.ID         // of a break that is to be told with the next read
 	told            bus.ID         // the marker of a break that was told before it came by
 	trail           *trail         // what was known of the room before it was subscribed to, until the link has asked about that
+	reads           uint64         // how often a read of the log began
+	waiters         []*waiter      // in Sync
 	heldChanges     []rosterChange // what arrived while the roster was being read
 	isConfirmed     bool           // the server confirmed the subscription once, so that a read makes sense
 	rosterUnchecked bool           // changes of the roster may have been missed: its version is to be read
 	rosterStale     bool           // changes of the roster were missed: it is to be read anew
 	repair          repairState    // whether it is being read
 
-	idsMu sync.Mutex // a leaf: nothing is called under it
-	acked bus.ID     // guarded by idsMu; the greatest id acknowledged here that may not have been delivered yet
-	floor bus.ID     // guarded by idsMu; the greatest id ever seen
+	idsMu    sync.Mutex // a leaf: nothing is called under it
+	head     *head      // guarded by idsMu; the next read of the newest id
+	headSent bool       // guarded by idsMu; one is under way
+	acked    bus.ID     // guarded by idsMu; the greatest id acknowledged here that may not have been delivered yet
+	floor    bus.ID     // guarded by idsMu; the greatest id ever seen
 
 	touched    atomic.Bool // something happened since the last comparison
 	reconciled reconciled  // owned by reconcileLoop
@@ -125,6 +129,7 @@ func (rm *room) Close() {
 	before := rm.state
 	rm.state = over
 	rm.held, rm.heldChanges = nil, nil
+	rm.releaseWaitersLocked(func(*waiter) bool { return true })
 	tr := rm.trail
 	if before != joining {
 		tr = &trail{keys: rm.keys, known: rm.knownLocked()}
