@@ -82,7 +82,8 @@ type raw struct {
 	r *bufio.Reader
 }
 
-func dialRaw(t testing.TB, n *nodetest.Node) *raw {
+// dialRaw connects. What is early is sent with the handshake.
+func dialRaw(t testing.TB, n *nodetest.Node, early ...byte) *raw {
 	t.Helper()
 	nc, err := net.Dial("tcp", n.Addr)
 	if err != nil {
@@ -96,7 +97,7 @@ func dialRaw(t testing.TB, n *nodetest.Node) *raw {
 	}
 	c := &raw{nc, t, bufio.NewReader(nc)}
 	io.WriteString(c, "GET / HTTP/1.1\r\nHost: parley\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
-		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: "+wire.Subprotocol+"\r\n\r\n")
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: "+wire.Subprotocol+"\r\n\r\n"+string(early))
 	resp, err := http.ReadResponse(c.r, nil)
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
 		t.Fatalf("the handshake is answered %v, %v", resp, err)

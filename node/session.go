@@ -2,7 +2,6 @@ package node
 
 import (
 	"encoding/json"
-	"fmt"
 	"time"
 
 	"parley/node/socket"
@@ -83,10 +82,8 @@ func (s *session) Wait() {
 	s.pending.wait(maxPending, s.ended)
 }
 
-// TooBig implements socket.Handler.
-func (s *session) TooBig() {
-	s.end(closing{code: wire.StatusTooBig, reason: fmt.Sprintf("a message may have %d bytes, in few fragments", wire.MaxFrame)})
-}
+// Broken implements socket.Handler.
+func (s *session) Broken(code int, reason string) { s.end(closing{code: code, reason: reason}) }
 
 // Ended ends the session, as its connection has ended.
 func (s *session) Ended(code int) {

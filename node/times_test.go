@@ -41,42 +41,79 @@ func TestADeadClientIsDroppedAndLeavesAfterTwoPings(t *testing.T) {
 }
 
 func TestAMessageOnceBegunHasToBeFinished(t *testing.T) {
-	const wait = time.Second
-	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.MessageWait = wait })
-	whole := masked(wire.OpText, `{"op":"ping","req":"`+strings.Repeat("x", 100)+`"}`)
-	for how, begin := range map[string][]byte{
-		"the header": whole[:1],
-		"the text":   whole[:20],
-		"fragments":  append([]byte{wire.OpText}, masked(0, "x")[1:]...),
-	} {
-		t.Run(how, func(t *testing.T) {
-			t.Parallel()
-			p := dialRaw(t, c.Nodes[0])
-			for range 3 { // in time, each
-				p.Write(whole[:30])
-				time.Sleep(wait / 3)
-				p.Write(whole[30:])
-				p.want(wire.OpText, `"ok"`)
-			}
-			p.Write(whole) // and one whole, with another behind it that never ends
-			began := time.Now()
-			p.Write(begin)
-			p.want(wire.OpText, `"ok"`)
-			if how == "the text" { // it comes, a byte at a time
-				go func() {
-					for i := 20; i < len(whole)-1; i++ {
-						p.Write(whole[i : i+1])
+	eachWay(t, func(t *testing.T, start starter) {
+		t.Parallel()
+		const wait = time.Second
+		c := start(t, 1, func(cfg *node.Config) { cfg.MessageWait = wait })
+		whole := masked(wire.OpText, `{"op":"ping","req":"`+strings.Repeat("x", 100)+`"}`)
+		fragment := append([]byte{wire.OpText}, masked(0, "x")[1:]...)
+		for how, begin := range map[string][]byte{
+			"the header":         whole[:1],
+			"the text":           whole[:20],
+			"fragments":          fragment,
+			"with the handshake": fragment,
+			"with pings":         fragment,
+		} {
+			t.Run(how, func(t *testing.T) {
+				t.Parallel()
+				began := time.Now()
+				var p *raw
+				if how == "with the handshake" {
+					p = dialRaw(t, c.Nodes[0], begin...)
+				} else {
+					p = dialRaw(t, c.Nodes[0])
+					for range 3 { // in time, each
+						p.Write(whole[:30])
+						time.Sleep(wait / 3)
+						p.Write(whole[30:])
+						p.want(wire.OpText, `"ok"`)
+					}
+					p.Write(whole) // and one whole, with another behind it that never ends
+					began = time.Now()
+					p.Write(begin)
+					p.want(wire.OpText, `"ok"`)
+				}
+				trickle := func(b []byte) {
+					for i := range 600 {
+						if _, err := p.Write(b[i%len(b):][:1]); err != nil {
+							return
+						}
 						time.Sleep(wait / 10)
 					}
-				}()
-			}
-			p.SetReadDeadline(began.Add(time.Minute))
-			_, err := io.Copy(io.Discard, p.r)
-			if took := time.Since(began); took < wait || took > wait+slack {
-				t.Errorf("it was ended after %v (%v), want %v", took, err, wait)
-			}
-		})
-	}
+				}
+				switch how {
+				case "the text": // it comes, a byte at a time
+					go trickle(whole[20:25])
+				case "with pings":
+					go trickle(masked(wire.OpPing, ""))
+				}
+				p.SetReadDeadline(began.Add(time.Minute))
+				_, err := io.Copy(io.Discard, p.r)
+				if took := time.Since(began); took < wait || took > wait+slack {
+					t.Errorf("it was ended after %v (%v), want %v", took, err, wait)
+				}
+			})
+		}
+	})
+}
+
+// The time is that of one message: who always has another under way says as much as anyone.
+func TestWhoIsAlwaysInTheMiddleOfAMessageStays(t *testing.T) {
+	eachWay(t, func(t *testing.T, start starter) {
+		t.Parallel()
+		const wait = time.Second
+		c := start(t, 1, func(cfg *node.Config) { cfg.MessageWait = wait })
+		p := dialRaw(t, c.Nodes[0])
+		whole := masked(wire.OpText, `{"op":"ping"}`)
+		half := len(whole) / 2
+		p.Write(whole[:half])
+		for began := time.Now(); time.Since(began) < 4*wait; {
+			p.Write(whole[half:])
+			p.Write(whole[:half])
+			p.want(wire.OpText, `"ok"`)
+			time.Sleep(wait / 5)
+		}
+	})
 }
 
 func TestABodyOnceBegunHasToBeFinished(t *testing.T) {

@@ -5,19 +5,10 @@ import (
 	"bytes"
 	"net"
 	"net/http"
+	"runtime"
 	"time"
 
 	"github.com/coder/websocket"
-
-	"parley/node/wire"
-)
-
-// Buffers of a connection. What is written bypasses the library's buffer, except control frames, which have to fit, as each
-// has to be one write.
-const (
-	readBuffer   = 512
-	headerBuffer = 16 // of a polled connection: the message is in memory, only headers are taken through it
-	writeBuffer  = 128
 )
 
 // Accept makes a WebSocket of a request, or answers it with what is wrong. The client is told that it is open with the first
@@ -31,13 +22,12 @@ func (g *Group) Accept(w http.ResponseWriter, r *http.Request, subprotocol strin
 	if err != nil {
 		return nil, err // Accept has answered
 	}
-	ws.SetReadLimit(wire.MaxFrame)
-	up.conn.ws = ws
+	// The library has made the handshake, and is not needed any more. When it is collected, it would close the connection.
+	runtime.SetFinalizer(ws, nil)
 	return up.conn, nil
 }
 
-// An upgrade hands a Conn to websocket.Accept in place of the connection that it hijacks, and keeps the answer to the handshake
-// back.
+// An upgrade makes a Conn of the connection that websocket.Accept hijacks, and keeps the answer to the handshake back.
 type upgrade struct {
 	http.ResponseWriter
 	group *Group
@@ -65,15 +55,7 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	nc.SetDeadline(time.Time{})
 	c := u.group.newConn(nc)
-	c.head, u.conn = u.head, c
 	early, _ := brw.Reader.Peek(brw.Reader.Buffered())
-	size := readBuffer
-	if c.polled {
-		size = headerBuffer
-		c.begun = append(c.begun, early...)
-	} else {
-		c.given = bytes.Clone(early)
-	}
-	lib := library{nc, c}
-	return lib, bufio.NewReadWriter(bufio.NewReaderSize(lib, size), bufio.NewWriterSize(lib, writeBuffer)), nil
+	c.head, c.rest, u.conn = u.head, bytes.Clone(early), c
+	return nc, bufio.NewReadWriter(bufio.NewReaderSize(nc, 0), bufio.NewWriterSize(nc, 1)), nil // which nobody uses
 }

@@ -8,32 +8,32 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/coder/websocket"
-
 	"parley/node/wire"
 )
 
 // closeWait is how long a peer may take to answer a close, and what waits for it to leave.
 const closeWait = 5 * time.Second
 
-// A Conn is a client's connection and the queue of what waits for it. Everything that is written, by the fan-out, by replies
-// and by the WebSocket library, passes through Put and Offer, in whole frames, so there is one order and no half-written frame.
+// A Conn is a client's connection and the queue of what waits for it. Everything that is written, by the fan-out and by replies,
+// passes through Put and Offer, in whole frames, so there is one order and no half-written frame.
 //
 // No writer ever waits: what the socket does not take at once is queued, and a goroutine that lives until the
 // queue is empty writes it. All methods may be called concurrently, but for Serve.
 type Conn struct {
-	group  *Group          // static
-	nc     net.Conn        // static
-	ws     *websocket.Conn // static; nil where the client only listens
-	fd     int             // static; the socket, or -1 where only nc may use it (TLS)
-	polled bool            // static; it has no goroutine while it is idle
+	group   *Group   // static
+	nc      net.Conn // static
+	fd      int      // static; the socket, or -1 where only nc may use it (TLS)
+	polled  bool     // static; it has no goroutine while it is idle
+	listens bool     // static; the client only listens: it is no WebSocket
 
 	lastRead atomic.Int64 // Unix nanoseconds of the last bytes that came
+	waits    atomic.Bool  // nothing is read, as what was said before has to wait
 
 	// Owned by the reader.
 	handler Handler
-	begun   []byte // if polled: what has come of a message, and what is behind the one at hand
-	given   []byte // what the library reads first: the message at hand, or what came with the handshake
+	frames  frames
+	rest    []byte // what has come and has to wait, or came with the handshake
+	timed   bool   // the rest of what was begun is expected in time
 	deaf    bool   // nothing that comes can be made sense of any more
 
 	// Owned by the reader; set by the poller.
@@ -43,6 +43,7 @@ type Conn struct {
 	head      []byte        // guarded by mu; the answer to the handshake, until it is given: nothing comes before it
 	queue     []byte        // guarded by mu; what waits behind the drainer's
 	taken     int           // guarded by mu; bytes that the drainer holds
+	corked    bool          // guarded by mu; all that is put is queued, until uncork
 	draining  bool          // guarded by mu; while true only drain writes to the socket
 	finishing bool          // guarded by mu; the last frame is queued, nothing may follow it
 	hangUp    bool          // guarded by mu; drain ends the connection when it is done
@@ -61,14 +62,19 @@ func (g *Group) newConn(nc net.Conn) *Conn {
 	return c
 }
 
-// Silence is how long nothing has come from the client.
-func (c *Conn) Silence(now time.Time) time.Duration { return now.Sub(time.Unix(0, c.lastRead.Load())) }
+// Silence is how long nothing has come from the client, though it would have been read.
+func (c *Conn) Silence(now time.Time) time.Duration {
+	if c.waits.Load() {
+		return 0
+	}
+	return now.Sub(time.Unix(0, c.lastRead.Load()))
+}
 
 // Offer writes or queues whole frames, unless the queue has no space for them: then it takes nothing and reports false.
 func (c *Conn) Offer(b []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.draining && c.waitingLocked()+len(b) > c.group.cfg.QueueBytes {
+	if (c.draining || c.corked) && c.waitingLocked()+len(b) > c.group.cfg.QueueBytes {
 		return c.deadLocked()
 	}
 	c.putLocked(b)
@@ -91,7 +97,7 @@ func (c *Conn) putLocked(b []byte) {
 		b = append(c.head, b...)
 		c.head = nil
 	}
-	if !c.draining {
+	if !c.draining && !c.corked {
 		n, err := writeNow(c.fd, b)
 		if err != nil || n == len(b) { // a broken socket is the reader's to notice
 			return
@@ -101,6 +107,33 @@ func (c *Conn) putLocked(b []byte) {
 		go c.drain() // ends when the queue is empty, or the connection closed
 	}
 	c.queue = append(c.queue, b...)
+}
+
+// cork has all that is put leave in one write, at uncork. Only the reader corks, and it does not wait meanwhile.
+func (c *Conn) cork() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.corked = true
+}
+
+func (c *Conn) uncork() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.corked {
+		return
+	}
+	c.corked = false
+	if c.draining || len(c.queue) == 0 || c.dead {
+		return
+	}
+	n, err := writeNow(c.fd, c.queue)
+	if err != nil || n == len(c.queue) {
+		c.queue = nil
+		return
+	}
+	c.queue = c.queue[n:]
+	c.draining = true
+	go c.drain() // as in putLocked
 }
 
 // deadLocked reports that nothing can be said any more; what is put is dropped.
@@ -215,7 +248,7 @@ func (c *Conn) Finish(b []byte, code int) {
 		return
 	}
 	c.putLocked(b)
-	c.finishing, c.hangUp = true, c.ws == nil
+	c.finishing, c.hangUp = true, c.listens
 	c.code = code
 	c.expires = time.Now().Add(closeWait)
 	c.freeLocked()
@@ -296,18 +329,15 @@ func (c *Conn) expect(d time.Duration) {
 	}
 }
 
-// closeCode is the code that the connection was closed with, by the node or else by the peer. err ended the reading.
-func (c *Conn) closeCode(err error) int {
+// codeOf is the code that the connection was closed with, by the node or else by the peer. err ended the reading.
+func (c *Conn) codeOf(err error) int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	switch code := websocket.CloseStatus(err); {
-	case c.code != 0:
+	if c.code != 0 {
 		return c.code
-	case errors.Is(err, websocket.ErrMessageTooBig):
-		return wire.StatusTooBig
-	case code >= 0:
-		return int(code)
-	default:
-		return wire.StatusAbnormal
 	}
+	if code := errClosed(0); errors.As(err, &code) {
+		return int(code)
+	}
+	return wire.StatusAbnormal
 }

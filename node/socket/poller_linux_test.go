@@ -32,7 +32,7 @@ func (e *echo) Message(_ bool, b []byte) bool {
 
 func (e *echo) Wait() {}
 
-func (e *echo) TooBig() {}
+func (e *echo) Broken(code int, reason string) { e.c.Finish(AppendClose(nil, code, reason), code) }
 
 func (e *echo) Ended(code int) { e.ended <- code }
 

@@ -3,53 +3,64 @@ package socket
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"errors"
 	"io"
-	"net"
+	"runtime"
 	"sync"
 	"time"
-
-	"github.com/coder/websocket"
 
 	"parley/node/wire"
 )
 
-// The reader of a polled connection reads what has come, handles the messages that are whole, keeps the beginning of one that is
-// not, and parks the connection again. So a connection needs a goroutine only while one of its requests has to wait for
-// something. Other connections (TLS, other systems) have a goroutine that reads until the end.
+// A parked connection is read when something has come: a turn's worth of it is handled, and it is parked again, so that others have
+// their turn. So it needs a goroutine only while one of its requests has to wait for something. Other connections (TLS, other
+// systems) have a goroutine that reads until the end. What is read goes the same way in both: take.
 
 var (
 	errNothing   = errors.New("nothing to read yet")
 	errWouldWait = errors.New("this has to wait") // for space in the queue, or for what Handler.Wait waits for
 )
 
+// errClosed ends the reading: the peer closed, with that code.
+type errClosed int
+
+func (errClosed) Error() string { return "the peer closed" }
+
 const (
-	pollBuffer = 64 << 10    // what the poller reads in one go
+	turnBytes  = 4 << 10     // what is read in a turn: some 200 of the smallest requests
+	pollBuffer = 64 << 10    // and of a message that was begun, up to so much
+	restBuffer = 512         // what a goroutine reads at a time, of a client that says little
 	deafWait   = time.Second // how long a client has to take in a close, if its answer would not be understood
 )
 
-var readBuffers = sync.Pool{New: func() any { b := make([]byte, 4<<10); return &b }}
+var readBuffers = sync.Pool{New: func() any { b := make([]byte, turnBytes); return &b }}
 
 // Serve reads and has h handle what the client says, until the connection ends or is parked: then it goes on by itself.
 // Exactly one goroutine calls it, once.
 func (c *Conn) Serve(h Handler) {
 	c.handler = h
-	switch {
-	case c.polled:
+	if c.polled {
 		c.servePolled()
-	case c.ws == nil:
-		_, err := io.Copy(io.Discard, library{c.nc, c})
-		c.over(cmp.Or(err, io.EOF))
-	default:
-		var err error
-		for err == nil {
-			c.WaitForSpace()
-			h.Wait()
-			err = c.readOne(true)
-		}
-		c.over(err)
+		return
 	}
+	err := c.take(c.rest, true)
+	c.rest = nil
+	for buf := make([]byte, restBuffer); err == nil; {
+		var n int
+		var ended error
+		if n, ended = c.nc.Read(buf); n > 0 {
+			c.lastRead.Store(time.Now().UnixNano())
+			err = c.take(buf[:n], true)
+		}
+		err = cmp.Or(err, ended)
+		if n == len(buf) { // there is more
+			if n < turnBytes {
+				buf = make([]byte, turnBytes)
+			}
+			runtime.Gosched() // the scheduler is not told of what is written (see writeNow)
+		}
+	}
+	c.over(err)
 }
 
 // End ends a connection that is not to be served.
@@ -63,12 +74,8 @@ func (c *Conn) over(err error) {
 	if c.polled {
 		c.group.poller.remove(c)
 	}
-	if c.ws != nil {
-		c.ws.CloseNow() // which closes c, once what is queued has left
-	} else {
-		c.close()
-	}
-	c.handler.Ended(c.closeCode(err))
+	c.close() // once what is queued has left
+	c.handler.Ended(c.codeOf(err))
 }
 
 // readPolled is the poller's: it reads what has come, and parks the connection. What has to wait goes on in a goroutine.
@@ -87,7 +94,7 @@ func (c *Conn) readPolled(buf []byte) {
 func (c *Conn) servePolled() {
 	buf := readBuffers.Get().(*[]byte)
 	defer readBuffers.Put(buf)
-	c.handler.Wait()
+	c.wait()
 	if err := c.readSome(*buf, true); err != nil {
 		c.over(err)
 	} else if !c.group.poller.park(c) {
@@ -95,147 +102,108 @@ func (c *Conn) servePolled() {
 	}
 }
 
-// readSome handles what has come, as much as it reads in one go: a client that says more than that is read again after
-// others. It returns nil then, and otherwise why it ended.
+// readSome takes a turn's worth of what has come: a client that says more is read again after others. It returns nil then, and
+// otherwise why it ended.
 func (c *Conn) readSome(buf []byte, mayWait bool) error {
-	rest, err := c.handleWhole(c.begun, mayWait) // what could not wait before
-	c.keep(rest)
-	if err != nil {
-		return err
+	if rest := c.rest; rest != nil { // what could not wait before
+		c.rest = nil
+		if err := c.take(rest, mayWait); err != nil {
+			return err
+		}
 	}
-	n, err := c.readNow(buf)
+	n, err := c.readNow(buf[:min(turnBytes+c.frames.left, len(buf))])
 	if errors.Is(err, errNothing) {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	b := buf[:n]
-	if len(c.begun) > 0 {
-		c.begun = append(c.begun, b...)
-		b = c.begun
-	}
-	rest, err = c.handleWhole(b, mayWait)
-	c.keep(rest)
-	return err
+	return c.take(buf[:n], mayWait)
 }
 
-// keep keeps what is left of what was read, and sees to it that a message which was begun is finished in time.
-func (c *Conn) keep(rest []byte) {
-	switch {
-	case len(rest) > 0:
-		if c.begun == nil {
-			c.expect(c.group.cfg.MessageWait)
-		}
-		c.begun = append(c.begun[:0], rest...)
-	case c.begun != nil:
-		c.begun = nil
-		c.expect(0)
-	}
-}
-
-// handleWhole handles the messages in b that are whole, and returns what is behind them.
-func (c *Conn) handleWhole(b []byte, mayWait bool) (rest []byte, err error) {
-	if c.ws == nil || c.deaf {
-		return nil, nil
-	}
-	for len(b) > 0 {
-		if !c.hasSpace() || !c.handler.Ready() {
-			if !mayWait {
-				return b, errWouldWait
-			}
-			c.WaitForSpace()
-			c.handler.Wait()
-		}
-		n, v := wholeMessage(b)
-		switch v {
-		case partial:
-			return b, nil
-		case tooBig:
-			c.handler.TooBig()
-			c.expireIn(deafWait)
-			c.deaf = true
-			return nil, nil
-		case ping:
-			c.Put(appendPong(nil, b[:n]))
-		case whole:
-			c.given = b[:n]
-			err = c.readOne(mayWait)
-		}
-		b = b[n:]
-		if err != nil {
-			return b, err
-		}
-	}
-	return nil, nil
-}
-
-var messageBuffers = sync.Pool{New: func() any { return new(bytes.Buffer) }}
-
-// maxPooled is the largest buffer worth keeping.
-const maxPooled = 16 << 10
-
-// readOne has the library read one message, and the handler handle it. It returns the error with which the connection has
-// ended, or errWouldWait. What a client says while the answers don't fit into its queue is not read, so there is space.
-func (c *Conn) readOne(mayWait bool) error {
-	kind, r, err := c.ws.Reader(context.Background())
-	if err != nil {
-		return err
-	}
-	buf := messageBuffers.Get().(*bytes.Buffer)
-	defer func() {
-		if buf.Cap() <= maxPooled {
-			messageBuffers.Put(buf)
-		}
-	}()
-	buf.Reset()
-	if _, err := buf.ReadFrom(r); err != nil {
-		return err
-	}
-	if c.isDead() || c.handler.Message(kind == websocket.MessageText, buf.Bytes()) { // dead: the close is on its way
+// take handles what has come. It returns the error with which the connection has ended, or errWouldWait: then what is left is in
+// rest. What a client says while the answers don't fit into its queue is not taken, so there is space for one.
+func (c *Conn) take(b []byte, mayWait bool) error {
+	if c.listens || c.deaf {
 		return nil
 	}
-	if !mayWait {
-		return errWouldWait
+	defer c.uncork()
+	for len(b) > 0 && !c.deaf {
+		if !c.hasSpace() || !c.handler.Ready() {
+			if !mayWait {
+				c.rest = bytes.Clone(b)
+				return errWouldWait
+			}
+			c.wait()
+		}
+		op, payload, rest, bad := c.frames.next(b)
+		b = rest
+		if len(b) > 0 {
+			c.cork() // more answers may come, and leave together
+		}
+		if bad == nil && op == wire.OpClose {
+			return c.answerClose(payload)
+		}
+		if bad != nil {
+			c.fail(bad)
+			return nil
+		}
+		if c.timed && op != 0 && !c.frames.amid() {
+			c.timed = false
+			c.expect(0) // it is whole
+		}
+		waits := false
+		switch op {
+		case wire.OpPing:
+			var frame [2 + 125]byte
+			c.Put(appendControl(frame[:0], wire.OpPong, payload))
+		case wire.OpText, wire.OpBinary:
+			waits = !c.isDead() && !c.handler.Message(op == wire.OpText, payload) // dead: the close is on its way
+			c.frames.release()
+		}
+		if waits {
+			if !mayWait {
+				if len(b) > 0 {
+					c.rest = bytes.Clone(b)
+				}
+				return errWouldWait
+			}
+			c.wait()
+		}
 	}
-	c.handler.Wait()
+	if !c.timed && c.frames.begun() && !c.deaf {
+		c.timed = true
+		c.expect(c.group.cfg.MessageWait)
+	}
 	return nil
 }
 
-// A library is a Conn as the WebSocket library knows it.
-type library struct {
-	net.Conn
-	c *Conn
+// wait waits for what the next message has to wait for. The client is not silent meanwhile, but is not listened to.
+func (c *Conn) wait() {
+	c.uncork()
+	c.waits.Store(true)
+	c.WaitForSpace()
+	c.handler.Wait()
+	c.lastRead.Store(time.Now().UnixNano())
+	c.waits.Store(false)
 }
 
-// Read reads from the message at hand, or what came with the handshake, and then, unless the connection is polled, from the
-// socket, noting that the peer lives.
-func (l library) Read(p []byte) (int, error) {
-	c := l.c
-	if len(c.given) > 0 {
-		n := copy(p, c.given)
-		c.given = c.given[n:]
-		return n, nil
+// answerClose answers a close with its code, unless this side has closed before (RFC 6455 section 5.5.1).
+func (c *Conn) answerClose(payload []byte) error {
+	code, bad := closeCode(payload)
+	if bad != nil {
+		c.fail(bad)
+		return nil
 	}
-	if c.polled {
-		return 0, io.ErrUnexpectedEOF // the message is improper, and so the end
-	}
-	n, err := c.nc.Read(p)
-	if n > 0 {
-		c.lastRead.Store(time.Now().UnixNano())
-	}
-	return n, err
+	var frame [2 + 125]byte
+	c.Put(appendControl(frame[:0], wire.OpClose, payload))
+	return errClosed(code)
 }
 
-// Write takes the library's own frames, pongs and closes, one frame a call. Only the reader writes so. It waits for space for a
-// pong: a client that asks for more than it takes is not read meanwhile.
-func (l library) Write(p []byte) (int, error) {
-	if len(p) > 0 && p[0]&0x0f == wire.OpPong {
-		l.c.WaitForSpace()
-	}
-	l.c.Put(p)
-	return len(p), nil
+// fail closes the connection, as the client broke the protocol. What else it says is read, so that it gets to know, and dropped.
+func (c *Conn) fail(bad *breach) {
+	c.handler.Broken(bad.code, bad.reason)
+	c.expireIn(deafWait)
+	c.deaf = true
+	c.frames = frames{}
 }
-
-// Close ends the connection, once what is queued has left.
-func (l library) Close() error { return l.c.close() }

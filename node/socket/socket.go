@@ -25,8 +25,9 @@ type Handler interface {
 	Message(isText bool, b []byte) bool
 	// Wait does what Message left, and returns when Ready is true, or the connection has ended.
 	Wait()
-	// TooBig is called instead of Message for a message that is too large. Nothing that follows is read.
-	TooBig()
+	// Broken is called for what breaks the protocol, or is too large: it is to Finish with that close code. Nothing that follows is
+	// made sense of.
+	Broken(code int, reason string)
 	// Ended comes last, with the code that the connection was closed with.
 	Ended(code int)
 }
@@ -59,6 +60,6 @@ func (g *Group) Close() {
 // Stream takes over a connection on which the client only listens. head is the beginning of what it hears.
 func (g *Group) Stream(nc net.Conn, head []byte) *Conn {
 	c := g.newConn(nc)
-	c.head = head
+	c.head, c.listens = head, true
 	return c
 }

@@ -218,10 +218,12 @@ func (f *Frame) Err() *Error {
 
 // Opcodes of WebSocket frames (RFC 6455 section 5.2).
 const (
-	OpText  = 1
-	OpClose = 8
-	OpPing  = 9
-	OpPong  = 10
+	OpContinuation = 0
+	OpText         = 1
+	OpBinary       = 2
+	OpClose        = 8
+	OpPing         = 9
+	OpPong         = 10
 )
 
 // AppendHeader appends the header of a server's whole, unmasked frame with n bytes of payload (RFC 6455 section 5.2).

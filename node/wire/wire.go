@@ -31,7 +31,9 @@ const (
 const (
 	StatusNormal      = 1000
 	StatusGoingAway   = 1001
+	StatusProtocol    = 1002 // not as RFC 6455 has it
 	StatusUnsupported = 1003 // a binary message
+	StatusNone        = 1005 // never sent: the close that came had no code
 	StatusAbnormal    = 1006 // never sent: the connection ended without a close
 	StatusNotUTF8     = 1007
 	StatusPolicy      = 1008

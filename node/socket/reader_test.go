@@ -1,0 +1,153 @@
+package socket
+
+import (
+	"bytes"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+)
+
+// fronts are the two ways in which connections are read.
+var fronts = map[string]bool{"parked": false, "goroutine": true}
+
+// An echoes is a server that echoes what it is told, and the codes that its connections ended with.
+type echoes struct {
+	*httptest.Server
+	conns chan *Conn
+	ended chan int
+}
+
+func serveEchoes(t *testing.T, secure bool) *echoes {
+	t.Helper()
+	g := NewGroup(Config{QueueBytes: 1 << 20, StallTimeout: 10 * time.Second, MessageWait: 30 * time.Second, Log: slog.New(slog.DiscardHandler)})
+	t.Cleanup(g.Close)
+	s := &echoes{conns: make(chan *Conn, 1000), ended: make(chan int, 1000)}
+	s.Server = httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		c, err := g.Accept(w, r, "echo")
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		c.Put(nil)
+		s.conns <- c
+		go c.Serve(&echo{c, s.ended})
+	}))
+	if secure {
+		s.StartTLS()
+	} else {
+		s.Start()
+	}
+	t.Cleanup(s.Close)
+	return s
+}
+
+// hello is a handshake.
+const hello = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" +
+	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+
+// dial connects, and sends the handshake together with early.
+func (s *echoes) dial(t *testing.T, early []byte) net.Conn {
+	t.Helper()
+	nc, err := net.Dial("tcp", s.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nc.Close() })
+	if s.TLS != nil {
+		nc = tls.Client(nc, &tls.Config{InsecureSkipVerify: true})
+	}
+	nc.SetDeadline(time.Now().Add(30 * time.Second))
+	if _, err := nc.Write(append([]byte(hello), early...)); err != nil {
+		t.Fatal(err)
+	}
+	head, b := "", make([]byte, 1)
+	for !strings.HasSuffix(head, "\r\n\r\n") {
+		if _, err := io.ReadFull(nc, b); err != nil {
+			t.Fatal(err)
+		}
+		head += string(b)
+	}
+	return nc
+}
+
+func TestAllConnectionsAreReadAlike(t *testing.T) {
+	for name, secure := range fronts {
+		t.Run(name, func(t *testing.T) {
+			s := serveEchoes(t, secure)
+			for _, c := range conversations {
+				for how, piece := range map[string]int{"whole": len(c.in), "byte by byte": 1, "with the handshake": 0} {
+					if piece == 1 && len(c.in) > 1000 || piece == 0 && len(c.in) > 2000 {
+						continue
+					}
+					var early []byte
+					if piece == 0 {
+						early = c.in
+					}
+					nc := s.dial(t, early)
+					for b := c.in[len(early):]; len(b) > 0; b = b[min(piece, len(b)):] {
+						if _, err := nc.Write(b[:min(piece, len(b))]); err != nil {
+							break // it is over before
+						}
+					}
+					out := make([]byte, len(c.out))
+					n, err := io.ReadFull(nc, out)
+					if err != nil || !bytes.Equal(out, c.out) {
+						t.Errorf("%s, %s: got %.80q (%v), want %.80q", c.name, how, out[:n], err, c.out)
+					}
+					if c.goesOn {
+						nc.Write(clientFrame(0x89, "still"))
+						if got := make([]byte, 7); true {
+							if _, err := io.ReadFull(nc, got); err != nil || !bytes.Equal(got, pong("still")) {
+								t.Errorf("%s, %s: then got %q, %v", c.name, how, got, err)
+							}
+						}
+						nc.Close()
+						<-s.ended
+						continue
+					}
+					nc.Close()
+					if code := <-s.ended; code != c.code {
+						t.Errorf("%s, %s: counted as %d, want %d", c.name, how, code, c.code)
+					}
+				}
+			}
+		})
+	}
+}
+
+// The library's connection has a finalizer, which closes what it was made of.
+func TestIdleConnectionsOutliveCollections(t *testing.T) {
+	for name, secure := range fronts {
+		t.Run(name, func(t *testing.T) {
+			s := serveEchoes(t, secure)
+			var all []net.Conn
+			for range 20 {
+				all = append(all, s.dial(t, nil))
+			}
+			for range 4 {
+				runtime.GC()
+				time.Sleep(10 * time.Millisecond) // finalizers run by themselves
+			}
+			for i, nc := range all {
+				nc.Write(clientFrame(0x81, fmt.Sprint(i)))
+				want := text(fmt.Sprint(i))
+				got := make([]byte, len(want))
+				if _, err := io.ReadFull(nc, got); err != nil || !bytes.Equal(got, want) {
+					t.Fatalf("connection %d: %q, %v", i, got, err)
+				}
+				nc.Close()
+			}
+			for range all {
+				<-s.ended
+			}
+		})
+	}
+}
