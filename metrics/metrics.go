@@ -25,6 +25,9 @@ var (
 		"bad_request", "unauthorized", "forbidden", "not_joined", "not_found", "conflict", "too_large", "rate_limited",
 		"unavailable", "unsupported",
 	}
+	limits = []string{
+		"connections", "address_connections", "address_attempts", "address_requests", "address_rooms", "messages", "joins", "rooms",
+	}
 )
 
 // Metrics are the collectors of one node. All methods may be called concurrently. They allocate nothing, but for a
@@ -42,6 +45,8 @@ type Metrics struct {
 	closedOther    prometheus.Counter
 	rejected       map[string]prometheus.Counter
 	rejectedOther  prometheus.Counter
+	limited        map[string]prometheus.Counter
+	limitedOther   prometheus.Counter
 
 	rooms         prometheus.Gauge
 	overflows     prometheus.Counter
@@ -77,6 +82,7 @@ func New(reg prometheus.Registerer, failures map[string]error) *Metrics {
 	deliveredBytes := f.counters("delivered_bytes_total", "Bytes of the messages delivered.", "codec")
 	closed := f.counters("connections_closed_total", "Connections that ended, by WebSocket close code; 1006 is none.", "code")
 	rejected := f.counters("requests_rejected_total", "Requests answered with an error.", "code")
+	limited := f.counters("limited_total", "Times that what a client wanted was over a limit.", "limit")
 	published := f.counters("messages_published_total", "Messages handed to the bus, by what came of it.", "outcome")
 
 	m := &Metrics{
@@ -84,6 +90,8 @@ func New(reg prometheus.Registerer, failures map[string]error) *Metrics {
 		closedOther:   closed.WithLabelValues(other),
 		rejected:      make(map[string]prometheus.Counter),
 		rejectedOther: rejected.WithLabelValues(other),
+		limited:       make(map[string]prometheus.Counter),
+		limitedOther:  limited.WithLabelValues(other),
 
 		rooms:     f.gauge("rooms", "Rooms with members on this node."),
 		overflows: f.counter("queue_overflows_total", "Times that a client's queue was full, and the log took over."),
@@ -113,6 +121,9 @@ func New(reg prometheus.Registerer, failures map[string]error) *Metrics {
 	}
 	for _, code := range rejectCodes {
 		m.rejected[code] = rejected.WithLabelValues(code)
+	}
+	for _, limit := range limits {
+		m.limited[limit] = limited.WithLabelValues(limit)
 	}
 	for _, name := range slices.Sorted(maps.Keys(failures)) {
 		m.failures = append(m.failures, failure{failures[name], published.WithLabelValues(name)})
@@ -188,6 +199,15 @@ func (m *Metrics) Rejected(code string) {
 		c.Inc()
 	} else {
 		m.rejectedOther.Inc()
+	}
+}
+
+// Limited counts what was over a limit.
+func (m *Metrics) Limited(limit string) {
+	if c, ok := m.limited[limit]; ok {
+		c.Inc()
+	} else {
+		m.limitedOther.Inc()
 	}
 }
 

@@ -71,6 +71,10 @@ func TestObservationsCount(t *testing.T) {
 			parley_requests_rejected_total{code="too_large"} 1`},
 		{"rejected with an unknown code", func(m *Metrics) { m.Rejected("teapot") }, `
 			parley_requests_rejected_total{code="other"} 1`},
+		{"limited", func(m *Metrics) { m.Limited("joins") }, `
+			parley_limited_total{limit="joins"} 1`},
+		{"limited by what is unknown", func(m *Metrics) { m.Limited("patience") }, `
+			parley_limited_total{limit="other"} 1`},
 		{"published", func(m *Metrics) { m.Published(2*time.Second, nil) }, `
 			parley_messages_published_total{outcome="ok"} 1
 			parley_publish_duration_seconds_bucket{le="2.5"} 1

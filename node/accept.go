@@ -1,7 +1,6 @@
 package node
 
 import (
-	"fmt"
 	"net/http"
 	"net/url"
 	"path"
@@ -19,20 +18,19 @@ func isUpgrade(r *http.Request) bool {
 // accept makes a WebSocket of a request, or answers it with what is wrong.
 func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 	if s.draining.Load() {
-		w.Header().Set("Retry-After", "1")
-		http.Error(w, "this node is shutting down: connect again, to another", http.StatusServiceUnavailable)
+		s.problem(w, &wire.Error{Code: wire.Unavailable, Message: "this node is shutting down: connect again, to another", RetryAfter: s.retryAfter()})
 		return
 	}
 	if origin := r.Header.Get("Origin"); !s.allows(origin) {
-		http.Error(w, fmt.Sprintf("the origin %q is not among those that may connect here", origin), http.StatusForbidden)
+		s.problem(w, wire.Errorf(wire.Forbidden, "the origin %q is not among those that may connect here", origin))
 		return
 	}
 	c := plain
 	if offers := subprotocols(r); slices.Contains(offers, wire.Subprotocol) {
 		c = jsonV1
 	} else if len(offers) > 0 {
-		http.Error(w, fmt.Sprintf("none of the subprotocols %s is spoken here: offer %q, or none for plain text",
-			strings.Join(offers, ", "), wire.Subprotocol), http.StatusBadRequest)
+		s.problem(w, wire.Errorf(wire.BadRequest, "none of the subprotocols %s is spoken here: offer %q, or none for plain text",
+			strings.Join(offers, ", "), wire.Subprotocol))
 		return
 	}
 	query := r.URL.Query()
@@ -42,14 +40,23 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 	}
 	if c == plain {
 		if bad := firstError(wire.CheckRoom(room), wire.CheckName(name)); bad != nil {
-			http.Error(w, bad.Message, http.StatusBadRequest)
+			s.problem(w, bad)
 			return
 		}
 	}
 
-	conn, err := s.sockets.Accept(w, r, wire.Subprotocol)
+	if bad := s.arrive(r); bad != nil {
+		s.problem(w, bad)
+		return
+	}
+	refusal := &refusal{ResponseWriter: w}
+	conn, err := s.sockets.Accept(refusal, r, wire.Subprotocol)
 	if err != nil {
-		return // Accept has answered
+		s.depart(r.RemoteAddr)
+		if refusal.status != 0 {
+			s.problemAs(w, refusal.status, wire.Errorf(wire.BadRequest, "%s", strings.TrimSpace(string(refusal.says))))
+		}
+		return
 	}
 	sess := s.newSession(c, conn, newGuest(r, name))
 	if c == jsonV1 {
@@ -59,6 +66,25 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 	sess.home = room
 	s.start(sess, &wire.Request{Op: "join", Room: room, Limit: new(int)})
 }
+
+// A refusal keeps back what is wrong with a handshake, to be told as problem details.
+type refusal struct {
+	http.ResponseWriter
+	status int
+	says   []byte
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (r *refusal) WriteHeader(status int) { r.status = status }
+
+// Write implements http.ResponseWriter.
+func (r *refusal) Write(b []byte) (int, error) {
+	r.says = append(r.says, b...)
+	return len(b), nil
+}
+
+// Unwrap is for http.ResponseController.
+func (r *refusal) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 // start serves a session in a goroutine of its own: that of the request, with its grown stack and its buffers, ends. join is
 // the request that connecting stands for, or nil.

@@ -26,6 +26,8 @@ type Config struct {
 	// scheme, over "scheme://host". Default: any origin, since credentials are never ambient.
 	Origins []string
 
+	Limits Limits // default none
+
 	MaxText       int           // bytes of a message's text; default 4 KiB
 	QueueBytes    int           // bytes that wait for one client, replies included; default 256 KiB
 	PresenceLimit int           // members past which single joins and leaves are not told; default 200
@@ -52,6 +54,7 @@ type Observer interface {
 	CaughtUp()                                   // and is live again
 	GapTold()                                    // a client was told of a gap
 	Rejected(code string)                        // a request was answered with an error of that code
+	Limited(limit string)                        // what a client wanted was over a limit, one of the names in limits.go
 }
 
 // NoObserver ignores what it is told.
@@ -68,6 +71,7 @@ func (NoObserver) Overflowed()                 {}
 func (NoObserver) CaughtUp()                   {}
 func (NoObserver) GapTold()                    {}
 func (NoObserver) Rejected(string)             {}
+func (NoObserver) Limited(string)              {}
 
 func (c Config) withDefaults() Config {
 	if c.Observer == nil {

@@ -37,11 +37,21 @@ func (s *Server) route(mux *http.ServeMux) {
 		})
 	}
 	handle("/v1/rooms/{room}/events", methods{"GET": s.events})
-	handle("/v1/rooms/{room}/messages", methods{"GET": s.getMessages, "POST": s.postMessage})
-	handle("/v1/rooms/{room}/members", methods{"GET": s.getMembers})
+	handle("/v1/rooms/{room}/messages", methods{"GET": s.paced(s.getMessages), "POST": s.paced(s.postMessage)})
+	handle("/v1/rooms/{room}/members", methods{"GET": s.paced(s.getMembers)})
 	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
 		s.problem(w, wire.Errorf(wire.NotFound, "there is /v1/rooms/{room}/events, …/messages and …/members"))
 	})
+}
+
+// paced refuses requests of an address that makes too many.
+func (s *Server) paced(do func(http.ResponseWriter, *http.Request) *wire.Error) func(http.ResponseWriter, *http.Request) *wire.Error {
+	return func(w http.ResponseWriter, r *http.Request) *wire.Error {
+		if bad := s.mayRequest(r.RemoteAddr); bad != nil {
+			return bad
+		}
+		return do(w, r)
+	}
 }
 
 // cors answers for the origin by the rule of the WebSocket, and the preflight. It reports whether to go on.
@@ -156,6 +166,9 @@ func (s *Server) postMessage(w http.ResponseWriter, r *http.Request) *wire.Error
 	}
 	req, bad := s.readSend(w, r)
 	if bad != nil {
+		return bad
+	}
+	if bad := s.mayOpen(who.addr, req.Room); bad != nil {
 		return bad
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), busTimeout)

@@ -32,6 +32,7 @@ func (s *Server) janitor() {
 			if now.Sub(forgot) > recentLife/2 {
 				forgot = now
 				s.forgetRecent(now)
+				s.addresses.forget(now)
 			}
 		}
 	}

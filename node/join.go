@@ -16,6 +16,9 @@ func (s *Server) join(ctx context.Context, c *caller, req *wire.Request) (append
 		m.r.mu.Unlock()
 		return nil, nil
 	}
+	if bad := s.mayJoin(c, req.Room); bad != nil {
+		return nil, bad
+	}
 	r, err := s.enter(ctx, req.Room)
 	if err != nil {
 		return nil, joinError(err)

@@ -30,6 +30,9 @@ type Server struct {
 	wg       sync.WaitGroup // sessions, catch-ups and the janitor
 	nextConn atomic.Uint32
 
+	connections atomic.Int64 // open ones, and those being opened
+	addresses   addresses
+
 	roomsMu sync.Mutex
 	rooms   map[string]*room // guarded by roomsMu
 	roomsWG sync.WaitGroup   // rooms being opened
@@ -47,6 +50,7 @@ func New(cfg Config) *Server {
 		base:  rand.Uint64() &^ 0xffffffff,
 		rooms: make(map[string]*room),
 	}
+	s.addresses.limits = &s.cfg.Limits
 	s.batches.New = func() any { return new(batch) }
 	s.buffers.New = func() any { return new(sayBuffers) }
 	s.ctx, s.cancel = context.WithCancel(context.Background())

@@ -17,6 +17,7 @@ type session struct {
 	conn  *socket.Conn // static
 	home  string       // static; the one room of a client whose codec names none
 
+	pace pace          // owned by the reader
 	todo *wire.Request // owned by the reader; it has to wait, and comes next
 
 	ended chan struct{} // closed when the connection has ended
@@ -52,6 +53,9 @@ func (s *session) Message(isText bool, frame []byte) bool {
 	if s.leaving.Load() && !s.codec.hasWords() {
 		return true // it cannot be refused otherwise than by the close, which is on its way
 	}
+	if s.pace.hopeless() {
+		return true
+	}
 	if !isText {
 		s.end(closing{code: wire.StatusUnsupported, reason: "binary messages are not supported: send text"})
 		return true
@@ -61,9 +65,10 @@ func (s *session) Message(isText bool, frame []byte) bool {
 	switch {
 	case bad == wire.ErrNotUTF8: // RFC 6455 section 8.1; browsers drop the connection over which such text is relayed
 		s.end(closing{code: wire.StatusNotUTF8, reason: "text has to be UTF-8"})
+	case req == nil: // it asks for nothing
+	case s.tooFast(req):
 	case bad != nil:
 		s.refuse(req.Req, bad)
-	case req == nil: // it asks for nothing
 	case operations[req.Op].waits:
 		s.todo = req
 		return false
@@ -71,6 +76,15 @@ func (s *session) Message(isText bool, frame []byte) bool {
 		s.srv.do(s.srv.ctx, &s.caller, req)
 	}
 	return true
+}
+
+// tooFast reports that a request came too soon, and refuses it.
+func (s *session) tooFast(req *wire.Request) bool {
+	bad := s.keepPace(req.Op)
+	if bad != nil {
+		s.refuse(req.Req, bad)
+	}
+	return bad != nil
 }
 
 // Wait carries out what had to wait.
@@ -93,6 +107,7 @@ func (s *session) Ended(code int) {
 	}
 	s.rooms = nil
 	s.srv.forget(s)
+	s.srv.depart(s.addr)
 	s.srv.cfg.Observer.Closed(s.codec.String(), code)
 }
 

@@ -38,6 +38,7 @@ func (w *watch) Overflowed()               { w.note("overflowed") }
 func (w *watch) CaughtUp()                 { w.note("caught up") }
 func (w *watch) GapTold()                  { w.note("gap") }
 func (w *watch) RoomOpened()               { w.note("room opened") }
+func (w *watch) Limited(limit string)      { w.note("limited " + limit) }
 func (w *watch) RoomClosed()               { w.note("room closed") }
 func (w *watch) Received(string, int)      { w.note("received") }
 func (w *watch) Closed(_ string, code int) { w.note(fmt.Sprint("closed ", code)) }

@@ -32,8 +32,12 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if req.Limit, bad = queryLimit(r); bad != nil {
 		return bad
 	}
+	if bad := s.arrive(r); bad != nil {
+		return s.turnAway(w, r, bad)
+	}
 	nc, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
+		s.depart(r.RemoteAddr)
 		return wire.Errorf(wire.Unsupported, "event streams need HTTP/1.1")
 	}
 	h := w.Header()

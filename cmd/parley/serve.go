@@ -43,6 +43,7 @@ type ServeCmd struct {
 	TLSKey  string
 
 	TrustedProxies cli.Prefixes
+	Limits         node.Limits
 
 	Admin     string
 	LogFormat string
@@ -70,6 +71,16 @@ func (c *ServeCmd) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.TLSKey, "tls-key", "", "`FILE` Its private key (PEM).")
 
 	f.TextVar(&c.TrustedProxies, "trusted-proxies", cli.Prefixes(nil), "`PREFIX,...` Addresses of load balancers, such as 10.0.0.0/8, whose X-Forwarded-For is believed. None, by default.")
+
+	l := &c.Limits
+	f.IntVar(&l.Connections, "max-connections", 100_000, "Clients that may be connected; others get 503, which sends them to another node. 0 for any number, as for the limits below.")
+	f.IntVar(&l.AddressConnections, "address-connections", 10_000, "Connections that one address, or IPv6 network (/64), may have.")
+	f.IntVar(&l.AddressAttempts, "address-attempts", 200, "How often it may connect in a second, on average; 25 times that at once.")
+	f.IntVar(&l.AddressRequests, "address-requests", 500, "HTTP requests that it may make in a second, on average; 10 times that at once.")
+	f.IntVar(&l.AddressRooms, "address-rooms", 3000, "Rooms that nobody is in that it may enter in a minute.")
+	f.IntVar(&l.Messages, "message-rate", 50, "Messages that a connection may send in a second, on average.")
+	f.IntVar(&l.MessageBurst, "message-burst", 500, "Messages that it may send at once.")
+	f.IntVar(&l.Rooms, "connection-rooms", 500, "Rooms that a connection may be in.")
 
 	f.StringVar(&c.Admin, "admin", "", "`ADDR` Address for operators only: pprof, and /metrics, which then leaves the public address.")
 	f.StringVar(&c.LogFormat, "log-format", "text", "`FORMAT` Form of the log on standard error: text or json.")
@@ -107,6 +118,8 @@ func (c *ServeCmd) Validate() error {
 		return errors.New("--ping must be at least 1s")
 	case c.Drain <= 0:
 		return errors.New("--drain must be more than 0s")
+	case c.Limits.Messages > 0 && c.Limits.MessageBurst < 1:
+		return errors.New("--message-burst must be at least 1 where there is a --message-rate")
 	case (c.TLSCert == "") != (c.TLSKey == ""):
 		return errors.New("--tls-cert and --tls-key go together")
 	}
@@ -159,6 +172,7 @@ func (c *ServeCmd) Run(env *cli.Env) error {
 		ID:            c.NodeID,
 		Version:       version,
 		Origins:       c.Origins,
+		Limits:        c.Limits,
 		MaxText:       int(c.MaxText),
 		QueueBytes:    int(c.Queue),
 		PresenceLimit: c.PresenceLimit,

@@ -110,6 +110,12 @@ func (l Local) startHub(ctx context.Context) (*servers, error) {
 	return sv.ready(sv.start(ctx, load.Together, addr, l.Self, "hub", "--listen", addr))
 }
 
+// unlimited is what lets a load of one address through.
+var unlimited = []string{
+	"--max-connections=0", "--address-connections=0", "--address-attempts=0", "--address-requests=0", "--address-rooms=0",
+	"--message-rate=0", "--connection-rooms=0",
+}
+
 // startNodes starts count nodes that share a Redis, which keeps nothing on disk. With TLS they have a certificate of their
 // own making.
 func (l Local) startNodes(ctx context.Context, count int, tls bool) (*servers, error) {
@@ -145,7 +151,7 @@ func (l Local) startNodes(ctx context.Context, count int, tls bool) (*servers, e
 			break
 		}
 		sv.urls = append(sv.urls, scheme+addr)
-		err = sv.start(ctx, nodeProcess, addr, l.Parley, append([]string{"serve", "--listen", addr}, flags...)...)
+		err = sv.start(ctx, nodeProcess, addr, l.Parley, append(append([]string{"serve", "--listen", addr}, unlimited...), flags...)...)
 	}
 	return sv.ready(err)
 }

@@ -1,0 +1,231 @@
+package node_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"parley/node"
+	"parley/node/nodetest"
+	"parley/node/wire"
+)
+
+// within starts a node with limits.
+func within(t *testing.T, limits node.Limits) (*nodetest.Node, *watch) {
+	w := newWatch()
+	return nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Limits, cfg.Observer = limits, w }).Nodes[0], w
+}
+
+func TestAConnectionThatSaysTooMuchWaits(t *testing.T) {
+	n, w := within(t, node.Limits{Messages: 20, MessageBurst: 5})
+	p := nodetest.Dial(t, n.URL("/"))
+	p.Join("lobby")
+	ok := 0
+	for i := range 10 {
+		p.Say(`{"op":"send","req":%d,"room":"lobby","text":"x"}`, i)
+		switch f := answer(p); {
+		case f.Op == "ok":
+			ok++
+		case f.Code != wire.RateLimited || f.RetryAfter < time.Second/2 || f.RetryAfter > 2*time.Second:
+			t.Fatalf("got %s", nodetest.Show(f))
+		}
+	}
+	if ok < 3 || ok > 6 { // the join took from it, and it fills up while the machine is slow
+		t.Errorf("%d of 10 messages at once were taken", ok)
+	}
+	w.wait(t, "limited messages", 4)
+	time.Sleep(time.Second + 100*time.Millisecond) // as it was told
+	p.SendText("lobby", "again")
+}
+
+// What was sent before the refusal was heard does not overtake what is repeated.
+func TestNothingOvertakesWhatWasRefused(t *testing.T) {
+	n, _ := within(t, node.Limits{Messages: 1000, MessageBurst: 3})
+	p := nodetest.Dial(t, n.URL("/"))
+	p.Join("lobby")
+	refused := false
+	for i := range 40 { // over the burst, and then as fast as the bucket fills
+		p.Say(`{"op":"send","req":%d,"room":"lobby","text":"x"}`, i)
+		if i > 20 {
+			time.Sleep(2 * time.Millisecond)
+		}
+	}
+	for range 40 {
+		switch f := answer(p); {
+		case f.Op == "error":
+			refused = true
+		case refused:
+			t.Fatalf("after a refusal: %s", nodetest.Show(f))
+		}
+	}
+	if !refused {
+		t.Error("nothing was refused")
+	}
+}
+
+func TestWhoIgnoresTheLimitIsClosed(t *testing.T) {
+	n, _ := within(t, node.Limits{Messages: 1, MessageBurst: 1})
+	p := nodetest.Dial(t, n.URL("/"))
+	p.Join("lobby")
+	go func() {
+		for p.WS.Write(context.Background(), websocket.MessageText, []byte(`{"op":"ping"}`)) == nil {
+		}
+	}()
+	refused := 0
+	for {
+		f := p.Next()
+		if f.Op == "bye" {
+			if f.Close != wire.StatusPolicy || refused < 100 {
+				t.Errorf("after %d refusals: %s", refused, nodetest.Show(f))
+			}
+			break
+		}
+		refused++
+	}
+	p.WantClose(wire.StatusPolicy)
+
+	plain := nodetest.DialPlain(t, n.URL("/"))
+	for range 3 {
+		plain.Say("x")
+	}
+	plain.WantClose(wire.StatusPolicy)
+}
+
+func TestAConnectionJoinsSoManyRooms(t *testing.T) {
+	n, w := within(t, node.Limits{Rooms: 4})
+	p := nodetest.Dial(t, n.URL("/"))
+	for i := range 4 {
+		p.Join(fmt.Sprint(i))
+	}
+	p.Say(`{"op":"join","room":"0"}`) // again
+	if f := answer(p); f.Code != wire.RateLimited {
+		t.Fatalf("got %s", nodetest.Show(f))
+	}
+	time.Sleep(1100 * time.Millisecond)
+	p.Say(`{"op":"join","room":"one too many"}`)
+	if f := answer(p); f.Code != wire.Forbidden {
+		t.Fatalf("got %s", nodetest.Show(f))
+	}
+	p.Say(`{"op":"leave","room":"0"}`)
+	p.Until("ok")
+	time.Sleep(1100 * time.Millisecond)
+	p.Join("another")
+	w.wait(t, "limited joins", 1)
+	w.wait(t, "limited rooms", 1)
+}
+
+func TestANodeTakesSoManyClients(t *testing.T) {
+	n, w := within(t, node.Limits{Connections: 2})
+	first := nodetest.Dial(t, n.URL("/"))
+	s := listen(t, n.HTTP("/v1/rooms/lobby/events"))
+	s.until("live")
+	status, h, problem := call(t, "GET", n.HTTP("/"), "", upgrade...)
+	if status != 503 || h.Get("Retry-After") == "" || problem["code"] != "unavailable" {
+		t.Errorf("one too many: %d %v %v", status, h, problem)
+	}
+	wantBye(t, "an EventSource", listen(t, n.HTTP("/v1/rooms/lobby/events")))
+	first.Cut()
+	w.wait(t, "closed 1006", 1)
+	nodetest.Dial(t, n.URL("/"))
+	w.wait(t, "limited connections", 2)
+}
+
+// upgrade is the header of a WebSocket's handshake.
+var upgrade = []string{
+	"Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==",
+}
+
+func TestAnAddressHasItsLimits(t *testing.T) {
+	n, w := within(t, node.Limits{AddressConnections: 2, AddressAttempts: 1, AddressRequests: 1, AddressRooms: 12})
+	h := node.BehindProxies([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, n.Handler(), slog.New(slog.DiscardHandler))
+	s := httptest.NewServer(h)
+	defer s.Close()
+	members := func(from string) int {
+		status, _, _ := call(t, "GET", s.URL+"/v1/rooms/lobby/members", "", "X-Forwarded-For", from)
+		return status
+	}
+	ask := func(from string, times int) (refused int) {
+		for range times {
+			if members(from) == http.StatusTooManyRequests {
+				refused++
+			}
+		}
+		return refused
+	}
+	if refused := ask("2001:db8:1:2::1", 13); refused < 1 {
+		t.Error("nothing is refused")
+	}
+	if status := members("2001:db8:1:2:ffff::2"); status != 429 { // another of the same network
+		t.Errorf("the same /64: %d", status)
+	}
+	for _, from := range []string{"2001:db8:1:3::1", "192.0.2.1", "192.0.2.2"} {
+		if status := members(from); status != 200 {
+			t.Errorf("%s: %d", from, status)
+		}
+	}
+	w.wait(t, "limited address_requests", 2)
+
+	enter := func(from string) int {
+		resp, err := http.DefaultTransport.RoundTrip(header(t, s.URL+"/ws", append(upgrade, "X-Forwarded-For", from)...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { resp.Body.Close() })
+		return resp.StatusCode
+	}
+	if a, b, c := enter("192.0.2.1"), enter("192.0.2.1"), enter("192.0.2.1"); a != 101 || b != 101 || c != 429 {
+		t.Errorf("connecting is answered %d %d %d", a, b, c)
+	}
+	w.wait(t, "limited address_connections", 1)
+	for range 30 {
+		enter("192.0.2.1")
+	}
+	w.wait(t, "limited address_attempts", 1)
+	if status := enter("192.0.2.9"); status != 101 {
+		t.Errorf("another address: %d", status)
+	}
+}
+
+func TestAnAddressBringsSoManyRoomsIntoBeing(t *testing.T) {
+	n, w := within(t, node.Limits{AddressRooms: 3})
+	p := nodetest.Dial(t, n.URL("/"))
+	for i := range 3 {
+		p.Join(fmt.Sprint(i))
+	}
+	nodetest.Dial(t, n.URL("/")).Join("1") // which is there
+	p.Say(`{"op":"join","room":"one more"}`)
+	if f := answer(p); f.Code != wire.RateLimited || f.RetryAfter < time.Second {
+		t.Errorf("got %s", nodetest.Show(f))
+	}
+	if status, _, _ := call(t, "POST", n.HTTP("/v1/rooms/another/messages"), `{"text":"x"}`); status != 429 {
+		t.Errorf("over HTTP: %d", status)
+	}
+	w.wait(t, "limited address_rooms", 2)
+}
+
+func header(t *testing.T, url string, header ...string) *http.Request {
+	req, err := http.NewRequest("GET", url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 0; i < len(header); i += 2 {
+		req.Header.Set(header[i], header[i+1])
+	}
+	return req
+}
+
+// answer gives the next ok or error.
+func answer(p *nodetest.Peer) wire.Frame {
+	for {
+		if f := p.Next(); f.Op == "ok" || f.Op == "error" {
+			return f
+		}
+	}
+}
