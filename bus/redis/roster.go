@@ -25,7 +25,7 @@ type roster struct {
 	want    map[string]string   // who is to be a member through this node: id -> name
 	absent  int                 // how many of them are not in users
 	dirty   map[string]struct{} // users of whom it is not known that Redis has them as wanted
-	leaving map[string]uint64   // users who left here but are still in users: id -> the version that does without them
+	leaving map[string]uint64   // users who left here, till users has that: id -> the version that does without them
 	awaited uint64              // the latest of these versions; 0 for none
 	indexed string              // the incarnation whose index names this room
 	queued  bool                // rosterLoop is to look at it
@@ -86,9 +86,8 @@ func (ro *roster) leaveLocked(user string) {
 		return
 	}
 	delete(ro.want, user)
-	if _, there := ro.users[user]; there {
-		ro.leaving[user] = math.MaxUint64 // until Redis tells which it is
-	} else {
+	ro.leaving[user] = math.MaxUint64 // until Redis tells which it is
+	if _, there := ro.users[user]; !there {
 		ro.absent--
 	}
 	ro.changedLocked(user)
@@ -159,8 +158,9 @@ func (ro *roster) written(users []string, ok bool, version uint64) {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
 	for _, user := range users {
-		if _, leaving := ro.leaving[user]; leaving && ok {
-			ro.leaving[user], ro.awaited = version, version
+		_, leaving := ro.leaving[user]
+		if _, again := ro.dirty[user]; leaving && ok && !again { // else what was written is not that it left
+			ro.leaving[user], ro.awaited = version, max(ro.awaited, version)
 		}
 	}
 	ro.arrivedLocked()
@@ -190,7 +190,12 @@ func (ro *roster) renew() {
 func (ro *roster) snapshot() bus.Roster {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
-	out := bus.Roster{Count: len(ro.users) + ro.absent - len(ro.leaving), Version: ro.version}
+	out := bus.Roster{Count: len(ro.users) + ro.absent, Version: ro.version}
+	for user := range ro.leaving {
+		if _, there := ro.users[user]; there {
+			out.Count--
+		}
+	}
 	out.Members = make([]bus.Member, 0, min(out.Count, bus.RosterMax))
 	for user, name := range ro.want {
 		if len(out.Members) == bus.RosterMax {
@@ -305,7 +310,6 @@ func (ro *roster) removeLocked(user string) {
 		ro.absent++
 	}
 	delete(ro.users, user)
-	delete(ro.leaving, user)
 }
 
 // arrivedLocked forgets leaves that the version at hand has. Who left here, and is in the room over another node, shows again.
@@ -314,7 +318,7 @@ func (ro *roster) arrivedLocked() {
 		ro.awaited = 0
 	}
 	for user, version := range ro.leaving {
-		if _, there := ro.users[user]; !there || version <= ro.version {
+		if version <= ro.version {
 			delete(ro.leaving, user)
 		}
 	}
