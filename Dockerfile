@@ -14,3 +14,9 @@ EXPOSE 8765
 # Alive, not ready: a node whose Redis is away mends itself, and its clients stay.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=60s CMD ["/parley", "health"]
 ENTRYPOINT ["/parley"]
+ARG VERSION=dev REVISION=
+LABEL org.opencontainers.image.title="Parley" \
+      org.opencontainers.image.description="Chat over WebSockets, on many nodes that share their rooms through Redis" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="$VERSION" \
+      org.opencontainers.image.revision="$REVISION"
