@@ -66,16 +66,23 @@ func compose(t *testing.T) *composed {
 	c.env = append(os.Environ(),
 		"COMPOSE_PROJECT_NAME="+c.name,
 		"COMPOSE_FILE="+filepath.Join(top, "docker-compose.yml")+string(filepath.ListSeparator)+c.mistakes(top),
-		"COMPOSE_PROFILES=redis-exporter",
+		"COMPOSE_ENV_FILES="+filepath.Join(c.work, ".env"),
+	)
+	c.set(
 		"PARLEY_PORT="+c.lb,
 		"PROMETHEUS_PORT="+port(prometheus),
 		"GRAFANA_PORT="+port(freeAddr(t)),
 		"PARLEY_DRAIN=3s",
 		"PARLEY_VERSION=v0-composed",
+		"PARLEY_REVISION=composed",
 		"REDIS_PASSWORD=composed",
 	)
+	if err := os.Symlink(filepath.Join(top, ".deploy"), filepath.Join(c.work, ".deploy")); err != nil {
+		t.Fatal(err)
+	}
 	if c.standIns {
-		c.standInForRedisExporter()
+		c.standInFor("redis_exporter", "prometheus-redis-exporter")
+		c.standInFor("node-exporter", "prometheus-node-exporter")
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -94,24 +101,24 @@ func canInstall() bool {
 	return err == nil && os.Getuid() == 0 && os.Getenv("CI") == "true"
 }
 
-// standInForRedisExporter makes one of Debian's package, as up-engine does for the other images.
-func (c *composed) standInForRedisExporter() {
+// standInFor makes an image of Debian's package, as up-engine does for others.
+func (c *composed) standInFor(name, program string) {
 	c.t.Helper()
 	images := c.run(time.Minute, "docker", "compose", "config", "--images")
-	image := regexp.MustCompile(`(?m)^.*redis_exporter.*$`).FindString(images)
+	image := regexp.MustCompile(`(?m)^.*` + name + `.*$`).FindString(images)
 	if image == "" {
-		c.t.Fatalf("no exporter among the images:\n%s", images)
+		c.t.Fatalf("no %s among the images:\n%s", name, images)
 	}
 	if exec.Command("docker", "image", "inspect", image).Run() == nil {
 		return
 	}
 	cmd := c.command("docker", "build", "--quiet", "--network", "host", "--tag", image, "-")
 	cmd.Env = append(cmd.Env, "DOCKER_BUILDKIT=0")
-	cmd.Stdin = strings.NewReader(`FROM debian:bookworm-slim
-RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends prometheus-redis-exporter
+	cmd.Stdin = strings.NewReader(fmt.Sprintf(`FROM debian:bookworm-slim
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends %[1]s
 USER nobody
-ENTRYPOINT ["prometheus-redis-exporter"]
-`)
+ENTRYPOINT [%[1]q]
+`, program))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		c.t.Fatalf("%v: %s", err, out)
 	}
@@ -119,7 +126,7 @@ ENTRYPOINT ["prometheus-redis-exporter"]
 
 // services are those that can be had.
 func (c *composed) services() []string {
-	all := []string{"redis", "node", "lb", "prometheus", "redis-exporter"}
+	all := []string{"redis", "node", "lb", "prometheus", "redis-exporter", "machine-exporter"}
 	if !c.standIns {
 		all = append(all, "grafana")
 	}
@@ -154,23 +161,23 @@ func (c *composed) runIn(dir string, within time.Duration, name string, args ...
 	return strings.TrimSpace(string(out))
 }
 
-// documented runs what the README says to do about something: the shell commands below a heading.
+// documented runs what .deploy/README.md says to do about something: the shell commands below a heading.
 func (c *composed) documented(heading string) {
 	c.t.Helper()
-	text, err := os.ReadFile(readme)
+	text, err := os.ReadFile(deployReadme)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	_, below, ok := strings.Cut(string(text), "### "+heading+"\n")
 	if !ok {
-		c.t.Fatalf("the README has no heading %q", heading)
+		c.t.Fatalf("it has no heading %q", heading)
 	}
 	_, below, _ = strings.Cut(below, "```sh\n")
 	commands, _, ok := strings.Cut(below, "```")
 	if !ok {
-		c.t.Fatalf("the README has no commands below %q", heading)
+		c.t.Fatalf("it has no commands below %q", heading)
 	}
-	c.runIn(c.work, 2*time.Minute, "sh", "-euc", commands)
+	c.runIn(c.work, 4*time.Minute, "sh", "-euc", commands)
 }
 
 // nodes are the ids of the containers of nodes.
@@ -304,7 +311,7 @@ func (c *composed) mistakes(top string) string {
     extends: {file: %q, service: node}
     build: !reset null
     image: %s-node
-    deploy: {replicas: 1}
+    scale: 1
     restart: "no"
     profiles: [mistakes]
     volumes: ["%s:/cert.pem:ro"]

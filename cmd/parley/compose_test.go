@@ -21,7 +21,7 @@ import (
 	"parley/node/client"
 )
 
-// The cluster of docker-compose.yml, on a real engine, does what the README says. Each step finds three nodes and leaves three.
+// The cluster of docker-compose.yml, on a real engine, does what .deploy/README.md says. Each step finds three nodes and leaves three.
 func TestCompose(t *testing.T) {
 	c := compose(t)
 	began := time.Now()
@@ -40,7 +40,8 @@ func TestCompose(t *testing.T) {
 		{"the public sees nothing but the service", (*composed).testPublic},
 		{"scaling up and down", (*composed).testScaling},
 		{"a rolling restart", (*composed).testRollingRestart},
-		{"an upgrade", (*composed).testUpgrade},
+		{"an upgrade, and back", (*composed).testUpgrade},
+		{"an upgrade that can't start", (*composed).testFailedUpgrade},
 		{"a node dies", (*composed).testNodeDies},
 		{"Redis dies", (*composed).testRedisDies},
 		{"a backup", (*composed).testBackup},
@@ -48,6 +49,7 @@ func TestCompose(t *testing.T) {
 		{"alerts", (*composed).testAlerts},
 		{"a certificate makes it TLS", (*composed).testTLS},
 		{"mistakes end with one line", (*composed).testMistakes},
+		{"every setting", (*composed).testSettings}, // the last: it leaves them changed
 	} {
 		t.Run(step.name, func(t *testing.T) {
 			defer func(outer *testing.T) { c.t = outer }(c.t)
@@ -76,6 +78,10 @@ func (c *composed) testImage() {
 	}
 	if got := c.run(time.Minute, "docker", "exec", node, "/parley", "version"); !strings.HasPrefix(got, "parley v0-composed") {
 		c.t.Errorf("the version is %s", got)
+	}
+	const labels = `{{index .Config.Labels "org.opencontainers.image.version"}} {{index .Config.Labels "org.opencontainers.image.revision"}}`
+	if got := c.run(time.Minute, "docker", "image", "inspect", "--format", labels, image); got != "v0-composed composed" {
+		c.t.Errorf("the image's version and revision are %s", got)
 	}
 }
 
@@ -135,50 +141,21 @@ func (c *composed) testScaling() {
 	more.disperse()
 
 	began := time.Now()
-	c.run(time.Minute, "docker", "compose", "scale", "node=2")
+	before := c.nodes()
+	c.set("PARLEY_NODES=2")
+	c.run(time.Minute, "docker", slices.Concat([]string{"compose", "up", "--detach"}, c.services())...)
 	c.awaitNodes(2)
+	if slices.ContainsFunc(c.nodes(), func(id string) bool { return !slices.Contains(before, id) }) {
+		c.t.Error("those that stay were made anew")
+	}
 	crowd.awaitNodes(2)
 	crowd.awaitTalk()
 	crowd.settle()
 	c.t.Logf("from 5 nodes to 2: %s", crowd.returns(began))
-	c.run(time.Minute, "docker", "compose", "scale", "node=3")
+	c.set("PARLEY_NODES=3")
+	c.run(time.Minute, "docker", slices.Concat([]string{"compose", "up", "--detach"}, c.services())...)
 	c.awaitNodes(3)
-}
-
-func (c *composed) testRollingRestart() {
-	crowd := gather(c.t, 30, "ws://"+c.lb)
-	crowd.awaitNodes(3)
-	crowd.talk(time.Second)
-	before, began := c.nodes(), time.Now()
-	c.documented("Rolling restart")
-	crowd.awaitTalk()
-	crowd.settle()
-	c.t.Logf("%s; restarting took %s", crowd.returns(began), time.Since(began).Round(time.Second))
-	if after := c.nodes(); !slices.Equal(before, after) {
-		c.t.Errorf("the containers were %v and are %v", before, after)
-	}
-	if crowd.absences() < len(crowd.members) {
-		c.t.Error("not every node was restarted")
-	}
-	if crowd.refused > 3 {
-		c.t.Error("the load balancer sends clients back to the node that they come from")
-	}
-	c.awaitNodes(3)
-}
-
-func (c *composed) testUpgrade() {
-	crowd := gather(c.t, 12, "ws://"+c.lb)
-	crowd.talk(200 * time.Millisecond)
-	before, began := c.nodes(), time.Now()
-	c.documented("Upgrading")
-	crowd.awaitTalk()
-	crowd.settle()
-	c.t.Logf("%s", crowd.returns(began))
-	after := c.nodes()
-	if len(after) != 3 || slices.ContainsFunc(after, func(id string) bool { return slices.Contains(before, id) }) {
-		c.t.Errorf("the containers were %v and are %v", before, after)
-	}
-	c.awaitNodes(3)
+	c.awaitValue("parley_nodes_wanted", func(v float64) bool { return v == 3 })
 }
 
 func (c *composed) testNodeDies() {
@@ -215,47 +192,26 @@ func (c *composed) testRedisDies() {
 	c.awaitNodes(3)
 }
 
-// What was said before a backup is there after going back to it; what was said after it is not, and who heard it is told.
-func (c *composed) testBackup() {
-	crowd := gather(c.t, 3, "ws://"+c.lb)
-	crowd.awaitTalk()
-	c.documented("Backup")
-	crowd.awaitTalk()
-	crowd.settle()
-	crowd.mu.Lock()
-	heard := slices.Clone(crowd.members[0].heard)
-	crowd.mu.Unlock()
-	c.documented("Restoring")
-	c.awaitEntry(http.StatusSwitchingProtocols)
-	late := gather(c.t, 1, "ws://"+c.lb)
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
-	defer cancel()
-	kept, _, err := late.members[0].room.History(ctx, nil, len(heard))
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	texts := make(map[string]bool)
-	for _, m := range kept {
-		texts[m.Text] = true
-	}
-	for i, h := range heard {
-		if before := i < len(crowd.members); texts[h.text] != before {
-			c.t.Errorf("message %d is kept: %v", i, texts[h.text])
-		}
-	}
-	crowd.await("gaps", func() bool {
-		return !slices.ContainsFunc(crowd.members, func(m *talker) bool { return len(m.gaps) == 0 })
-	})
-}
-
 func (c *composed) testTLS() {
 	certificates := c.t.TempDir()
 	file := filepath.Join(certificates, "site.pem")
 	trusted := writeCertificate(c.t, file)
-	cmd := c.command("docker", "compose", "up", "--detach", "--wait", "--no-deps", "lb")
-	cmd.Env = append(slices.Clone(c.env), "PARLEY_CERTS="+certificates)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		c.t.Fatalf("%v: %s", err, out)
+	plainPort := freeAddr(c.t)
+	missing := filepath.Join(certificates, "missing")
+	c.set("PARLEY_CERTS=" + missing)
+	if out, err := c.command("docker", "compose", "up", "--detach", "--no-deps", "lb").CombinedOutput(); err == nil {
+		c.t.Errorf("it starts without its certificates: %s", out)
+	}
+	if _, err := os.Stat(missing); err == nil {
+		c.t.Error("the directory that was missing is made")
+	}
+	defer func() {
+		c.set("PARLEY_CERTS=", "PARLEY_HTTP_PORT=")
+		c.run(time.Minute, "docker", "compose", "up", "--detach", "--wait", "--no-deps", "lb")
+	}()
+	c.set("PARLEY_CERTS="+certificates, "PARLEY_HTTP_PORT="+plainPort)
+	for range 2 { // the second one changes nothing
+		c.run(time.Minute, "docker", "compose", "up", "--detach", "--wait", "--no-deps", "lb")
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -281,9 +237,11 @@ func (c *composed) testTLS() {
 		c.t.Error("it speaks TLS 1.1")
 	}
 
+	c.testHTTPS(trusted, plainPort)
+
 	trusted = writeCertificate(c.t, file)
 	renewed := onOwnConnections(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted}})
-	c.documented("TLS")
+	c.documented("Renewing certificates")
 	c.await("the new certificate", func() error {
 		res, err := renewed.Get("https://" + c.lb + "/readyz")
 		if err == nil {
@@ -297,6 +255,29 @@ func (c *composed) testTLS() {
 	if one.Close(); losses > 0 {
 		c.t.Error("who was connected was sent away")
 	}
+}
+
+// testHTTPS holds what pages get on top of TLS: HTTP/2, HSTS, the way from http, and how long the certificate is good for.
+func (c *composed) testHTTPS(trusted *x509.CertPool, plainPort string) {
+	two := onOwnConnections(&http.Transport{TLSClientConfig: &tls.Config{RootCAs: trusted}, ForceAttemptHTTP2: true})
+	two.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	res, err := two.Get("https://" + c.lb + "/readyz")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	res.Body.Close()
+	if res.ProtoMajor != 2 || res.StatusCode != http.StatusOK || res.Header.Get("Strict-Transport-Security") == "" {
+		c.t.Errorf("https answers %s %s, %v", res.Proto, res.Status, res.Header)
+	}
+	if res, err = two.Get("http://" + plainPort + "/v1/rooms/lobby/members?limit=1"); err != nil {
+		c.t.Fatal(err)
+	}
+	res.Body.Close()
+	if to := res.Header.Get("Location"); res.StatusCode != http.StatusPermanentRedirect || to != "https://"+c.lb+"/v1/rooms/lobby/members?limit=1" {
+		c.t.Errorf("http answers %s, to %s", res.Status, to)
+	}
+	c.awaitValue(`parley_certificate_ends / 1e10 - parley_certificate_now / 1e10`, func(v float64) bool { return v != 0 })
+	c.awaitValue(`parley_certificate_ends > bool 2e11`, func(v float64) bool { return v == 1 })
 }
 
 func (c *composed) testMistakes() {

@@ -29,11 +29,15 @@ func (c *composed) testDashboard() {
 		Datasources []struct{ UID, Type, URL string }
 		Providers   []struct{ Options struct{ Path string } }
 	}
-	configs := c.configs()
-	c.parseYAML(configs["grafana-datasource"], &provisioned)
-	c.parseYAML(configs["grafana-dashboards"], &provisioned)
+	for _, file := range []string{"datasources", "dashboards"} {
+		text, err := os.ReadFile(root + "/.deploy/grafana/" + file + "/parley.yml")
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		c.parseYAML(string(text), &provisioned)
+	}
 	if len(provisioned.Datasources) != 1 || len(provisioned.Providers) != 1 ||
-		!strings.Contains(c.run(time.Minute, "docker", "compose", "config"), "target: "+provisioned.Providers[0].Options.Path+"/") {
+		!strings.Contains(c.run(time.Minute, "docker", "compose", "config"), "target: "+provisioned.Providers[0].Options.Path+"\n") {
 		c.t.Fatalf("Grafana is given %+v", provisioned)
 	}
 
@@ -86,34 +90,14 @@ func (c *composed) testAlerts() {
 			c.t.Errorf("%s: %s %s", rule.Name, rule.Health, rule.LastError)
 		}
 	}
-	metrics, err := filepath.Abs(root + "/metrics")
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	promtool := []string{"compose", "run", "--rm", "--no-deps", "-T", "--volume", metrics + ":/metrics:ro", "--entrypoint", "promtool", "prometheus"}
+	promtool := []string{"compose", "run", "--rm", "--no-deps", "-T", "--entrypoint", "promtool", "prometheus"}
 	for _, args := range [][]string{
 		{"check", "config", "/etc/prometheus/prometheus.yml"},
-		{"check", "rules", "/metrics/rules.yml"},
-		{"test", "rules", "/metrics/rules_test.yml"},
+		{"check", "rules", "/etc/prometheus/rules.yml"},
+		{"test", "rules", "/etc/prometheus/rules_test.yml"},
 	} {
 		c.run(time.Minute, "docker", slices.Concat(promtool, args)...)
 	}
-}
-
-// configs are the files that docker-compose.yml holds, by name.
-func (c *composed) configs() map[string]string {
-	c.t.Helper()
-	var file struct {
-		Configs map[string]struct{ Content string }
-	}
-	if err := json.Unmarshal([]byte(c.run(time.Minute, "docker", "compose", "config", "--format", "json")), &file); err != nil {
-		c.t.Fatal(err)
-	}
-	contents := make(map[string]string)
-	for name, config := range file.Configs {
-		contents[name] = config.Content
-	}
-	return contents
 }
 
 // parseYAML has Compose read it, as an extension of a compose file.

@@ -1,0 +1,249 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+const deployReadme = root + "/.deploy/README.md"
+
+// setVariables are those that the settings' table lists.
+func setVariables(t *testing.T) []string {
+	t.Helper()
+	text, err := os.ReadFile(deployReadme)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, table, _ := strings.Cut(string(text), "<!-- settings -->\n")
+	table, _, ok := strings.Cut(table, "<!-- end of settings -->")
+	if !ok {
+		t.Fatalf("%s has no table of settings", deployReadme)
+	}
+	var variables []string
+	for line := range strings.Lines(table) {
+		first, _, _ := strings.Cut(strings.TrimPrefix(line, "|"), "|")
+		for _, v := range regexp.MustCompile("`([A-Z_]+)`").FindAllStringSubmatch(first, -1) {
+			variables = append(variables, v[1])
+		}
+	}
+	slices.Sort(variables)
+	return variables
+}
+
+// Every variable that docker-compose.yml reads stands in the table, and none else.
+func TestDeployListsTheSettings(t *testing.T) {
+	text, err := os.ReadFile(root + "/docker-compose.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	read := map[string]bool{"COMPOSE_PROFILES": true, "COMPOSE_PROJECT_NAME": true} // Compose itself reads these
+	for _, v := range regexp.MustCompile(`[^$]\$\{([A-Z_]+)|(?m:^      ([A-Z_]+):$)`).FindAllStringSubmatch(string(text), -1) {
+		read[v[1]+v[2]] = true
+	}
+	if listed := setVariables(t); !slices.Equal(listed, slices.Sorted(maps.Keys(read))) {
+		t.Errorf("listed: %v\nread:   %v", listed, slices.Sorted(maps.Keys(read)))
+	}
+}
+
+// A setting that is changed in .env is the running part's, after what the README says to do. All of the table are changed here, or
+// in the step that is named.
+func (c *composed) testSettings() {
+	elsewhere := map[string]string{
+		"COMPOSE_PROJECT_NAME": "compose",
+		"COMPOSE_PROFILES":     "Compose's own",
+		"PARLEY_CERTS":         "testTLS",
+		"PARLEY_HTTP_PORT":     "testTLS",
+		"PARLEY_REVISION":      "testImage",
+	}
+	lb, prometheus, grafana := freeAddr(c.t), freeAddr(c.t), freeAddr(c.t)
+	values := map[string]string{
+		"GOMAXPROCS":            "3",
+		"GOMEMLIMIT":            "700MiB",
+		"GRAFANA_PASSWORD":      "other",
+		"GRAFANA_PORT":          port(grafana),
+		"PARLEY_CLIENTS":        "20",
+		"PARLEY_DRAIN":          "2s",
+		"PARLEY_HISTORY_SIZE":   "4000",
+		"PARLEY_HISTORY_TTL":    "23h",
+		"PARLEY_LB_NOFILE":      "9000",
+		"PARLEY_LOG_FORMAT":     "json",
+		"PARLEY_LOG_LEVEL":      "debug",
+		"PARLEY_MAX_TEXT":       "2KiB",
+		"PARLEY_MEMORY":         "800m",
+		"PARLEY_NODES":          "4",
+		"PARLEY_NOFILE":         "10000",
+		"PARLEY_ORIGINS":        "https://chat.example",
+		"PARLEY_PORT":           lb,
+		"PARLEY_PRESENCE_LIMIT": "100",
+		"PARLEY_PROXIES":        "192.0.2.0/24 198.51.100.1",
+		"PARLEY_PROXY_PROTOCOL": "1",
+		"PARLEY_QUEUE":          "300KiB",
+		"PARLEY_VERSION":        "v3-composed",
+		"PROMETHEUS_PORT":       port(prometheus),
+		"REDIS_MAXMEMORY":       "300mb",
+		"REDIS_MEMORY":          "700m",
+		"REDIS_PASSWORD":        "changed",
+	}
+	all := slices.Sorted(maps.Keys(values))
+	all = slices.AppendSeq(all, maps.Keys(elsewhere))
+	slices.Sort(all)
+	if listed := setVariables(c.t); !slices.Equal(all, listed) {
+		c.t.Fatalf("changed here: %v\nlisted:       %v", all, listed)
+	}
+
+	// Redis is told its new password first; those who are connected stay.
+	c.run(time.Minute, "docker", "compose", "exec", "-T", "redis", "redis-cli", "config", "set", "requirepass", values["REDIS_PASSWORD"])
+	for name, value := range values {
+		c.set(name + "=" + value)
+	}
+	c.run(3*time.Minute, root+"/.deploy/rollout", "--build")
+	nodes := c.nodes()
+	c.run(3*time.Minute, "docker", slices.Concat([]string{"compose", "up", "--detach", "--wait"}, c.services())...)
+	if after := c.nodes(); !slices.Equal(nodes, after) || len(after) != 4 {
+		c.t.Errorf("after a rollout, docker compose up made other nodes: %v, %v", nodes, after)
+	}
+	c.lb, c.watch = lb, "http://"+prometheus
+
+	environment := c.run(time.Minute, "docker", "inspect", "--format", "{{range .Config.Env}}{{.}}\n{{end}}", nodes[0])
+	for name, value := range values {
+		if handedOn := strings.HasPrefix(name, "PARLEY_") && regexp.MustCompile(`DRAIN|HISTORY|LOG|MAX_TEXT|ORIGINS|PRESENCE|QUEUE`).MatchString(name); handedOn &&
+			!strings.Contains(environment, name+"="+value+"\n") {
+			c.t.Errorf("%s is not %s in\n%s", name, value, environment)
+		}
+	}
+	if v := c.version(); v != values["PARLEY_VERSION"] {
+		c.t.Errorf("the nodes are %s", v)
+	}
+	c.awaitNodes(4)
+	for expr, want := range map[string]float64{
+		`max(parley_nodes_wanted)`:                                   4,
+		`min(process_max_fds{job="node"})`:                           10000,
+		`min(go_sched_gomaxprocs_threads{job="node"})`:               3,
+		`min(go_gc_gomemlimit_bytes{job="node"})`:                    700 << 20,
+		`redis_memory_max_bytes`:                                     300 << 20,
+		`haproxy_frontend_limit_sessions{proxy="chat"}`:              21,
+		`max(parley_ready)`:                                          1,
+		`count(parley_build_info{version="v3-composed"})`:            4,
+		`count(ALERTS{alertname="ParleyNodesMissing"}) or vector(0)`: 0,
+	} {
+		c.awaitValue(expr, func(v float64) bool { return v == want })
+	}
+	for service, want := range map[string]string{"node": "838860800", "redis": "734003200"} {
+		id := strings.Fields(c.run(time.Minute, "docker", "compose", "ps", "--quiet", service))[0]
+		if got := c.run(time.Minute, "docker", "inspect", "--format", "{{.HostConfig.Memory}}", id); got != want {
+			c.t.Errorf("%s may have %s bytes", service, got)
+		}
+	}
+	if got := c.run(time.Minute, "docker", "compose", "exec", "-T", "lb", "sh", "-c", "ulimit -n"); got != "9000" {
+		c.t.Errorf("lb may open %s files", got)
+	}
+	config := c.run(time.Minute, "docker", "compose", "config", "grafana")
+	for _, want := range []string{"GF_SECURITY_ADMIN_PASSWORD: other", `published: "` + port(grafana) + `"`} {
+		if !strings.Contains(config, want) {
+			c.t.Errorf("Grafana is not given %s", want)
+		}
+	}
+	c.testProxied()
+	c.testFull()
+}
+
+// proxied dials the load balancer as a proxy does that speaks the PROXY protocol.
+func (c *composed) proxied(ctx context.Context, _, _ string) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "tcp", c.lb)
+	if err == nil {
+		_, err = io.WriteString(conn, "PROXY TCP4 192.0.2.7 203.0.113.1 40000 443\r\n")
+	}
+	return conn, err
+}
+
+// The client's address comes through two proxies: one that speaks the PROXY protocol, and one before it that is trusted.
+func (c *composed) testProxied() {
+	plain := onOwnConnections(&http.Transport{DialContext: c.proxied})
+	req, err := http.NewRequest(http.MethodGet, "http://"+c.lb+"/v1/rooms/proxied/members", nil)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	req.Header.Set("X-Forwarded-For", "192.0.2.99, 203.0.113.9")
+	res, err := plain.Do(req)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	res.Body.Close()
+	c.await("the client's address in a node's log", func() error {
+		logs := c.run(time.Minute, "docker", "compose", "logs", "--no-log-prefix", "node")
+		scan := bufio.NewScanner(strings.NewReader(logs))
+		for scan.Scan() {
+			if line := scan.Text(); strings.Contains(line, "/v1/rooms/proxied/members") && strings.Contains(line, `"203.0.113.9:0"`) {
+				return nil
+			}
+		}
+		return fmt.Errorf("is not there")
+	})
+	if direct, err := http.Get("http://" + c.lb + "/readyz"); err == nil { //nolint:noctx // it is refused at once
+		direct.Body.Close()
+		if direct.StatusCode == http.StatusOK {
+			c.t.Error("who does not speak the PROXY protocol is let in")
+		}
+	}
+}
+
+// A load balancer that is full says so, to clients and to who watches it.
+func (c *composed) testFull() {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	options := &websocket.DialOptions{HTTPClient: onOwnConnections(&http.Transport{DialContext: c.proxied})}
+	var within []*websocket.Conn
+	defer func() {
+		for _, conn := range within {
+			conn.CloseNow()
+		}
+	}()
+	for range 20 {
+		conn, _, err := websocket.Dial(ctx, "ws://"+c.lb, options)
+		if err != nil {
+			c.t.Fatalf("after %d clients: %v", len(within), err)
+		}
+		within = append(within, conn)
+	}
+	for range 3 {
+		conn, res, err := websocket.Dial(ctx, "ws://"+c.lb, options)
+		if err == nil {
+			conn.CloseNow()
+			c.t.Fatal("the load balancer takes more clients than it was told to")
+		}
+		if res == nil || res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
+			c.t.Fatalf("a client too many is answered %+v, %v", res, err)
+		}
+	}
+	c.awaitValue(`haproxy_frontend_current_sessions{proxy="chat"} / haproxy_frontend_limit_sessions{proxy="chat"}`, func(v float64) bool { return v > 0.85 })
+	c.awaitValue(`up{job="lb"}`, func(v float64) bool { return v == 1 })
+	c.await("the alert", func() error {
+		values, err := c.query(`ALERTS{alertname="ParleyBalancerFull"}`)
+		if err == nil && len(values) == 0 {
+			err = fmt.Errorf("is quiet")
+		}
+		return err
+	})
+	within[0].CloseNow()
+	within = within[1:]
+	c.await("room for one more", func() error {
+		conn, _, err := websocket.Dial(ctx, "ws://"+c.lb, options)
+		if err == nil {
+			within = append(within, conn)
+		}
+		return err
+	})
+}
