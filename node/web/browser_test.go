@@ -113,8 +113,19 @@ func newTab(t *testing.T) *tab {
 		}
 		t.Skip(browser.err)
 	}
+	return makeTab(t, browser.ctx, chromedp.WithNewBrowserContext())
+}
+
+// sibling opens another tab of the same person's browser.
+func (p *tab) sibling() *tab {
+	p.t.Helper()
+	return makeTab(p.t, p.ctx)
+}
+
+func makeTab(t *testing.T, parent context.Context, options ...chromedp.ContextOption) *tab {
+	t.Helper()
 	p := &tab{t: t}
-	ctx, cancel := chromedp.NewContext(browser.ctx, chromedp.WithNewBrowserContext(), chromedp.WithListener(p.listen))
+	ctx, cancel := chromedp.NewContext(parent, append(options, chromedp.WithListener(p.listen))...)
 	p.ctx = ctx
 	if err := chromedp.Do(ctx); err != nil { // makes the tab, which lasts as long as this context
 		t.Fatal(err)

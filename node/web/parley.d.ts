@@ -114,6 +114,8 @@ export interface RoomEvents {
   /** Who is there has changed; `members` and `count` of the room are up to date. */
   presence: { event: "join" | "leave" | "count" | "sync"; user?: User; count: number };
   signal: { kind: string; user: User; data?: unknown };
+  /** The room can't be joined just now. It is tried again soon, over the same connection. */
+  waiting: ParleyError;
   /** The room can't be joined, and is tried again only with the next connection. */
   error: ParleyError;
 }

@@ -1,5 +1,6 @@
-// Where one writes: Enter sends, Shift+Enter breaks the line, an input method's Enter is its own. Each room keeps its draft.
-import { $, byteLength, el } from "./dom.js";
+// Where one writes: Enter sends, Shift+Enter breaks the line, an input method's Enter is its own; on a phone, which has no Shift
+// to hold, Enter breaks the line. Each room keeps its draft.
+import { $, byteLength, drafts, el } from "./dom.js";
 
 const TYPING_EVERY = 3000; // ms between two signals
 const EMOJI =
@@ -10,11 +11,11 @@ const EMOJI =
 
 export class Composer {
   #conversation = null;
-  #drafts = new Map();
   #typedAt = 0;
   #text = $("text");
   #note = $("composer-note");
   #button = $("send");
+  #touch = matchMedia("(hover: none) and (pointer: coarse)");
 
   constructor(chat) {
     this.chat = chat;
@@ -24,19 +25,35 @@ export class Composer {
     });
     this.#text.addEventListener("keydown", (event) => {
       const composing = event.isComposing || event.keyCode === 229; // 229: what Safari says of the Enter that ends it
-      if (event.key !== "Enter" || event.shiftKey || composing) return;
+      if (event.key !== "Enter" || event.shiftKey || composing || this.#touch.matches) return;
       event.preventDefault();
       this.#send();
     });
     this.#text.addEventListener("input", () => this.#changed());
     this.#button.addEventListener("pointerdown", (event) => event.preventDefault()); // the keyboard of a phone stays up
+    const hint = () => (this.#text.enterKeyHint = this.#touch.matches ? "enter" : "send");
+    this.#touch.addEventListener("change", hint);
+    hint();
+    this.#refuseFiles();
     this.#fillEmoji();
   }
 
+  // There is no place for files. A drop beside the field would have the browser show the file instead of the chat.
+  #refuseFiles() {
+    const refuse = (event) => {
+      const transfer = event.dataTransfer ?? event.clipboardData;
+      if (!transfer?.types.includes("Files")) return;
+      if (event.type === "paste" && transfer.types.includes("text/plain")) return; // the text is what is meant
+      event.preventDefault();
+      if (event.type !== "dragover") this.#note.textContent = "Pictures and files can't be sent here. A link to one can.";
+      else transfer.dropEffect = "none";
+    };
+    for (const type of ["dragover", "drop", "paste"]) addEventListener(type, refuse);
+  }
+
   show(conversation) {
-    this.#drafts.set(this.#conversation, this.#text.value);
     this.#conversation = conversation;
-    this.#text.value = this.#drafts.get(conversation) ?? "";
+    this.#text.value = drafts.get(conversation.name);
     this.#text.placeholder = `Message #${conversation.name}`;
     this.#check();
   }
@@ -50,6 +67,7 @@ export class Composer {
     if (!text || this.#over() > 0) return;
     this.#conversation.send(text);
     this.#text.value = "";
+    drafts.set(this.#conversation.name, "");
     this.#typedAt = 0;
     this.#check();
     this.focus();
@@ -57,6 +75,7 @@ export class Composer {
   }
 
   #changed() {
+    drafts.set(this.#conversation.name, this.#text.value);
     this.#check();
     const due = Date.now() - this.#typedAt > TYPING_EVERY;
     if (!due || !this.#text.value.trim() || !this.#conversation.room.live) return;

@@ -22,6 +22,7 @@ export class Conversation extends EventTarget {
   reading = false; // somebody looks at older messages: those must stay
   detached = false; // so far back that what is new is only counted
   error = null; // why the room can't be joined
+  waiting = null; // why it can't be joined just now
   ready = false; // it was live once
   #ids = new Set();
   #timers = new Map();
@@ -44,7 +45,9 @@ export class Conversation extends EventTarget {
       room.on("presence", (presence) => this.#presence(presence)),
       room.on("signal", (signal) => this.#signal(signal)),
       room.on("error", (error) => this.#changed((this.error = error))),
+      room.on("waiting", (error) => this.#changed((this.waiting = error))),
       room.on("live", () => this.#live()),
+      kept.on(`read:${room.name}`, (id) => this.#readElsewhere(id)),
     ];
     if (room.live) this.#load().then(() => this.#live()); // it was about to be left
   }
@@ -173,7 +176,7 @@ export class Conversation extends EventTarget {
   }
 
   #live() {
-    this.error = null;
+    this.error = this.waiting = null;
     if (!this.#readUntil) this.#noteRead(this.room.last ?? "0-0");
     if (!this.ready) {
       this.ready = true;
@@ -227,6 +230,18 @@ export class Conversation extends EventTarget {
     if (this.room.last) this.#noteRead(this.room.last);
     if (!this.unread) return;
     this.unread = 0;
+    this.#fire("unread");
+    this.#changed();
+  }
+
+  // Another tab has read on.
+  #readElsewhere(id) {
+    if (typeof id !== "string" || (this.#readUntil && compareIds(id, this.#readUntil) <= 0)) return;
+    this.#readUntil = id;
+    const unread = this.items.filter((item) => item.kind === "message" && !item.mine && compareIds(item.id, id) > 0);
+    if (unread.length >= this.unread) return;
+    this.unread = unread.length;
+    this.divider = unread[0]?.id ?? null;
     this.#fire("unread");
     this.#changed();
   }

@@ -47,4 +47,27 @@ export const kept = {
       localStorage.setItem(`parley-page:${name}`, JSON.stringify(value));
     } catch {} // then for this page only
   },
+  /** Calls a listener when another tab sets it. Returns what ends that. */
+  on(name, listener) {
+    const changed = ({ key }) => key === `parley-page:${name}` && listener(kept.get(name));
+    addEventListener("storage", changed);
+    return () => removeEventListener("storage", changed);
+  },
+};
+
+/** What the tab keeps for itself, over a reload. */
+export const drafts = {
+  get(room) {
+    try {
+      return sessionStorage.getItem(`parley-page:draft:${room}`) ?? "";
+    } catch {
+      return "";
+    }
+  },
+  set(room, text) {
+    try {
+      if (text) sessionStorage.setItem(`parley-page:draft:${room}`, text);
+      else sessionStorage.removeItem(`parley-page:draft:${room}`);
+    } catch {} // then it is lost with the page
+  },
 };

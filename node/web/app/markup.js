@@ -3,9 +3,9 @@ import { el } from "./dom.js";
 
 const PROTOCOLS = ["http:", "https:", "mailto:"];
 
-// Code first, so that no link is made inside. A link ends at spaces, quotes, brackets and characters that change direction
+// Code first, without the language that its fence names, so that no link is made inside. A link ends at spaces, quotes, brackets and characters that change direction
 // or cannot be seen, which would show another address than the true one.
-const BLOCK = /```\n?(?<block>[^]+?)\n?```/;
+const BLOCK = /```(?:[\w+#.-]*\n)?(?<block>[^]+?)\n?```/;
 const CODE = /`(?<code>[^`\n]+)`/;
 const LINK = /(?<link>\b(?:https?:\/\/|mailto:)[^\s<>"'`\p{Cf}\u115f\u1160\u3164\uffa0]+)/u;
 const TOKEN = new RegExp([BLOCK, CODE, LINK].map((part) => part.source).join("|"), "giu");

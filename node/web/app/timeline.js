@@ -140,14 +140,15 @@ export class Timeline {
 
   // What stands above the first message, and the way back to the last one.
   #ends() {
-    const { more, offset, items, name, ready, error, unread, detached, end } = this.#conversation;
-    this.#top.hidden = !ready && !error;
+    const { more, offset, items, name, ready, error, waiting, unread, detached, end } = this.#conversation;
+    this.#top.hidden = !ready && !error && !waiting;
     this.#top.classList.toggle("error", !!error);
-    if (error) this.#top.textContent = `This room can't be joined: ${error.message}`;
+    if (!ready && waiting) this.#top.textContent = `#${name} can't be reached just now, and is tried again: ${waiting.message}`;
+    else if (error) this.#top.textContent = `This room can't be joined: ${error.message}`;
     else if (this.#from > offset || more) this.#top.textContent = "Loading older messages…";
     else this.#top.textContent = items.length ? `The beginning of #${name}` : `Nothing was said in #${name} yet. Say hello!`;
-    this.#top.classList.toggle("empty", ready && !items.length && !more);
-    this.#list.classList.toggle("waiting", !ready && !error && !items.length);
+    this.#top.classList.toggle("empty", (ready && !items.length && !more) || (!ready && !!waiting));
+    this.#list.classList.toggle("waiting", !ready && !error && !waiting && !items.length);
     this.#jump.hidden = this.#following;
     this.#jump.textContent = unread ? `${plural(unread, "new message")} ↓` : "Jump to the newest ↓";
     this.#jump.classList.toggle("news", unread > 0 || detached || this.#to < end);

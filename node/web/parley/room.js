@@ -121,6 +121,7 @@ export class Room extends Emitter {
     } catch (error) {
       if (turn !== this.#turn || error.code === "lost") return;
       if (!AGAIN.includes(error.code)) return this.#refused(error);
+      this.emit("waiting", error);
       await sleep(error.retryAfter ?? backoff(1), this.#link.signal);
       if (turn === this.#turn) this._join();
     }
