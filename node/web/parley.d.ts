@@ -22,12 +22,13 @@ export interface User {
   guest?: boolean;
 }
 
-export interface Message {
+/** `Data` is the type of what programs say in `data`. */
+export interface Message<Data = unknown> {
   room: string;
   id: Id;
   from: User;
   text?: string;
-  data?: unknown;
+  data?: Data;
   /** What its sender gave it: the same sender and key is the same message. */
   key?: string;
   /** When a node took it: milliseconds since 1970. */
@@ -35,7 +36,7 @@ export interface Message {
 }
 
 /** A message as the event "message" tells it, at most once, and in the room's order. */
-export interface Arrival extends Message {
+export interface Arrival<Data = unknown> extends Message<Data> {
   /** From this user, over whatever connection. */
   mine: boolean;
   /** False for what was said before one joined, or while one was away. */
@@ -76,8 +77,13 @@ export class ParleyError extends Error {
 
 export type State = "connecting" | "open" | "waiting" | "closed";
 
+/** "sse" where WebSockets are blocked. */
+export type Transport = "websocket" | "sse";
+
 export interface StateChange {
   state: State;
+  /** What "open" is over. */
+  transport: Transport | null;
   /** Of "open". */
   user?: User | null;
   /** Of "waiting" and "closed": the close code, 1006 for none, and its reason. */
@@ -103,8 +109,8 @@ export interface ChatEvents {
   error: ParleyError;
 }
 
-export interface RoomEvents {
-  message: Arrival;
+export interface RoomEvents<Data = unknown, Signals = Record<string, any>> {
+  message: Arrival<Data>;
   /** One's own message changed its state. */
   outgoing: Outgoing;
   /** The backlog is done. After a break (`resumed`): how many messages of others were missed, and whether some are lost. */
@@ -113,7 +119,7 @@ export interface RoomEvents {
   gap: { after: Id };
   /** Who is there has changed; `members` and `count` of the room are up to date. */
   presence: { event: "join" | "leave" | "count" | "sync"; user?: User; count: number };
-  signal: { kind: string; user: User; data?: unknown };
+  signal: { [Kind in keyof Signals]: { kind: Kind; user: User; data?: Signals[Kind] } }[keyof Signals];
   /** The room can't be joined just now. It is tried again soon, over the same connection. */
   waiting: ParleyError;
   /** The room can't be joined, and is tried again only with the next connection. */
@@ -155,29 +161,58 @@ export interface Options {
   name?: string;
   /** A bearer token, or what gives one: it is asked before each connection. Without one, one is a guest. */
   token?: string | (() => string | undefined | Promise<string | undefined>);
+  /** Closes it when it aborts. */
+  signal?: AbortSignal;
+  /** Where there is none of the platform's, as in Node 20: a class such as that of the package ws. */
+  WebSocket?: new (url: string, protocol: string) => any;
+  /** Takes a line for each change of the connection. */
+  log?: (line: string, detail: object) => void;
   /** Whether the guest's session and what is not acknowledged outlive the page. Default true, where the browser lets it. */
   persist?: boolean;
 }
 
+export interface JoinOptions {
+  /** Messages of the backlog: 0 to 200, default 50. */
+  limit?: number;
+  /** Messages that `messages` holds, default 500. */
+  keep?: number;
+  /** Leaves the room when it aborts. */
+  signal?: AbortSignal;
+}
+
 export interface Parley extends Emitter<ChatEvents> {}
 export class Parley {
-  /** Connects to a node: a ws:, wss:, http: or https: URL; by default the node that this module came from. */
+  /**
+   * Connects to a server: a ws:, wss:, http: or https: URL; by default the one that this module came from. The package came
+   * from none, and needs it.
+   *
+   *     const chat = new Parley("wss://chat.example.org", { token: () => fetch("/chat-token").then((answer) => answer.text()) });
+   */
   constructor(url?: string | URL, options?: Options);
   readonly url: string;
   readonly state: State;
+  /** What it goes over; null while there is no connection. */
+  readonly transport: Transport | null;
+  /** Resolves with the user once connected, at once if it is; rejects if it was closed for good. */
+  readonly ready: Promise<User | null>;
   /** Null until first connected; without WebSockets, until the first room is joined. */
   readonly user: User | null;
   readonly limits: Limits;
   /** The rooms one is in, by name. */
   readonly rooms: ReadonlyMap<string, Room>;
-  /** Resolves with the user once connected, at once if it is; rejects if it was closed for good. */
-  readonly ready: Promise<User | null>;
-  /** Joins a room, with its last `limit` messages (default 50), and stays in it over all connections. The same room twice is
-   * one, until each who joined it left it. */
-  join(name: string, options?: { limit?: number }): Room;
-  /** Asks the node for any op of parley.v1, once there is a connection. Resolves with its `ok`, rejects with a ParleyError. It
-   * is not repeated. */
-  request(op: string, fields?: object): Promise<Record<string, any>>;
+  /**
+   * Joins a room, and stays in it over all connections. The same room twice is one, until each who joined it left it.
+   *
+   *     const room = chat.join("lobby", { limit: 20 });
+   */
+  join<Data = any, Signals = Record<string, any>>(name: string, options?: JoinOptions): Room<Data, Signals>;
+  /**
+   * Asks the node for any op of parley.v1, once there is a connection. Resolves with its `ok`, rejects with a ParleyError. It
+   * is not repeated.
+   *
+   *     const { count } = await chat.request("members", { room: "lobby" });
+   */
+  request(op: string, fields?: object, options?: { signal?: AbortSignal }): Promise<Record<string, any>>;
   /** Goes by another name from now on. */
   rename(name: string): void;
   /** Connects now, rather than when the wait is over. */
@@ -186,34 +221,70 @@ export class Parley {
   close(code?: number, reason?: string): void;
 }
 
-export interface Room extends Emitter<RoomEvents> {
+/** All that is known of a room at one time. */
+export interface Snapshot<Data = unknown> {
+  /** The newest, oldest first, without a hole between them. */
+  readonly messages: readonly Arrival<Data>[];
+  readonly outgoing: readonly Outgoing[];
+  readonly members: readonly User[];
+  readonly count: number;
+  readonly typists: readonly User[];
+  readonly live: boolean;
+  readonly error: ParleyError | null;
+}
+
+export interface Room<Data = any, Signals = Record<string, any>> extends Emitter<RoomEvents<Data, Signals>> {
   readonly name: string;
   readonly chat: Parley;
   /** Whether one is joined, and the backlog is done. */
   readonly live: boolean;
   /** Resolves with the room once it is live, at once if it is; rejects if it can't be joined, or was left. */
-  readonly ready: Promise<Room>;
+  readonly ready: Promise<Room<Data, Signals>>;
   /** Why it can't be joined; it is tried again with the next connection. */
   readonly error: ParleyError | null;
   /** The newest id seen; null before there is one. */
   readonly last: Id | null;
+  /** The newest messages, oldest first. A gap empties it: what it holds has no hole. */
+  readonly messages: readonly Arrival<Data>[];
   /** Who is there, by id; of a large room only some. */
   readonly members: ReadonlyMap<string, User>;
   /** How many are there. */
   readonly count: number;
+  /** Who is typing. */
+  readonly typists: readonly User[];
   /** What is not acknowledged yet, in order, also from before a reload. */
   readonly outgoing: Outgoing[];
-  /** Says something, now or when there is a connection. Resolves once the room has it; rejects if it, or the room, is refused,
-   * and if it gets too old to be repeated. */
-  send(text: string, options?: { data?: unknown; key?: string }): Promise<{ id: Id }>;
+  /**
+   * The room as it is now: the same object until something changes. With subscribe, what stores are made of:
+   *
+   *     const { messages, typists } = useSyncExternalStore(room.subscribe, room.snapshot);
+   */
+  readonly snapshot: () => Snapshot<Data>;
+  /** Calls a listener when the snapshot has changed. Returns what ends that. */
+  readonly subscribe: (listener: () => void) => () => void;
+  /**
+   * Says something, now or when there is a connection. Resolves once the room has it; rejects if it, or the room, is refused,
+   * and if it gets too old to be repeated. When `signal` aborts it is given up, though the room may have it by then.
+   *
+   *     const { id } = await room.send("hi", { data: { mood: "sunny" } });
+   */
+  send(text: string, options?: { data?: Data; key?: string; signal?: AbortSignal }): Promise<{ id: Id }>;
   /** Tries again what failed or could not be confirmed. */
   retry(key: string): void;
   /** Gives up on a message. If it was "unconfirmed", the room may have it nevertheless. */
   discard(key: string): void;
-  /** Tells those who are here, such as that one is typing, once the room is live. Nothing is kept, repeated or promised. */
-  signal(kind: string, data?: unknown): Promise<unknown>;
+  /** Tells those who are here something, once the room is live. Nothing is kept, repeated or promised. */
+  signal<Kind extends keyof Signals & string>(kind: Kind, data?: Signals[Kind]): Promise<unknown>;
+  /** Tells the others that one is typing: to be called at each key. It is said every few seconds, and only while live. */
+  typing(): void;
   /** Messages before an id (default: the newest), oldest first, and whether there are more. Waits for a connection. */
-  history(before?: Id, limit?: number): Promise<{ messages: Message[]; more: boolean }>;
+  history(before?: Id, limit?: number, options?: { signal?: AbortSignal }): Promise<{ messages: Message<Data>[]; more: boolean }>;
+  /**
+   * All messages before an id (default: the newest), newest first, a page at a time.
+   *
+   *     for await (const { text } of room.past()) if (text?.includes("parley")) break;
+   */
+  past(before?: Id, options?: { limit?: number; signal?: AbortSignal }): AsyncGenerator<Message<Data>, void>;
   /** Leaves the room, unless somebody else here joined it too. What is queued is sent first; what failed is given up. Resolves
    * when it is done. */
   leave(): Promise<unknown>;

@@ -4,18 +4,21 @@
 //   const room = chat.join("lobby");
 //   room.on("message", ({ from, text }) => console.log(from.name, text));
 //   await room.send("hi"); // resolves once the room has it, over however many connections that takes
-import { AGAIN, backoff, Emitter, Latch, ParleyError, quiet, refusal, settleable } from "./parley/common.js";
+import { abortable, AGAIN, backoff, Emitter, Latch, ParleyError, quiet, refusal, settleable } from "./parley/common.js";
 import { Memory } from "./parley/memory.js";
 import { Room } from "./parley/room.js";
 import { DetourLink, SocketLink } from "./parley/socket.js";
 
 export { compareIds, ParleyError } from "./parley/common.js";
 
+const HOME = import.meta.url; // of the node that served it; null in the package
+
 const CLIMB = [15_000, 300_000]; // ms until a WebSocket is first tried again from streams, and at most between two tries
 
 const REFUSED = ["bad_request", "forbidden", "conflict", "too_large"]; // a name or a session, by hello
 
 export class Parley extends Emitter {
+  static events = ["state", "open", "close", "welcome", "refused", "error"];
   state = "connecting"; // or "open", "waiting" to connect again, "closed" for good
   user = null;
   limits = {};
@@ -38,15 +41,23 @@ export class Parley extends Emitter {
   #ready = new Latch();
   #end = new AbortController();
 
-  constructor(url = new URL(".", import.meta.url), options = {}) {
+  constructor(url = HOME && new URL(".", HOME), options = {}) {
     super();
+    if (!url) throw new TypeError('Parley needs the URL of a server, such as new Parley("wss://chat.example.org"): a package has none of its own');
     this.url = new URL(url, globalThis.location?.href).href.replace(/^http/, "ws");
     this.#options = options;
+    options.signal?.addEventListener("abort", () => this.close(), { signal: this.#end.signal });
     this.#memory = new Memory(`parley:${new URL(this.url).host}:`, options.persist ?? true);
     for (const type of ["online", "offline", "pageshow", "visibilitychange"]) {
       globalThis.addEventListener?.(type, () => this.#nudged(type), { signal: this.#end.signal });
     }
     this.reconnect();
+    if (options.signal?.aborted) this.close();
+  }
+
+  /** What it goes over: "websocket", or "sse" where those are blocked; null while there is no connection. */
+  get transport() {
+    return this.state === "open" ? this.#link.transport : null;
   }
 
   /** Resolves with the user once it is connected; rejects if it is closed for good. */
@@ -55,19 +66,26 @@ export class Parley extends Emitter {
   }
 
   /** Joins a room, with its last messages, and stays in it over all connections until each who joined it left it. */
-  join(name, { limit } = {}) {
-    if (this.rooms.has(name)) return this.rooms.get(name)._hold();
-    const room = new Room(this, name, limit, this.#memory.outbox(name));
+  join(name, { limit, keep, signal } = {}) {
+    const room = this.#room(name, limit, keep)._hold();
+    if (signal?.aborted) room.leave();
+    else signal?.addEventListener("abort", () => room.leave(), { once: true });
+    return room;
+  }
+
+  #room(name, limit, keep) {
+    if (this.rooms.has(name)) return this.rooms.get(name);
+    const room = new Room(this, name, { limit, keep }, this.#memory.outbox(name));
     this.rooms.set(name, room);
     if (this.state === "open") room._join();
     if (this.state === "closed") room._closed();
-    return room._hold();
+    return room;
   }
 
   /** Asks the node, once there is a connection: any op of parley.v1. Resolves with its `ok`, rejects with a ParleyError. */
-  request(op, fields) {
+  request(op, fields, { signal } = {}) {
     const ask = () => (this.state === "open" ? this._ask(op, fields) : this.ready.then(ask));
-    return quiet(ask());
+    return abortable(quiet(signal?.aborted ? Promise.reject(signal.reason) : ask()), signal);
   }
 
   /** Goes by another name from now on. */
@@ -84,6 +102,7 @@ export class Parley extends Emitter {
     const Link = this.#unopened < 2 ? SocketLink : DetourLink;
     this.#bye = {};
     const link = (this.#link = new Link(this.url, {
+      WebSocket: this.#options.WebSocket,
       open: () => this.#hello(Object.assign(link, { opened: true })),
       heard: () => (this.#heardAt = Date.now()),
       frame: (frame) => this.#link === link && this.#take(frame),
@@ -150,6 +169,7 @@ export class Parley extends Emitter {
     this.#climber = setTimeout(() => {
       this.#better?.close();
       this.#better = new SocketLink(this.url, {
+        WebSocket: this.#options.WebSocket,
         open() {},
         frame: () => {
           this.#unopened = 0;
@@ -172,18 +192,18 @@ export class Parley extends Emitter {
     if (reply) {
       this.#replies.delete(req);
       if (op === "error") reply.reject(new ParleyError(frame));
-      else reply.resolve(frame);
+      else reply.resolve((reply.before?.(frame), frame));
     } else if (op === "bye") this.#bye = frame;
     else if (op === "error") this.emit("error", new ParleyError(frame));
     else this.rooms.get(frame.room)?._take(frame);
   }
 
-  /** For rooms: request, but over this connection or not at all. */
-  _ask(op, fields) {
+  /** For rooms: request, but over this connection or not at all. before() gets the `ok` before the next frame is taken. */
+  _ask(op, fields, before) {
     if (!this.#link?.opened) return refusal(this.state === "closed" ? "closed" : "lost");
     const frame = { op, req: ++this.#requests, ...fields };
     if (new Blob([JSON.stringify(frame)]).size > this.limits.frame) return refusal("too_large");
-    const reply = settleable();
+    const reply = Object.assign(settleable(), { before });
     this.#replies.set(frame.req, reply);
     this.#link.send(frame);
     return reply.promise;
@@ -233,10 +253,12 @@ export class Parley extends Emitter {
 
   #become(state, detail) {
     this.state = state;
+    const transport = this.transport;
+    this.#options.log?.([state, transport && `over ${transport}`, detail?.reason].filter(Boolean).join(" "), { transport, ...detail });
     if (state === "open") this.#ready.open(this.user);
     else if (state === "closed") this.#ready.fail("closed");
     else this.#ready.shut();
-    this.emit("state", { state, ...detail });
+    this.emit("state", { state, transport, ...detail });
     if (state === "open") this.emit("open", detail);
     if (state === "closed") this.emit("close", detail);
   }

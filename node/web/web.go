@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-//go:embed index.html style.css favicon.svg parley.js parley.d.ts parley/*.js app/*.js
+//go:embed index.html style.css favicon.svg parley.js package.json parley.d.ts parley/*.js app/*.js
 var files embed.FS
 
 // policy lets the page load from and talk to its own node, and nothing else. 'self' covers ws: and wss: to the same host.
@@ -38,9 +38,9 @@ var types = map[string]string{
 // An asset is one file, ready to be written.
 type asset struct {
 	contentType string
-	plain, gzip variant
-	importable  bool // by pages of any origin
-	immutable   bool // its path tells its content
+	plain, gzip variant // gzip is empty if plain is packed already
+	importable  bool    // by pages of any origin
+	immutable   bool    // its path tells its content
 }
 
 // A variant is one encoding of an asset. Its tag is strong: other bytes have another.
@@ -49,7 +49,8 @@ type variant struct {
 	etag string
 }
 
-// Handler serves the page at /, what it is made of, and the client module at /parley.js. All other paths are not found.
+// Handler serves the page at /, what it is made of, the client module at /parley.js, and the same as a package for npm at
+// /parley.tgz. All other paths are not found.
 func Handler() http.Handler { return handler() }
 
 // handler packs the files once, however many nodes a process runs.
@@ -66,6 +67,7 @@ var handler = sync.OnceValue(func() http.Handler {
 	if err != nil {
 		panic(err) // what is embedded can be read
 	}
+	delete(assets, "/package.json") // it is of the package
 	script, err := bundle(files, "app/main.js")
 	if err != nil {
 		panic(err) // the tests hold that it can be bundled
@@ -84,10 +86,22 @@ var handler = sync.OnceValue(func() http.Handler {
 		hashed.immutable = true
 		assets[at] = &hashed
 	}
+	packed, version, err := tarball(files)
+	if err != nil {
+		panic(err) // as above
+	}
+	tgz := "parley-" + version + ".tgz"
+	assets["/"+tgz] = &asset{contentType: "application/gzip", plain: newVariant(packed), importable: true}
 	assets["/index.html"] = newAsset("index.html", page)
 	assets["/"] = assets["/index.html"]
 	assets["/favicon.ico"] = assets["/favicon.svg"]
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/parley.tgz" {
+			w.Header().Set("Location", tgz) // relative, for nodes under a prefix
+			w.Header().Set("Cache-Control", "no-cache")
+			w.WriteHeader(http.StatusTemporaryRedirect)
+			return
+		}
 		a, ok := assets[r.URL.Path]
 		if !ok && strings.HasPrefix(r.URL.Path, hashedPrefix) {
 			// A page of another version, from another node while they are updated: it gets ours, but not to keep.
@@ -139,7 +153,7 @@ func (a *asset) serve(w http.ResponseWriter, r *http.Request) {
 
 	v := a.plain
 	h.Add("Vary", "Accept-Encoding")
-	if acceptsGzip(r.Header) {
+	if a.gzip.body != nil && acceptsGzip(r.Header) {
 		v = a.gzip
 		h.Set("Content-Encoding", "gzip")
 	}

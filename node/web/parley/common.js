@@ -38,6 +38,8 @@ export const backoff = (attempt) => Math.min(MAX_WAIT, 500 * 2 ** attempt) * (0.
 /** An EventTarget of CustomEvents; on() listens to their details. */
 export class Emitter extends EventTarget {
   on(type, listener) {
+    const { events, name } = this.constructor;
+    if (!events.includes(type)) console.warn(`Parley: a ${name} has no event "${type}". It has ${events.join(", ")}.`);
     const handle = (event) => listener(event.detail, event);
     this.addEventListener(type, handle);
     return () => this.removeEventListener(type, handle);
@@ -55,8 +57,8 @@ export function quiet(promise) {
 
 /** A promise and its ends. */
 export function settleable() {
-  const it = Promise.withResolvers();
-  quiet(it.promise);
+  const it = {};
+  it.promise = quiet(new Promise((resolve, reject) => Object.assign(it, { resolve, reject })));
   return it;
 }
 
@@ -73,6 +75,17 @@ export const sleep = (ms, signal) =>
     const timer = setTimeout(done, ms);
     signal?.addEventListener("abort", () => done(clearTimeout(timer)), { once: true });
   });
+
+/** What a promise gives, or the signal's reason if that aborts first. */
+export function abortable(promise, signal) {
+  if (!signal) return promise;
+  const it = settleable();
+  const abort = () => it.reject(signal.reason);
+  if (signal.aborted) abort();
+  signal.addEventListener("abort", abort, { once: true });
+  promise.then(it.resolve, it.reject).finally(() => signal.removeEventListener("abort", abort));
+  return it.promise;
+}
 
 /** A state that can be waited for: its promise resolves when it is reached, and rejects if it will not be. */
 export class Latch {

@@ -1,13 +1,18 @@
 // A room that one is in: its messages in order and once each, its members, and what one says, until it is acknowledged.
-import { AGAIN, backoff, compareIds, Emitter, Latch, ParleyError, quiet, refusal, settleable, sleep } from "./common.js";
+import { abortable, AGAIN, backoff, compareIds, Emitter, Latch, ParleyError, quiet, refusal, settleable, sleep } from "./common.js";
 
 const KEY_LIFE = 10 * 60_000; // nodes remember the key of a send for so long: until then a repeat is safe
+
+const KEEP = 500; // messages in a snapshot
+const TYPING_EVERY = 3000; // ms between two signals
+const TYPING = 6000; // ms until somebody who fell silent counts as not typing
 
 const hex = (byte) => byte.toString(16).padStart(2, "0");
 const randomKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), hex).join("");
 
 /** Made by Parley.join. What begins with _ is for the connection to call. */
 export class Room extends Emitter {
+  static events = ["message", "outgoing", "live", "gap", "presence", "signal", "waiting", "error"];
   live = false; // false while there is no connection, or the backlog comes
   last = null; // the newest id seen: where to resume
   members = new Map(); // id → user; of a large room some
@@ -19,6 +24,11 @@ export class Room extends Emitter {
   #turn = 0; // of joining: whatever belongs to an earlier one is over
   #joined = false; // what comes is of this turn
   #link = new AbortController(); // aborted with the connection
+  #messages = []; // the newest, up to #keep
+  #keep;
+  #typists = new Map(); // id → { user, timer }
+  #typedAt = -Infinity;
+  #snapshot = null; // until something changes
   #limit;
   #outbox; // key → message that is not acknowledged, in order
   #promises = new Map(); // key → what send() returned, with resolve and reject
@@ -26,13 +36,43 @@ export class Room extends Emitter {
   #busy = false; // one send at a time: whatever fails, the order stays
   #back = {}; // what live will tell
 
-  constructor(chat, name, limit, outbox) {
+  constructor(chat, name, { limit, keep = KEEP }, outbox) {
     super();
     this.name = name;
     this.chat = chat;
     this.#limit = limit;
+    this.#keep = keep;
+    for (const type of Room.events) this.addEventListener(type, () => this.#changed());
     this.#outbox = outbox;
   }
+
+  /** The newest messages, oldest first. A gap empties it: what it holds has no hole. */
+  get messages() {
+    return this.snapshot().messages;
+  }
+
+  /** Who is typing. */
+  get typists() {
+    return this.snapshot().typists;
+  }
+
+  /** All that is known of the room now. It stays the same object until something changes. */
+  snapshot = () =>
+    (this.#snapshot ??= Object.freeze({
+      messages: this.#messages.slice(),
+      outgoing: this.outgoing,
+      members: [...this.members.values()],
+      count: this.count,
+      typists: [...this.#typists.values()].map(({ user }) => user),
+      live: this.live,
+      error: this.error,
+    }));
+
+  /** Calls a listener when the snapshot has changed. Returns what ends that. Both are bound, as useSyncExternalStore wants. */
+  subscribe = (listener) => {
+    this.addEventListener("change", listener);
+    return () => this.removeEventListener("change", listener);
+  };
 
   /** What is not acknowledged yet, in order, also from before a reload. */
   get outgoing() {
@@ -45,14 +85,16 @@ export class Room extends Emitter {
   }
 
   /** Says something. Resolves with its id, rejects if it is refused; until then it is repeated as needed. */
-  send(text, { data, key = randomKey() } = {}) {
+  send(text, { data, key = randomKey(), signal } = {}) {
+    if (signal?.aborted) return quiet(Promise.reject(signal.reason));
     if (this.chat.state === "closed") return refusal("closed");
     if (this.#left) return refusal("left");
     if (!this.#promises.has(key)) {
       this.#promises.set(key, settleable());
       this.#mark({ key, text, data, at: Date.now(), user: this.chat.user?.id }, "pending");
     }
-    const { promise } = this.#promises.get(key);
+    const promise = abortable(this.#promises.get(key).promise, signal);
+    signal?.addEventListener("abort", () => this.discard(key), { once: true });
     this.#flush();
     return promise;
   }
@@ -70,6 +112,7 @@ export class Room extends Emitter {
   discard(key) {
     this.#outbox.delete(key);
     this.#finish(key, "reject", new ParleyError({ code: "discarded" }));
+    this.#changed();
     this.#flush();
   }
 
@@ -78,9 +121,26 @@ export class Room extends Emitter {
     return quiet(this.ready.then(() => this.chat._ask("signal", { room: this.name, kind, data })));
   }
 
+  /** Tells the others that one is typing; call it at each key: it is said every few seconds, and only while live. */
+  typing() {
+    if (!this.live || Date.now() - this.#typedAt < TYPING_EVERY) return;
+    this.#typedAt = Date.now();
+    this.signal("typing");
+  }
+
+  /** All messages before an id, one by one, newest first: for await (const message of room.past()) … */
+  async *past(before, { limit, signal } = {}) {
+    for (let more = true; more; ) {
+      const page = await this.history(before, limit, { signal });
+      yield* page.messages.toReversed?.() ?? [...page.messages].reverse();
+      before = page.messages[0]?.id;
+      more = page.more && !!before;
+    }
+  }
+
   /** Messages before an id, oldest first, and whether there are `more`. Waits for a connection, as often as it takes. */
-  history(before, limit) {
-    const ask = () => this.chat.request("history", { room: this.name, before, limit }).catch((error) => {
+  history(before, limit, options) {
+    const ask = () => this.chat.request("history", { room: this.name, before, limit }, options).catch((error) => {
       if (error.code !== "lost") throw error;
       return ask();
     });
@@ -113,11 +173,12 @@ export class Room extends Emitter {
     this.error = null;
     this.#ready.shut();
     try {
-      const joined = await this.chat._ask("join", { room: this.name, since, limit: this.#limit });
-      if (turn !== this.#turn) return;
-      this.#joined = true;
-      this.#back.last = joined.last;
-      this._take({ ...joined, op: "presence", event: "sync" });
+      await this.chat._ask("join", { room: this.name, since, limit: this.#limit }, (joined) => {
+        if (turn !== this.#turn) return;
+        this.#joined = true;
+        this.#back.last = joined.last;
+        this._take({ ...joined, op: "presence", event: "sync" });
+      });
     } catch (error) {
       if (turn !== this.#turn || error.code === "lost") return;
       if (!AGAIN.includes(error.code)) return this.#refused(error);
@@ -133,6 +194,8 @@ export class Room extends Emitter {
     this.live = this.#joined = false;
     this.error = null;
     this.#ready.shut();
+    for (const { user } of [...this.#typists.values()]) this.#types(user, false);
+    this.#changed();
     this.#link.abort();
     this.#link = new AbortController();
   }
@@ -147,8 +210,12 @@ export class Room extends Emitter {
     const { op, event, user, members = [], count } = frame;
     if (!this.#joined) return; // it belongs to when the room was last joined
     if (op === "message") this.#message(frame);
-    if (op === "signal") this.emit(op, frame);
+    if (op === "signal") {
+      if (frame.kind === "typing" && user.id !== this.chat.user?.id) this.#types(user, frame.data?.on !== false);
+      this.emit(op, frame);
+    }
     if (op === "gap") {
+      this.#messages = [];
       this.#back.gap = true;
       this.last = null; // the order starts anew
       this.emit(op, frame);
@@ -164,9 +231,22 @@ export class Room extends Emitter {
       if (event === "sync") this.members = new Map(members.map((member) => [member.id, member]));
       if (event === "join") this.members.set(user.id, user);
       if (event === "leave") this.members.delete(user.id);
+      if (event === "leave") this.#types(user, false);
       this.count = count ?? this.members.size;
       this.emit(op, frame);
     }
+  }
+
+  #types(user, on) {
+    clearTimeout(this.#typists.get(user.id)?.timer);
+    if (!on && !this.#typists.delete(user.id)) return;
+    if (on) this.#typists.set(user.id, { user, timer: setTimeout(() => this.#types(user, false), TYPING) });
+    this.#changed();
+  }
+
+  #changed() {
+    this.#snapshot = null;
+    this.dispatchEvent(new Event("change"));
   }
 
   #refused(error) {
@@ -197,7 +277,11 @@ export class Room extends Emitter {
     if (this.#recent.size > 1000) this.#recent.delete(this.#recent.values().next().value);
     const mine = from.id === this.chat.user?.id;
     if (!mine) this.#back.missed++;
-    this.emit("message", { ...message, mine, live: this.live });
+    this.#types(from, false);
+    const arrival = { ...message, mine, live: this.live };
+    this.#messages.push(arrival);
+    if (this.#messages.length > this.#keep) this.#messages.shift();
+    this.emit("message", arrival);
     if (mine) this.#sent(this.#outbox.get(key), id);
   }
 

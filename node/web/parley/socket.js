@@ -9,10 +9,12 @@ export class SocketLink {
   #socket;
 
   constructor(url, on) {
+    const { WebSocket = globalThis.WebSocket } = on;
     this.#socket = Object.assign(new WebSocket(url, "parley.v1"), {
       onopen: on.open,
       onmessage: ({ data }) => on.frame(JSON.parse(data)),
       onclose: on.lost,
+      onerror() {}, // a close follows
     });
   }
   send(frame) {
