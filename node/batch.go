@@ -103,16 +103,26 @@ func (b *batch) messageLocked(m *bus.Message) {
 	b.sendIfFullLocked()
 }
 
-// breakLocked tells every member of a break in the chain. It needs room.mu.
+// breakLocked tells every member of a break in the chain. A member whose queue is full goes on from before the break, and is told
+// by catchUp. It needs room.mu.
 func (b *batch) breakLocked(m *bus.Message) {
 	b.sendLocked()
 	r := b.r
+	again := !m.Marker.IsZero() && m.Marker == r.recent.broke // told before its entry came by
 	r.head = m.ID
 	r.recent.reset(m.ID)
-	b.from = r.head
+	if again {
+		b.resetLocked()
+		return
+	}
+	if !m.Marker.IsZero() {
+		r.recent.broke = m.Marker
+	}
 	b.frameLocked("gap", wire.Gap{Room: r.name, After: m.Lost})
+	b.sendLocked()
 	for _, mem := range r.members {
 		if mem.live {
+			mem.told = r.recent.broke
 			mem.s.gapTold()
 		}
 	}

@@ -56,10 +56,7 @@ const pieceBytes = 32 << 10
 // serveRecentLocked appends what follows the cursor, as far as the node has it in memory, and makes the member live if that
 // is all. It needs room.mu, and the caller must put the frames before it unlocks.
 func (m *member) serveRecentLocked(buf, scratch []byte) (frames, grown []byte, done bool) {
-	msgs, ok := m.r.recent.after(m.cursor)
-	if m.cursor == m.r.head {
-		msgs, ok = nil, true
-	}
+	msgs, ok := m.r.afterLocked(m.cursor, m.told)
 	if !ok || m.gone {
 		return buf, scratch, false
 	}
@@ -104,7 +101,7 @@ func (m *member) serveLog(buf, scratch []byte) bool {
 		return m.skip(ctx, page)
 	}
 	r.mu.Lock()
-	head := r.head
+	head, newest := r.head, m.told
 	r.mu.Unlock()
 	if len(page.Messages) == 0 || head.Less(page.Messages[0].ID) {
 		return false // the log is ahead of the room, whose flush is under way
@@ -117,19 +114,20 @@ func (m *member) serveLog(buf, scratch []byte) bool {
 			buf, scratch = m.s.codec.appendMessage(buf, scratch, msg)
 			continue
 		}
-		if msg.Lost == m.lost {
+		if !newest.Less(msg.Marker) {
 			continue // the member was told
 		}
 		var told bool
 		if buf, told = m.appendGap(buf, msg.Lost); !told {
 			return false
 		}
+		newest = msg.Marker
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if !m.gone {
 		m.s.conn.Put(buf)
-		m.cursor = cursor
+		m.cursor, m.told = cursor, newest
 	}
 	return true
 }
@@ -158,6 +156,9 @@ func (m *member) skip(ctx context.Context, page bus.Page) bool {
 	if !m.gone {
 		m.s.conn.Put(gap)
 		m.cursor = start
+		if m.told.Less(page.LastBreak) {
+			m.told = page.LastBreak
+		}
 	}
 	return true
 }
@@ -165,7 +166,6 @@ func (m *member) skip(ctx context.Context, page bus.Page) bool {
 // appendGap appends a gap, in its place among the messages. It returns false if the client can't be told: then its connection is
 // closed.
 func (m *member) appendGap(buf []byte, after bus.ID) ([]byte, bool) {
-	m.lost = after
 	if !m.s.gapTold() {
 		return buf, false
 	}

@@ -23,7 +23,7 @@ func (s *Server) join(ctx context.Context, c *caller, req *wire.Request) (append
 	if err != nil {
 		return nil, joinError(err)
 	}
-	if err := r.inbox.await(ctx); err != nil { // or what was acknowledged before the join could come after live
+	if err := r.catchUp(ctx); err != nil {
 		r.release()
 		return nil, joinError(err)
 	}
@@ -39,6 +39,15 @@ func (s *Server) join(ctx context.Context, c *caller, req *wire.Request) (append
 	c.rooms[req.Room] = m
 	m.admit(req, recovered)
 	return nil, nil
+}
+
+// catchUp returns once the room has flushed all that was acknowledged before the call, over any node: none of it comes after the
+// live of a join.
+func (r *room) catchUp(ctx context.Context) error {
+	if err := r.sub.Sync(ctx); err != nil {
+		return err
+	}
+	return r.inbox.await(ctx)
 }
 
 // joinError says what a client is told that could not join.
@@ -61,8 +70,7 @@ func (r *room) resume(ctx context.Context, req *wire.Request) (cursor bus.ID, re
 		return cursor, nil, err
 	}
 	r.mu.Lock()
-	_, whole := r.recent.after(*req.Since)
-	whole = whole || *req.Since == r.head
+	_, whole := r.afterLocked(*req.Since, bus.ID{})
 	r.mu.Unlock()
 	if !whole {
 		page, err := r.srv.cfg.Bus.After(ctx, r.name, *req.Since, 1)
@@ -72,6 +80,14 @@ func (r *room) resume(ctx context.Context, req *wire.Request) (cursor bus.ID, re
 		whole = page.Complete && !req.Since.Less(page.LastBreak)
 	}
 	return *req.Since, &whole, nil
+}
+
+// afterLocked returns what follows an id up to the head, if the node has it in memory; see recent.after. It needs r.mu.
+func (r *room) afterLocked(since, told bus.ID) ([]bus.Message, bool) {
+	if since == r.head && !(since.Less(r.recent.broke) && told.Less(r.recent.broke)) {
+		return nil, true
+	}
+	return r.recent.after(since, told)
 }
 
 // start returns the id after which the room's newest n messages up to the head follow, or fewer if it has fewer.

@@ -16,8 +16,7 @@ type member struct {
 	gone    bool   // is no member any more
 	cursor  bus.ID // the last id written while not live; only catchUp moves it
 	version uint64 // the version of the roster that it knows of while not live
-
-	lost bus.ID // owned by catchUp; the gap that was told last
+	told    bus.ID // the marker of the newest break that it was told of, or that came before it
 }
 
 // admit makes a new member one of its room and answers its join, in one piece: what the roster in the answer does not have is
@@ -30,6 +29,9 @@ func (m *member) admit(req *wire.Request, recovered *bool) {
 	defer r.mu.Unlock()
 	r.admitLocked(m)
 	m.version = r.presence.version
+	if recovered == nil {
+		m.told = r.recent.broke // it had nothing that it could have lost
+	}
 	b.payload = m.joinedLocked(req, recovered).Append(b.payload[:0])
 	b.frame = m.s.codec.appendEventAt(b.frame[:0], m.cursor, "ok", b.payload)
 	live := false

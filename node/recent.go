@@ -21,6 +21,7 @@ type recent struct {
 	bytes int
 	from  bus.ID // what follows this id, up to the head, is all here
 	whole bool   // and before it the log has nothing
+	broke bus.ID // the marker of the newest break: whoever has less may lack something, whatever the chain says
 	used  time.Time
 }
 
@@ -46,10 +47,14 @@ func (c *recent) add(m bus.Message, now time.Time) {
 }
 
 // reset forgets everything; the head is now head.
-func (c *recent) reset(head bus.ID) { *c = recent{from: head} }
+func (c *recent) reset(head bus.ID) { *c = recent{from: head, broke: c.broke} }
 
-// after returns what follows an id, if that is all here.
-func (c *recent) after(since bus.ID) ([]bus.Message, bool) {
+// after returns what follows an id, if that is all here, and no break that was not told of: told is the marker of the newest that
+// was.
+func (c *recent) after(since, told bus.ID) ([]bus.Message, bool) {
+	if since.Less(c.broke) && told.Less(c.broke) {
+		return nil, false
+	}
 	if since == c.from {
 		return c.msgs, true
 	}
@@ -85,7 +90,7 @@ func (c *recent) learn(page bus.Page, head bus.ID) {
 		return
 	}
 	known := c.msgs
-	*c = recent{from: head, whole: !page.More}
+	*c = recent{from: head, whole: !page.More, broke: c.broke}
 	if len(msgs) > 0 {
 		c.from = msgs[0].Prev
 	}

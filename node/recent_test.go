@@ -24,7 +24,7 @@ func TestRecentKnowsWhatItHasAndWhatNot(t *testing.T) {
 		c.add(m, time.Now())
 	}
 	for since, want := range map[uint64]int{10: 10, 11: 9, 20: 0, 9: -1, 21: -1} {
-		if msgs, ok := c.after(at(since)); ok != (want >= 0) || ok && len(msgs) != want {
+		if msgs, ok := c.after(at(since), bus.ID{}); ok != (want >= 0) || ok && len(msgs) != want {
 			t.Errorf("after %d: %d, %v", since, len(msgs), ok)
 		}
 	}
@@ -37,7 +37,7 @@ func TestRecentKnowsWhatItHasAndWhatNot(t *testing.T) {
 		c.add(m, time.Now())
 	}
 	n := len(c.msgs)
-	if _, ok := c.after(at(10)); ok || n < recentMessages || n > recentMessages*5/4 || c.from != at(1000-uint64(n)) {
+	if _, ok := c.after(at(10), bus.ID{}); ok || n < recentMessages || n > recentMessages*5/4 || c.from != at(1000-uint64(n)) {
 		t.Errorf("it keeps %d messages from %v", n, c.from)
 	}
 	big := messages(1001, 1001)[0]
@@ -77,5 +77,31 @@ func TestRecentLearnsOnlyWhatJoinsUp(t *testing.T) {
 				t.Errorf("%s: no chain: %v", name, c.msgs)
 			}
 		}
+	}
+}
+
+// The marker of a break, 15, comes behind messages that a node published that did not know of it.
+func TestRecentAnswersForNoCursorBelowABreak(t *testing.T) {
+	var c recent
+	c.reset(at(10))
+	c.broke = at(15)
+	for _, m := range messages(11, 14) {
+		c.add(m, time.Now())
+	}
+	for since := uint64(10); since < 15; since++ {
+		if _, ok := c.after(at(since), bus.ID{}); ok {
+			t.Errorf("after %d: answered", since)
+		}
+		if msgs, ok := c.after(at(since), at(15)); !ok || len(msgs) != int(14-since) {
+			t.Errorf("after %d, where the break was told: %d, %v", since, len(msgs), ok)
+		}
+	}
+	c.reset(at(15))
+	for _, m := range messages(16, 17) {
+		c.add(m, time.Now())
+	}
+	c.learn(bus.Page{Last: at(15)}, at(17))
+	if msgs, ok := c.after(at(15), bus.ID{}); !ok || len(msgs) != 2 {
+		t.Errorf("after the break: %d, %v", len(msgs), ok)
 	}
 }

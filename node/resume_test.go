@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"parley/bus"
@@ -283,4 +284,113 @@ func TestABreakIsToldToThoseWhoAreCatchingUp(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A laggard is a bus on which messages arrive late: not before a Sync.
+type laggard struct{ bus.Bus }
+
+type lagging struct {
+	bus.Sink
+
+	mu   sync.Mutex
+	held []bus.Message // guarded by mu, which is held while the sink is called
+}
+
+func (b laggard) Subscribe(ctx context.Context, room string, sink bus.Sink) (bus.Subscription, error) {
+	l := &lagging{Sink: sink}
+	s, err := b.Bus.Subscribe(ctx, room, l)
+	return laggingSubscription{s, l}, err
+}
+
+type laggingSubscription struct {
+	bus.Subscription
+	l *lagging
+}
+
+func (s laggingSubscription) Sync(ctx context.Context) error { return s.l.sync(ctx, s.Subscription) }
+
+func (l *lagging) Deliver(m bus.Message) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held = append(l.held, m)
+}
+
+func (l *lagging) Signal(body []byte) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.Sink.Signal(body)
+}
+
+func (l *lagging) Presence(c bus.Change) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.Sink.Presence(c)
+}
+
+func (l *lagging) sync(ctx context.Context, s bus.Subscription) error {
+	err := s.Sync(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, m := range l.held {
+		l.Sink.Deliver(m)
+	}
+	l.held = nil
+	return err
+}
+
+// What was acknowledged before a join was sent is in its backlog, over whichever node it was said and is joined.
+func TestWhatWasAcknowledgedOverAnotherNodeComesBeforeLive(t *testing.T) {
+	t.Parallel()
+	mem := memory.New(bus.Retention{})
+	nodes := 0
+	c := nodetest.Start(t, 2, func(cfg *node.Config) {
+		cfg.Bus = mem.Open(bus.NoObserver{})
+		if nodes++; nodes == 2 {
+			cfg.Bus = laggard{cfg.Bus}
+		}
+	})
+	sender := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	sender.Join("lobby")
+	nodetest.Dial(t, c.Nodes[1].URL("/")).Join("lobby")
+	for range 3 {
+		since := sender.SendText("lobby", "before")
+		want := numbers(1, 30)
+		for _, text := range want {
+			sender.SendText("lobby", text)
+		}
+		j, backlog := nodetest.Dial(t, c.Nodes[1].URL("/")).Join("lobby", fmt.Sprintf(`"since":%q`, since))
+		if got := texts(backlog); !slices.Equal(got, want) || !*j.Recovered {
+			t.Errorf("%d of %d came before live: %v", len(got), len(want), got)
+		}
+	}
+}
+
+// A replica without the tail takes over. Whoever had left before the loss, and whoever saw what is lost, comes back to a node whose
+// memory knows nothing of the break, but what goes on after it.
+func TestNoMemoryHidesABreak(t *testing.T) {
+	t.Parallel()
+	c, redis := onRedis(t, 2)
+	a, b := nodetest.Dial(t, c.Nodes[0].URL("/")), nodetest.Dial(t, c.Nodes[1].URL("/"))
+	a.Join("lobby")
+	b.Join("lobby")
+	one := a.SendText("lobby", "one")
+	kept := a.SendText("lobby", "kept")
+	lost := a.SendText("lobby", "lost")
+	b.Until("message")
+	loseAfter(t, redis, "lobby", kept, lost)
+	x := a.SendText("lobby", "from who does not know yet")
+	for _, p := range []*nodetest.Peer{a, b} {
+		if gap := p.Until("gap"); gap.After != kept {
+			t.Errorf("a gap after %v, want %v", gap.After, kept)
+		}
+	}
+	after := []string{"from who does not know yet", "gap", "on"}
+	on := a.SendText("lobby", "on")
+	heard(t, c, "lobby", on)
+	comesBack(t, c.Nodes, []comeback{
+		{"before the break", one.String(), false, append([]string{"kept"}, after...), kept},
+		{"at the break", kept.String(), false, after, kept},
+		{"behind the break, and below its entry", x.String(), false, after[1:], kept},
+		{"the newest", on.String(), true, nil, id.ID{}},
+	})
 }
