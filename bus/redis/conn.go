@@ -3,7 +3,6 @@ package redis
 import (
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"runtime"
@@ -45,11 +44,11 @@ type conn struct {
 	heard time.Time       // owned by the reader; when something last came
 }
 
-// awaited is a command that was sent: an op; a SUBSCRIBE or UNSUBSCRIBE of so many channels, each with its confirmation; or
-// another, whose answer goes to a function. The reader calls that, also when the connection breaks: with an error then.
+// awaited is a command that was sent: an op; a SUBSCRIBE or UNSUBSCRIBE of channels, each with its confirmation; or another, whose
+// answer goes to a function. The reader calls that, also when the connection breaks: with an error then.
 type awaited struct {
 	op       *op
-	channels int
+	channels []string // those not confirmed yet
 	answer   func(resp.Value)
 }
 
@@ -78,10 +77,22 @@ func hash(s string) uint32 {
 	return h
 }
 
+// Between two connections a link waits, the longer the more often they failed, so that the nodes of a cluster do not come back all
+// at once to a server that has too much to do.
+const (
+	minBackoff = 100 * time.Millisecond
+	maxBackoff = 3 * time.Second
+)
+
 // run makes one connection after the other. While there is none, what is published fails.
 func (l *link) run() {
+	backoff := minBackoff
 	for {
+		worked := l.subscriber.connections.Load()
 		err := l.serve()
+		if l.subscriber.connections.Load() > worked {
+			backoff = minBackoff
+		}
 		if l.bus.ctx.Err() != nil {
 			l.publisher.finish()
 			l.publisher.broke(bus.ErrClosed)
@@ -90,9 +101,10 @@ func (l *link) run() {
 		l.bus.complain("connection lost", err)
 		l.publisher.broke(unavailable(err))
 		select {
-		case <-time.After(50*time.Millisecond + rand.N(200*time.Millisecond)):
+		case <-time.After(backoff/2 + rand.N(backoff)):
 		case <-l.bus.ctx.Done():
 		}
+		backoff = min(2*backoff, maxBackoff)
 	}
 }
 
@@ -267,6 +279,8 @@ func (l *link) take(c *conn, v resp.Value) error {
 		l.publisher.answered(a.op, v)
 	case a.answer != nil:
 		a.answer(v)
+	default:
+		l.subscriber.refused(a.channels, refusal(v.Text))
 	}
 	if v.Kind == resp.Error && isElsewhere(string(v.Text)) {
 		l.bus.server.leave()
@@ -281,30 +295,29 @@ var errUnasked = errors.New("the server answered what it was not asked")
 func (c *conn) confirmed() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if len(c.awaited) == 0 || c.awaited[0].channels == 0 {
+	if len(c.awaited) == 0 || len(c.awaited[0].channels) == 0 {
 		return errUnasked
 	}
-	if c.awaited[0].channels--; c.awaited[0].channels == 0 {
+	if a := &c.awaited[0]; len(a.channels) > 1 {
+		a.channels = a.channels[1:]
+	} else {
 		c.popLocked()
 	}
 	return nil
 }
 
-// answered gives the command that v answers. Subscriptions are answered only if they are refused.
+// answered gives the command that v answers. Subscriptions are answered only if they are refused, as a whole.
 func (c *conn) answered(v resp.Value) (a awaited, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.awaited) == 0 {
 		return a, errUnasked
 	}
-	if a = c.awaited[0]; a.channels == 0 {
-		c.popLocked()
-		return a, nil
+	if a = c.awaited[0]; len(a.channels) > 0 && v.Kind != resp.Error {
+		return awaited{}, errUnasked
 	}
-	if v.Kind == resp.Error {
-		return awaited{}, fmt.Errorf("subscribe: %w", refusal(v.Text))
-	}
-	return awaited{}, errUnasked
+	c.popLocked()
+	return a, nil
 }
 
 func (c *conn) popLocked() {

@@ -39,7 +39,7 @@ func TestRedisARefusedSubscriptionIsNoAnswerToAMessage(t *testing.T) {
 	allow("resetchannels", "&parley:beat:*", "&"+redis.KeysOf("lobby").Channel)
 
 	acknowledged := make(map[bus.ID]string)
-	for round := range 10 { // each breaks the connection, in the midst of some messages
+	for round := range 10 { // each in the midst of some messages
 		ctx, giveUp := context.WithCancel(t.Context())
 		outcome := make(chan error)
 		settled := make(chan func(), 10)
@@ -85,6 +85,57 @@ func TestRedisARefusedSubscriptionIsNoAnswerToAMessage(t *testing.T) {
 	if len(acknowledged) > 0 {
 		t.Errorf("acknowledged, and not in the log: %v", acknowledged)
 	}
+}
+
+// allow gives a user "node" rights to channels, and to all else.
+func allow(t *testing.T, server *bustest.RedisServer, rule ...any) {
+	t.Helper()
+	args := append([]any{"ACL", "SETUSER", "node", "on", ">secret", "~*", "+@all"}, rule...)
+	if err := server.Client().Do(t.Context(), args...).Err(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestRedisAForbiddenChannelIsNoMatterOfOtherRooms(t *testing.T) {
+	const rooms = 700 // more than one command's
+	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
+	r := openRedis(t, redis.Config{
+		URL: strings.Replace(server.URL(), "unix://", "unix://node:secret@", 1), Links: 1,
+		HeartbeatInterval: 100 * time.Millisecond, CompareInterval: 300 * time.Millisecond,
+	})
+	all := make(map[string]*listener)
+	rights := []any{"resetchannels", "&parley:beat:*"}
+	for i := range rooms {
+		name := fmt.Sprint("room", i)
+		_, all[name] = subscribe(t, r, name)
+		if i != 333 {
+			rights = append(rights, "&"+redis.KeysOf(name).Channel)
+		}
+	}
+	allow(t, server, rights...)
+	r.Reconnect()
+	eventually(t, "another connection", func() bool { return r.Sessions() > 1 })
+	sessions := r.Sessions()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := r.Subscribe(ctx, "forbidden", &nothing{}); !errors.Is(err, bus.ErrUnavailable) || !strings.Contains(err.Error(), "NOPERM") {
+		t.Errorf("a forbidden subscription: %v", err)
+	}
+	other := openRedis(t, redis.Config{URL: server.URL()})
+	for name, told := range all {
+		appendTo(t, other, name, "m", "")
+		told.expect("m") // in that which is forbidden now, by comparing it with the log
+	}
+	eventually(t, "the bus to be ready", func() bool { return r.Ready() == nil })
+	if n := r.Sessions(); n != sessions {
+		t.Errorf("%d connections were made, %d before", n, sessions)
+	}
+	allow(t, server, "allchannels")
+	eventually(t, "the subscription to be allowed again", func() bool {
+		n := server.Client().PubSubNumSub(t.Context(), redis.KeysOf("room333").Channel).Val()
+		return n[redis.KeysOf("room333").Channel] == 1
+	})
 }
 
 func TestRedisThatDoesNotSpeakVersion3IsNoMatterOfWaiting(t *testing.T) {

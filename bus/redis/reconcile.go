@@ -33,6 +33,9 @@ func (r *Bus) reconcileLoop() {
 			return
 		}
 		r.mendTrails()
+		for _, l := range r.links {
+			l.subscriber.askAgain()
+		}
 		due := r.dueRooms()
 		for len(due) > 0 {
 			n := min(len(due), repairRooms)

@@ -23,6 +23,7 @@ type room struct {
 	roster *roster
 	last   bus.ID        // set before ready is closed
 	ready  chan struct{} // closed when the room is live for the first time
+	denied chan error    // capacity 1: the server refused the subscription
 
 	// mu is held while the sink is called. So nobody waits for mu who holds a lock that a sink may take. roster.mu and idsMu come
 	// after it.
@@ -73,7 +74,7 @@ var errSubscribed = errors.New("subscribed already")
 
 // Subscribe implements bus.Bus.
 func (r *Bus) Subscribe(ctx context.Context, name string, sink bus.Sink) (bus.Subscription, error) {
-	rm := &room{bus: r, name: name, keys: keysOf(r.db, name), sink: sink, ready: make(chan struct{})}
+	rm := &room{bus: r, name: name, keys: keysOf(r.db, name), sink: sink, ready: make(chan struct{}), denied: make(chan error, 1)}
 	rm.link = r.linkOf(name)
 	r.mu.Lock()
 	switch {
@@ -96,6 +97,9 @@ func (r *Bus) Subscribe(ctx context.Context, name string, sink bus.Sink) (bus.Su
 	select {
 	case <-rm.ready:
 		return rm, nil
+	case err := <-rm.denied:
+		rm.Close()
+		return nil, unavailable(fmt.Errorf("subscribe to %s: %w", name, err))
 	case <-ctx.Done():
 		rm.Close()
 		return nil, unavailable(fmt.Errorf("subscribe to %s: %w", name, context.Cause(ctx)))
@@ -165,6 +169,15 @@ func (rm *room) confirmed() {
 	}
 	if rm.readSoonLocked() {
 		rm.dropped = true // what is being read may be older than the subscription
+	}
+}
+
+// refused is called when the server refused the subscription. A room that is live goes on: what it misses is found when it is
+// compared with Redis.
+func (rm *room) refused(why error) {
+	select {
+	case rm.denied <- why:
+	default:
 	}
 }
 

@@ -22,6 +22,8 @@ type subscriber struct {
 	mu      sync.Mutex
 	wanted  map[string]*room    // guarded by mu; by channel
 	changed map[string]struct{} // guarded by mu; channels that the writer is to look at
+	alone   []string            // guarded by mu; channels to be asked for one by one
+	denied  map[string]bool     // guarded by mu; channels that the server refused on this connection
 	pending map[string]int      // guarded by mu; commands sent on this connection and not confirmed, by channel
 }
 
@@ -65,7 +67,7 @@ func (s *subscriber) unwant(rm *room) {
 func (s *subscriber) begin() (rooms []*room) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pending = make(map[string]int)
+	s.pending, s.denied, s.alone = make(map[string]int), make(map[string]bool), nil
 	for channel, rm := range s.wanted {
 		s.changed[channel] = struct{}{}
 		rooms = append(rooms, rm)
@@ -82,17 +84,22 @@ func (s *subscriber) appendChanges(out []byte, c *conn) ([]byte, []awaited) {
 	for _, rm := range kept {
 		rm.confirmed()
 	}
-	out, await := appendChannels(out, nil, "SUBSCRIBE", subscribe)
-	return appendChannels(out, await, "UNSUBSCRIBE", unsubscribe)
+	s.mu.Lock()
+	alone := s.alone
+	s.alone = nil
+	s.mu.Unlock()
+	out, await := appendChannels(out, nil, "SUBSCRIBE", alone, 1)
+	out, await = appendChannels(out, await, "SUBSCRIBE", subscribe, subscribeChunk)
+	return appendChannels(out, await, "UNSUBSCRIBE", unsubscribe, subscribeChunk)
 }
 
-func appendChannels(out []byte, await []awaited, command string, channels []string) ([]byte, []awaited) {
-	for some := range slices.Chunk(channels, subscribeChunk) {
+func appendChannels(out []byte, await []awaited, command string, channels []string, most int) ([]byte, []awaited) {
+	for some := range slices.Chunk(channels, most) {
 		out = resp.AppendArg(resp.AppendCommand(out, 1+len(some)), command)
 		for _, c := range some {
 			out = resp.AppendArg(out, c)
 		}
-		await = append(await, awaited{channels: len(some)})
+		await = append(await, awaited{channels: some})
 	}
 	return out, await
 }
@@ -104,8 +111,9 @@ func (s *subscriber) changes(c *conn) (subscribe, unsubscribe []string, kept []*
 	for channel := range s.changed {
 		wanted := channel == s.beats || s.wanted[channel] != nil
 		switch {
-		case wanted && !c.asked[channel]:
+		case wanted && (!c.asked[channel] || s.denied[channel]):
 			c.asked[channel] = true
+			delete(s.denied, channel)
 			s.pending[channel]++
 			subscribe = append(subscribe, channel)
 		case !wanted && c.asked[channel]:
@@ -140,6 +148,42 @@ func (s *subscriber) confirm(channel string, begins bool) {
 		s.link.sendBeat() // so that it is known at once that this one works
 	case rm != nil:
 		rm.confirmed()
+	}
+}
+
+// refused takes the server's refusal of a subscription to channels. One that is forbidden has the server refuse the others with it:
+// so they are asked for one by one.
+func (s *subscriber) refused(channels []string, why error) {
+	s.mu.Lock()
+	if len(channels) > 1 {
+		s.alone = append(s.alone, channels...)
+		s.mu.Unlock()
+		wake(s.link.wake)
+		return
+	}
+	channel := channels[0]
+	s.denied[channel] = true
+	if s.pending[channel]--; s.pending[channel] <= 0 {
+		delete(s.pending, channel)
+	}
+	rm := s.wanted[channel]
+	s.mu.Unlock()
+	if rm != nil {
+		s.link.bus.complain("subscribe to "+rm.name, why)
+		rm.refused(why)
+	}
+}
+
+// askAgain asks for the channels that the server refused.
+func (s *subscriber) askAgain() {
+	s.mu.Lock()
+	for channel := range s.denied {
+		s.changed[channel] = struct{}{}
+	}
+	n := len(s.denied)
+	s.mu.Unlock()
+	if n > 0 {
+		wake(s.link.wake)
 	}
 }
 
