@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"sync"
 	"testing"
 	"time"
 
@@ -51,25 +52,30 @@ func (c *Config) SetPresenceLife(d time.Duration) { c.presenceLife = d }
 func (r *Bus) Client() *redis.Client { return r.reads }
 
 // Append publishes bodies under random keys in one batch, as a publisher does with what has piled up.
-func (r *Bus) Append(room, body string, n int) error {
+func (r *Bus) Append(room, body string, n int) error { return errors.Join(r.AppendEach(room, body, n)...) }
+
+// AppendEach is Append, and gives the outcome of each.
+func (r *Bus) AppendEach(room, body string, n int) []error {
 	p := &r.linkOf(room).publisher
 	k, rm := r.keys(room), r.roomNamed(room)
-	settled := make(chan error, n)
+	errs := make([]error, n)
+	var settled sync.WaitGroup
+	settled.Add(n)
 	p.mu.Lock()
 	p.sentAt = time.Time{} // it leaves at once
-	for range n {
-		o := &op{room: rm, keys: k, body: body, hasKey: true, done: func(_ bus.ID, err error) { settled <- err }}
+	for i := range n {
+		o := &op{room: rm, keys: k, body: body, hasKey: true, done: func(_ bus.ID, err error) {
+			errs[i] = err
+			settled.Done()
+		}}
 		_, _ = rand.Read(o.key[:])
 		p.queue = append(p.queue, o)
 		p.bytes += o.size()
 	}
 	p.mu.Unlock()
 	wake(p.link.wake)
-	var err error
-	for range n {
-		err = errors.Join(err, <-settled)
-	}
-	return err
+	settled.Wait()
+	return errs
 }
 
 // Keys are a room's keys and its channel, those of the own users aside.

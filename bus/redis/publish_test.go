@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -281,4 +282,80 @@ func TestRedisQueueIsBounded(t *testing.T) {
 	if ok.Load() == 0 {
 		t.Error("none got through")
 	}
+}
+
+// A trickle is a network that is slow towards the node.
+type trickle struct{ net.Conn }
+
+func (c trickle) Read(b []byte) (int, error) {
+	time.Sleep(2 * time.Millisecond)
+	return c.Conn.Read(b[:min(len(b), 4<<10)])
+}
+
+// The answer to a message waits behind all that was published before. That takes long, but nothing is wrong.
+func TestRedisALinkThatIsBusyReceivingIsNotGivenUp(t *testing.T) {
+	const size, n = 32 << 10, 100
+	server := bustest.StartRedis(t)
+	cfg := redis.Config{
+		URL: server.URL(), Links: 1, Timeout: 400 * time.Millisecond, HeartbeatInterval: time.Hour, CompareInterval: time.Hour,
+	}
+	cfg.SetDial(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		return trickle{c}, err
+	})
+	r := openRedis(t, cfg)
+	_, told := subscribe(t, r, "lobby")
+	appendTo(t, r, "lobby", "before", "")
+	other := openRedis(t, redis.Config{URL: server.URL()})
+	for range n {
+		other.Publish("lobby", bus.Draft{Body: make([]byte, size)}, func(bus.ID, error) {})
+	}
+	appendTo(t, other, "lobby", "behind", "")
+	began := time.Now()
+	appendTo(t, r, "lobby", "own", "")
+	if took := time.Since(began); took < cfg.Timeout {
+		t.Errorf("the answer took %v, which shows nothing", took)
+	}
+	told.until("own", func(lines []string) bool { return slices.Contains(lines, "own") })
+	if n := r.Sessions(); n != 1 {
+		t.Errorf("%d connections were made", n)
+	}
+}
+
+// A server that is full for a moment, in the midst of a batch, refuses what follows too: it must not overtake the repeat.
+func TestRedisWhatIsRefusedIsNotOvertakenInItsBatch(t *testing.T) {
+	const burst = 200
+	server := bustest.StartRedis(t)
+	r := openRedis(t, redis.Config{URL: server.URL(), Links: 1})
+	client := server.Client()
+	stop := make(chan struct{})
+	var filling sync.WaitGroup
+	filling.Go(func() {
+		for full := true; ; full = !full {
+			select {
+			case <-stop:
+				client.ConfigSet(context.Background(), "maxmemory", "0")
+				return
+			default:
+			}
+			client.ConfigSet(context.Background(), "maxmemory", map[bool]string{true: "1", false: "0"}[full])
+		}
+	})
+	refused := 0
+	for range 60 {
+		errs := r.AppendEach("lobby", strings.Repeat("x", 400), burst)
+		first := slices.IndexFunc(errs, func(err error) bool { return err != nil })
+		if first < 0 {
+			continue
+		}
+		refused++
+		for i, err := range errs[first:] {
+			if err == nil {
+				t.Fatalf("message %d was refused, and %d behind it accepted", first, first+i)
+			}
+		}
+	}
+	close(stop)
+	filling.Wait()
+	t.Logf("of 60 bursts %d were refused", refused)
 }
