@@ -77,11 +77,12 @@ func hash(s string) uint32 {
 	return h
 }
 
-// Between two connections a link waits, the longer the more often they failed, so that the nodes of a cluster do not come back all
-// at once to a server that has too much to do.
+// Between two connections a link waits: the longer the more often they failed, and the more at random the more rooms it has, so that
+// the nodes of a cluster do not come back all at once to a server that has too much to do.
 const (
-	minBackoff = 100 * time.Millisecond
-	maxBackoff = 3 * time.Second
+	minBackoff   = 100 * time.Millisecond
+	maxBackoff   = 2 * time.Second
+	spreadByRoom = 50 * time.Microsecond
 )
 
 // run makes one connection after the other. While there is none, what is published fails.
@@ -101,7 +102,7 @@ func (l *link) run() {
 		l.bus.complain("connection lost", err)
 		l.publisher.broke(unavailable(err))
 		select {
-		case <-time.After(backoff/2 + rand.N(backoff)):
+		case <-time.After(backoff/2 + rand.N(backoff+min(maxBackoff, spreadByRoom*time.Duration(l.subscriber.rooms())))):
 		case <-l.bus.ctx.Done():
 		}
 		backoff = min(2*backoff, maxBackoff)

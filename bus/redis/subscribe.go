@@ -63,6 +63,12 @@ func (s *subscriber) unwant(rm *room) {
 	wake(s.link.wake)
 }
 
+func (s *subscriber) rooms() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.wanted)
+}
+
 // begin is called for a new connection, on which everything is to be subscribed to. It gives the rooms.
 func (s *subscriber) begin() (rooms []*room) {
 	s.mu.Lock()
