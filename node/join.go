@@ -73,7 +73,11 @@ func (r *room) resume(ctx context.Context, req *wire.Request) (cursor bus.ID, re
 	_, whole := r.afterLocked(*req.Since, bus.ID{})
 	r.mu.Unlock()
 	if !whole {
+		if r.srv.outage.lasts() {
+			return bus.ID{}, nil, bus.ErrUnavailable
+		}
 		page, err := r.srv.cfg.Bus.After(ctx, r.name, *req.Since, 1)
+		r.srv.outage.note(err)
 		if err != nil {
 			return bus.ID{}, nil, err
 		}
@@ -100,8 +104,12 @@ func (r *room) start(ctx context.Context, n int) (bus.ID, error) {
 	if start, ok := r.recent.start(n); ok {
 		return start, nil
 	}
+	if r.srv.outage.lasts() {
+		return bus.ID{}, bus.ErrUnavailable
+	}
 	r.mu.Unlock()
 	page, err := r.srv.cfg.Bus.Before(ctx, r.name, bus.ID{}, max(n, wire.DefaultBacklog))
+	r.srv.outage.note(err)
 	r.mu.Lock()
 	if err != nil {
 		return bus.ID{}, err

@@ -40,11 +40,16 @@ type attendance struct {
 	leave *time.Timer // runs the grace of a user whose last connection dropped
 }
 
-// enter returns the room of that name, subscribed, and held until release.
+// enter returns the room of that name, subscribed, and held until release. While the bus is away only rooms that are there already
+// are entered.
 func (s *Server) enter(ctx context.Context, name string) (*room, error) {
 	for {
 		s.roomsMu.Lock()
 		r := s.rooms[name]
+		if r == nil && s.outage.lasts() {
+			s.roomsMu.Unlock()
+			return nil, bus.ErrUnavailable
+		}
 		if r == nil {
 			r = &room{srv: s, name: name, ready: make(chan struct{}), users: make(map[string]*attendance)}
 			s.rooms[name] = r
@@ -69,6 +74,7 @@ func (s *Server) enter(ctx context.Context, name string) (*room, error) {
 		select {
 		case <-r.ready:
 		case <-ctx.Done():
+			s.outage.note(ctx.Err())
 			r.release()
 			return nil, ctx.Err()
 		}
@@ -86,6 +92,7 @@ func (r *room) open() {
 	ctx, cancel := context.WithTimeout(r.srv.ctx, busTimeout)
 	defer cancel()
 	r.sub, r.err = r.srv.cfg.Bus.Subscribe(ctx, r.name, r)
+	r.srv.outage.note(r.err)
 	if r.err != nil {
 		r.srv.roomsMu.Lock()
 		delete(r.srv.rooms, r.name)

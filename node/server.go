@@ -22,6 +22,7 @@ type Server struct {
 	cancel   context.CancelFunc // static
 	base     uint64             // static; the upper half of the ids of this node's connections
 	draining atomic.Bool
+	outage   outage
 
 	flushers flushers
 	batches  sync.Pool      // of *batch, for room.flushHere
