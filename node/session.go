@@ -22,8 +22,9 @@ type session struct {
 
 	ended chan struct{} // closed when the connection has ended
 
-	place    int   // guarded by Server.sessionsMu; in Server.sessions
-	nextPing int64 // owned by the janitor; Unix nanoseconds
+	place    int       // guarded by Server.sessionsMu; in Server.sessions
+	nextPing int64     // owned by the janitor; Unix nanoseconds
+	took     time.Time // owned by the janitor; when it was last seen to read on
 }
 
 // A closing is why the node ends a connection, as it tells the client.
@@ -197,9 +198,13 @@ func (s *session) goodbye() {
 	})
 }
 
-// keepAlive pings the client, or drops it if it has shown no sign of life for one and a half rounds of pings.
+// keepAlive pings the client, or drops it if it has shown no sign of life for one and a half rounds of pings: has neither said
+// anything nor read on.
 func (s *session) keepAlive(now time.Time) {
-	if s.codec.answersPings() && s.conn.Silence(now) > s.srv.cfg.PingInterval*3/2 {
+	if s.conn.Takes() {
+		s.took = now // the ping may be behind what else there is to read
+	}
+	if limit := s.srv.cfg.PingInterval * 3 / 2; s.codec.answersPings() && s.conn.Silence(now) > limit && now.Sub(s.took) > limit {
 		s.conn.Abort(0)
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"parley/node/wire"
@@ -23,6 +24,7 @@ type Conn struct {
 	group   *Group   // static
 	nc      net.Conn // static
 	fd      int      // static; the socket, or -1 where only nc may use it (TLS)
+	below   int      // static; the socket, under TLS too, or -1: only to be asked about
 	polled  bool     // static; it has no goroutine while it is idle
 	listens bool     // static; the client only listens: it is no WebSocket
 
@@ -50,6 +52,7 @@ type Conn struct {
 	lingering bool          // guarded by mu; close was called, drain closes when it is done
 	dead      bool          // guarded by mu; nothing is written any more
 	closed    bool          // guarded by mu; the descriptor may be somebody else's
+	seen      progress      // guarded by mu; at the last look
 	code      int           // guarded by mu; the close code for which the node ended it, zero for none
 	expires   time.Time     // guarded by mu; when Expire aborts it, zero for never
 	freed     chan struct{} // guarded by mu; made by a waiter, closed when there may be space
@@ -57,6 +60,12 @@ type Conn struct {
 
 func (g *Group) newConn(nc net.Conn) *Conn {
 	c := &Conn{group: g, nc: nc, fd: socketOf(nc)}
+	if c.below = c.fd; c.below < 0 {
+		if t, ok := nc.(interface{ NetConn() net.Conn }); ok { // TLS
+			c.below = socketOf(t.NetConn())
+		}
+	}
+	giveUpAfter(c.below, g.cfg.StallTimeout)
 	c.polled = g.poller != nil && c.fd >= 0
 	c.lastRead.Store(time.Now().UnixNano())
 	return c
@@ -144,6 +153,7 @@ func (c *Conn) waitingLocked() int { return len(c.queue) + c.taken }
 // drain writes the queue until it is empty.
 func (c *Conn) drain() {
 	const chunk = 32 << 10 // a deadline's worth: progress within it counts
+	defer c.endLookout(c.lookOut())
 	for {
 		c.mu.Lock()
 		if c.dead || len(c.queue) == 0 {
@@ -175,13 +185,74 @@ func (c *Conn) drain() {
 				continue
 			}
 			code := 0
-			if errors.Is(err, os.ErrDeadlineExceeded) {
+			if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, syscall.ETIMEDOUT) {
 				code = wire.StatusStalled
 			}
 			c.Abort(code)
 			break
 		}
 	}
+}
+
+// A lookout puts the deadline of a drain's writes off for as long as the peer takes something: what it takes leaves the socket's buffer,
+// but a write goes on only when a good part of that is free.
+type lookout struct {
+	timer *time.Timer
+	seen  progress // guarded by Conn.mu
+	over  bool     // guarded by Conn.mu
+}
+
+func (c *Conn) lookOut() *lookout {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w := &lookout{}
+	every := c.group.cfg.StallTimeout / 4
+	w.timer = time.AfterFunc(every, func() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		if w.over || c.dead || c.lingering || c.finishing {
+			return
+		}
+		if c.takesLocked(&w.seen) {
+			c.nc.SetWriteDeadline(time.Now().Add(c.group.cfg.StallTimeout))
+		}
+		w.timer.Reset(every)
+	})
+	return w
+}
+
+func (c *Conn) endLookout(w *lookout) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	w.over = true
+	w.timer.Stop()
+}
+
+// progress is how far the peer was with what it is told.
+type progress struct {
+	acked   uint64 // bytes that have arrived
+	window  uint32 // bytes that it has space for
+	waiting bool   // there were more
+}
+
+// takesLocked reports whether the peer has taken something since the last look, of what waited for it, and looks. What arrives in an
+// empty buffer shows only that there is a buffer: that does not count, but space that grows does.
+func (c *Conn) takesLocked(seen *progress) bool {
+	now, ok := progressOf(c.below)
+	if !ok {
+		return false
+	}
+	now.waiting = now.waiting || c.draining
+	last := *seen
+	*seen = now
+	return last != progress{} && (last.waiting && now.acked > last.acked || now.window > last.window)
+}
+
+// Takes reports whether the client has read something since the last call, of what had to wait for it.
+func (c *Conn) Takes() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.closed && c.takesLocked(&c.seen)
 }
 
 func (c *Conn) patience() time.Duration {
@@ -338,6 +409,9 @@ func (c *Conn) codeOf(err error) int {
 	}
 	if code := errClosed(0); errors.As(err, &code) {
 		return int(code)
+	}
+	if errors.Is(err, syscall.ETIMEDOUT) { // see giveUpAfter
+		return wire.StatusStalled
 	}
 	return wire.StatusAbnormal
 }

@@ -6,6 +6,8 @@ import (
 	"syscall"
 	"time"
 	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
 // socketOf returns the descriptor of a plain socket, or -1. It stays good until nc is closed, not after.
@@ -77,4 +79,24 @@ func shutdownNow(fd int) bool {
 	}
 	syscall.Shutdown(fd, syscall.SHUT_RDWR)
 	return true
+}
+
+// giveUpAfter has the kernel end a connection whose peer acknowledges nothing for so long (tcp(7), TCP_USER_TIMEOUT): by itself it
+// sends again for a quarter of an hour.
+func giveUpAfter(fd int, d time.Duration) {
+	if fd >= 0 {
+		unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(d.Milliseconds()))
+	}
+}
+
+// progressOf asks the kernel how far the peer is. It reports false if the kernel does not tell.
+func progressOf(fd int) (progress, bool) {
+	if fd < 0 {
+		return progress{}, false
+	}
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	if err != nil {
+		return progress{}, false
+	}
+	return progress{info.Bytes_acked, info.Snd_wnd, info.Notsent_bytes > 0}, true
 }

@@ -2,7 +2,10 @@
 
 package socket
 
-import "net"
+import (
+	"net"
+	"time"
+)
 
 // Elsewhere everything is queued, and written by the drainer, and a goroutine reads each connection.
 func socketOf(net.Conn) int { return -1 }
@@ -12,3 +15,7 @@ func writeNow(int, []byte) (int, error) { return 0, nil }
 func (c *Conn) readNow([]byte) (int, error) { return 0, net.ErrClosed }
 
 func shutdownNow(int) bool { return false }
+
+func giveUpAfter(int, time.Duration) {}
+
+func progressOf(int) (progress, bool) { return progress{}, false }

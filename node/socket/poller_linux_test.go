@@ -17,25 +17,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// An echo says what it is told.
-type echo struct {
-	c     *Conn
-	ended chan int
-}
-
-func (e *echo) Ready() bool { return true }
-
-func (e *echo) Message(_ bool, b []byte) bool {
-	e.c.Put(AppendText(nil, b))
-	return true
-}
-
-func (e *echo) Wait() {}
-
-func (e *echo) Broken(code int, reason string) { e.c.Finish(AppendClose(nil, code, reason), code) }
-
-func (e *echo) Ended(code int) { e.ended <- code }
-
 // serve accepts WebSockets and hands their connections to take. The group ends with the test.
 func serve(t *testing.T, take func(*Conn)) (*Group, *httptest.Server) {
 	t.Helper()

@@ -18,6 +18,25 @@ import (
 // fronts are the two ways in which connections are read.
 var fronts = map[string]bool{"parked": false, "goroutine": true}
 
+// An echo says what it is told.
+type echo struct {
+	c     *Conn
+	ended chan int
+}
+
+func (e *echo) Ready() bool { return true }
+
+func (e *echo) Message(_ bool, b []byte) bool {
+	e.c.Put(AppendText(nil, b))
+	return true
+}
+
+func (e *echo) Wait() {}
+
+func (e *echo) Broken(code int, reason string) { e.c.Finish(AppendClose(nil, code, reason), code) }
+
+func (e *echo) Ended(code int) { e.ended <- code }
+
 // An echoes is a server that echoes what it is told, and the codes that its connections ended with.
 type echoes struct {
 	*httptest.Server
