@@ -2,8 +2,6 @@ package node
 
 import (
 	"net/http"
-	"net/url"
-	"path"
 	"slices"
 	"strings"
 
@@ -21,8 +19,8 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 		s.problem(w, &wire.Error{Code: wire.Unavailable, Message: "this node is shutting down: connect again, to another", RetryAfter: s.retryAfter()})
 		return
 	}
-	if origin := r.Header.Get("Origin"); !s.allows(origin) {
-		s.problem(w, wire.Errorf(wire.Forbidden, "the origin %q is not among those that may connect here", origin))
+	if !s.allows(r) {
+		s.problem(w, wire.Errorf(wire.Forbidden, "the origin %q is not among those that may connect here", r.Header.Get("Origin")))
 		return
 	}
 	c := plain
@@ -126,25 +124,4 @@ func subprotocols(r *http.Request) []string {
 		}
 	}
 	return out
-}
-
-// allows reports whether a page of that origin may connect. Clients that are no page send none.
-func (s *Server) allows(origin string) bool {
-	if len(s.cfg.Origins) == 0 || origin == "" {
-		return true
-	}
-	origin = strings.ToLower(origin)
-	host := origin
-	if u, err := url.Parse(origin); err == nil && u.Host != "" {
-		host = u.Host
-	}
-	return slices.ContainsFunc(s.cfg.Origins, func(pattern string) bool {
-		pattern = strings.ToLower(pattern)
-		against := host
-		if strings.Contains(pattern, "://") {
-			against = origin
-		}
-		ok, _ := path.Match(pattern, against)
-		return ok
-	})
 }

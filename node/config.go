@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"slices"
 	"time"
 
 	"parley/bus"
@@ -23,7 +24,8 @@ type Config struct {
 	Version string // told in welcome; default "dev"
 
 	// Origins that may open a WebSocket or use HTTP from a page, as patterns of path.Match over the origin's host or, with a
-	// scheme, over "scheme://host". Default: any origin, since credentials are never ambient.
+	// scheme, over "scheme://host"; what NormalizeOrigin refuses matches nothing. The node's own page may in any case.
+	// Default: any origin, since credentials are never ambient.
 	Origins []string
 
 	Limits Limits // default none
@@ -85,6 +87,12 @@ func (c Config) withDefaults() Config {
 		c.ID = fmt.Sprintf("%s-%04x", cmp.Or(host, "node"), rand.N(1<<16))
 	}
 	c.Version = cmp.Or(c.Version, "dev")
+	c.Origins = slices.Clone(c.Origins)
+	for i, pattern := range c.Origins {
+		if normal, err := NormalizeOrigin(pattern); err == nil {
+			c.Origins[i] = normal
+		}
+	}
 	c.MaxText = cmp.Or(c.MaxText, 4<<10)
 	c.QueueBytes = cmp.Or(c.QueueBytes, 256<<10)
 	c.PresenceLimit = cmp.Or(c.PresenceLimit, 200)

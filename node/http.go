@@ -58,7 +58,7 @@ func (s *Server) paced(do func(http.ResponseWriter, *http.Request) *wire.Error) 
 func (s *Server) cors(w http.ResponseWriter, r *http.Request, methods methods) bool {
 	h := w.Header()
 	if origin := r.Header.Get("Origin"); origin != "" {
-		if !s.allows(origin) {
+		if !s.allows(r) {
 			s.problem(w, wire.Errorf(wire.Forbidden, "the origin %q is not among those that may use this server", origin))
 			return false
 		}

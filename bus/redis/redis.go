@@ -125,14 +125,28 @@ type Bus struct {
 	running sync.WaitGroup
 }
 
+// CheckURL reports what is wrong with a URL for Open, in words that hold no password. It connects to nothing.
+func CheckURL(url string) error {
+	_, err := parseURL(url)
+	return err
+}
+
+func parseURL(url string) (*redis.Options, error) {
+	options, err := redis.ParseURL(url)
+	if err != nil { // whose text may hold the password
+		return nil, misconfigured{errors.New("the Redis URL is none of redis://[user:password@]host[:port][/db], " +
+			"rediss://[user:password@]host[:port][/db] and unix://[user:password@]/path")}
+	}
+	return options, nil
+}
+
 // Open connects to the server and takes part from then on. The error names the host, never the password;
 // see ErrMisconfigured.
 func Open(ctx context.Context, cfg Config) (*Bus, error) {
 	cfg = cfg.withDefaults()
-	options, err := redis.ParseURL(cfg.URL)
-	if err != nil { // whose text may hold the password
-		return nil, misconfigured{errors.New("the Redis URL is none of redis://[user:password@]host[:port][/db], " +
-			"rediss://[user:password@]host[:port][/db] and unix://[user:password@]/path")}
+	options, err := parseURL(cfg.URL)
+	if err != nil {
+		return nil, err
 	}
 	options.Protocol = 2    // pipelines check less
 	options.MaxRetries = -1 // a publish must never be repeated behind our back

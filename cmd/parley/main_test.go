@@ -76,6 +76,8 @@ func TestStatuses(t *testing.T) {
 		{2, "health --timeout soon"},
 		{2, "chat one two"},
 		{2, "--ping 10ms"},
+		{0, "serve --check"},
+		{2, "serve --check --listen nowhere"},
 	} {
 		cmd := exec.Command("parley", strings.Fields(tt.args)...)
 		cmd.Run()

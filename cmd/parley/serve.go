@@ -1,9 +1,7 @@
 package main
 
 import (
-	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -18,7 +16,6 @@ import (
 	"parley/cmd/internal/cli"
 	"parley/metrics"
 	"parley/node"
-	"parley/node/wire"
 )
 
 // ServeCmd runs a node.
@@ -48,6 +45,8 @@ type ServeCmd struct {
 	Admin     string
 	LogFormat string
 	LogLevel  string
+
+	Check bool
 }
 
 func (c *ServeCmd) Flags(f *pflag.FlagSet) {
@@ -85,13 +84,9 @@ func (c *ServeCmd) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.Admin, "admin", "", "`ADDR` Address for operators only: pprof, and /metrics, which then leaves the public address.")
 	f.StringVar(&c.LogFormat, "log-format", "text", "`FORMAT` Form of the log on standard error: text or json.")
 	f.StringVar(&c.LogLevel, "log-level", "info", "`LEVEL` Least level that is logged: debug, info, warn or error.")
-}
 
-// The least and the most that make sense, where that is not plain.
-const (
-	leastQueue = wire.MaxFrame
-	mostText   = wire.MaxFrame / 2 // JSON may escape it
-)
+	f.BoolVar(&c.Check, "check", false, "Say what would be used and from where each value came, and exit: with 2 if a node could not start like that.")
+}
 
 // gcPercent is Go's GOGC where that is not set. A node allocates little for what it delivers, so collecting more often costs
 // next to nothing; and a smaller heap has fewer holes when those who came are at rest: 5.9 instead of 6.3 KB of resident
@@ -101,36 +96,11 @@ const gcPercent = 50
 // afterDrain is how long a shutdown may take on top of Drain.
 const afterDrain = 10 * time.Second
 
-// Validate refuses what a node can't run with.
-func (c *ServeCmd) Validate() error {
-	switch {
-	case c.HistorySize < 1:
-		return errors.New("--history-size must be at least 1")
-	case c.MaxText < 1 || c.MaxText > mostText:
-		return fmt.Errorf("--max-text must be from 1 to %d KiB", mostText>>10)
-	case c.Queue < leastQueue:
-		return fmt.Errorf("--queue must be at least %d KiB", leastQueue>>10)
-	case c.PresenceLimit < 1:
-		return errors.New("--presence-limit must be at least 1")
-	case c.HistoryTTL < time.Second:
-		return errors.New("--history-ttl must be at least 1s")
-	case c.Ping < time.Second:
-		return errors.New("--ping must be at least 1s")
-	case c.Drain <= 0:
-		return errors.New("--drain must be more than 0s")
-	case c.Limits.Messages > 0 && c.Limits.MessageBurst < 1:
-		return errors.New("--message-burst must be at least 1 where there is a --message-rate")
-	case (c.TLSCert == "") != (c.TLSKey == ""):
-		return errors.New("--tls-cert and --tls-key go together")
-	}
-	return cmp.Or(
-		cli.OneOf("--log-format", c.LogFormat, "text", "json"),
-		cli.OneOf("--log-level", c.LogLevel, "debug", "info", "warn", "error"),
-	)
-}
-
 // Run implements "parley serve": a node, until env.Ctx is done.
 func (c *ServeCmd) Run(env *cli.Env) error {
+	if c.Check {
+		return report(env)
+	}
 	log := c.logger(env.Err)
 	var cert *certificate
 	if c.TLSCert != "" {

@@ -22,6 +22,8 @@ type Env struct {
 	In   io.Reader
 	Out  io.Writer
 	Err  io.Writer
+
+	Settings []Setting // of all flags, in their order
 }
 
 // A Runner is what a command does. With a method Validate it refuses values that its flags can't have.
@@ -54,6 +56,7 @@ func Command(use, short string, r Runner) *cobra.Command {
 				return err
 			}
 		}
+		env.Settings = settings(c.Flags())
 		if err := r.Run(env); err != nil {
 			return failure{err}
 		}

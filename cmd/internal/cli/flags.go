@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
@@ -16,6 +17,7 @@ import (
 const (
 	placeholder = "placeholder" // what stands for its value in help, or ""
 	variable    = "variable"    // of the environment, which sets it too
+	source      = "source"      // what set it, where that is not its default
 )
 
 // kinds is what is known of values by the type that pflag gives them.
@@ -66,14 +68,29 @@ func readEnvironment(flags *pflag.FlagSet) (err error) {
 	flags.VisitAll(func(f *pflag.Flag) {
 		name := Variable(f)
 		value := os.Getenv(name)
+		if f.Changed {
+			flags.SetAnnotation(f.Name, source, []string{"flag"})
+		}
 		if err != nil || f.Changed || value == "" {
 			return
 		}
+		flags.SetAnnotation(f.Name, source, []string{"$" + name})
 		if err = flags.Set(f.Name, value); err != nil {
 			err = fmt.Errorf("%w (from $%s)", explain(err), name)
 		}
 	})
 	return err
+}
+
+// A Setting is a flag's value, and what set it: a flag, a variable such as $PARLEY_PING, or the default.
+type Setting struct{ Flag, Value, From string }
+
+// settings lists what all flags are set to.
+func settings(flags *pflag.FlagSet) (list []Setting) {
+	flags.VisitAll(func(f *pflag.Flag) {
+		list = append(list, Setting{f.Name, f.Value.String(), cmp.Or(noted(f, source), "default")})
+	})
+	return list
 }
 
 // explain says in our words what pflag refuses.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"errors"
+	"fmt"
 	"math"
 	"net/netip"
 	"strconv"
@@ -49,14 +50,14 @@ func (l List) MarshalText() ([]byte, error) { return []byte(strings.Join(l, ",")
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (l *List) UnmarshalText(text []byte) error {
 	for s := range strings.SplitSeq(string(text), ",") {
-		if s != "" {
+		if s = strings.TrimSpace(s); s != "" {
 			*l = append(*l, s)
 		}
 	}
 	return nil
 }
 
-// Prefixes are a list of networks: 10.0.0.0/8,fd00::/8.
+// Prefixes are a list of networks, 10.0.0.0/8,fd00::/8, or of single addresses.
 type Prefixes []netip.Prefix
 
 // MarshalText implements encoding.TextMarshaler.
@@ -74,10 +75,16 @@ func (p *Prefixes) UnmarshalText(text []byte) error {
 	l.UnmarshalText(text)
 	for _, s := range l {
 		prefix, err := netip.ParsePrefix(s)
-		if err != nil {
-			return err
+		if a, bad := netip.ParseAddr(s); bad == nil && a.Zone() == "" {
+			prefix, err = netip.PrefixFrom(a, a.BitLen()), nil
 		}
-		*p = append(*p, prefix)
+		if err != nil {
+			return fmt.Errorf("%q is no network such as 10.0.0.0/8, and no address", s)
+		}
+		if a := prefix.Addr(); a.Is4In6() && prefix.Bits() >= 96 { // as which no client is seen
+			prefix = netip.PrefixFrom(a.Unmap(), prefix.Bits()-96)
+		}
+		*p = append(*p, prefix.Masked())
 	}
 	return nil
 }
