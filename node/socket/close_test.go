@@ -1,0 +1,16 @@
+package socket
+
+import (
+	"strings"
+	"testing"
+)
+
+// A close is a control frame, of at most 125 bytes of payload (RFC 6455 section 5.5), however long its reason is.
+func TestACloseFitsIntoAControlFrame(t *testing.T) {
+	for n, want := range map[int]int{0: 2, 1: 3, 122: 124, 123: 125, 124: 125, 1000: 125} {
+		b := AppendClose(nil, 4000, strings.Repeat("x", n))
+		if len(b) != 2+want || int(b[1]) != want || b[2] != 4000>>8 || b[3] != 4000&0xff {
+			t.Errorf("with a reason of %d bytes: %d bytes, %.4x", n, len(b), b)
+		}
+	}
+}
