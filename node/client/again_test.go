@@ -1,0 +1,143 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/coder/websocket"
+
+	"parley/node/wire"
+)
+
+// Sends that their callers give up hold no place in the window any more.
+func TestSendsThatAreGivenUpLetOthersGo(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		r := join(t, c, fc, ID{}, JoinOptions{})
+		ctx, cancel := context.WithCancel(t.Context())
+		var given sync.WaitGroup
+		var texts []string
+		for i := range window {
+			text := fmt.Sprint(i)
+			texts = append(texts, text)
+			given.Go(func() {
+				if _, err := r.Say(ctx, Draft{Text: text, Key: "key of " + text}); !errors.Is(err, context.Canceled) {
+					t.Errorf("%s got %v", text, err)
+				}
+			})
+			synctest.Wait()
+		}
+		wantSends(t, fc, texts...)
+		o := post(r, "behind")
+		cancel()
+		given.Wait()
+		s := wantSends(t, fc, "behind")
+		fc.say(wire.Sent{Req: s[0].Req, ID: ID{Ms: 4}})
+		if o.of("behind") != "4-0" {
+			t.Errorf("got %v", o.results)
+		}
+	})
+}
+
+// A question that can't be answered now is asked again when the node says, not before.
+func TestAQuestionIsAskedAgainWhenTheNodeSays(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		r := join(t, c, fc, ID{}, JoinOptions{})
+		answered := make(chan error)
+		go func() {
+			_, _, err := r.Members(t.Context())
+			answered <- err
+		}()
+		const after = 10 * time.Second
+		asked := fc.want("members")
+		said := time.Now()
+		fc.say(wire.Reject{Req: asked.Req, Err: &wire.Error{Code: wire.RateLimited, Message: "slowly", RetryAfter: after}})
+		asked = fc.want("members")
+		if waited := time.Since(said); waited < after || waited > after+time.Second {
+			t.Errorf("asked again after %v, was told %v", waited, after)
+		}
+		fc.say(wire.Members{Req: asked.Req, Room: "lobby"})
+		if err := <-answered; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A handshake that is refused for now is tried again when the node, or what is before it, says.
+func TestAHandshakeRefusedForNowIsTriedAgain(t *testing.T) {
+	for _, status := range []int{http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			withFakeNode(t, func(t *testing.T, n *fakeNode) {
+				const after = 7 * time.Second
+				n.set(func() {
+					n.refuse = func(w http.ResponseWriter) {
+						n.set(func() { n.refuse = nil })
+						w.Header().Set("Retry-After", "7")
+						http.Error(w, "not now", status)
+					}
+				})
+				began := time.Now()
+				n.dial(n.options())
+				if waited := time.Since(began); waited < after || waited > after+time.Second {
+					t.Errorf("came back after %v, was told %v", waited, after)
+				}
+			})
+		})
+	}
+}
+
+// Close says goodbye, so that the node knows it from a loss.
+func TestCloseSaysGoodbye(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		closed := make(chan struct{})
+		go func() {
+			c.Close()
+			close(closed)
+		}()
+		_, _, err := fc.ws.Read(t.Context())
+		if code := websocket.CloseStatus(err); code != websocket.StatusNormalClosure {
+			t.Errorf("closed with %d: %v", code, err)
+		}
+		<-closed
+	})
+}
+
+// What would be too large for the node with all that is added to it is refused, and does not cost the connection.
+func TestSendsUpToTheLargestLeaveTheConnection(t *testing.T) {
+	c, err := Dial(t.Context(), "ws://"+startNodes(t, 1)[0], Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	r, err := c.Join(t.Context(), "lobby", JoinOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sent, refused := 0, 0
+	empty := wire.Request{Op: "send", Room: "lobby", Key: "12345", Data: []byte(`""`)}
+	for size := wire.MaxFrame - 60; size <= wire.MaxFrame+1; size++ {
+		data := `"` + strings.Repeat("x", size-len(empty.Append(nil))) + `"`
+		_, err := r.Say(t.Context(), Draft{Data: json.RawMessage(data), Key: fmt.Sprint(size)})
+		switch bad, ok := errors.AsType[*wire.Error](err); {
+		case err == nil && refused == 0:
+			sent++
+		case ok && bad.Code == wire.TooLarge:
+			refused++
+		default:
+			t.Fatalf("%d bytes: %v, after %d that were refused", size, err, refused)
+		}
+	}
+	if sent == 0 || refused == 0 || c.Err() != nil {
+		t.Errorf("%d were sent, %d refused; the client: %v", sent, refused, c.Err())
+	}
+}
