@@ -6,9 +6,9 @@ import (
 	"regexp"
 	"testing"
 
-	"parley/cmd/internal/cli"
-
 	"github.com/spf13/pflag"
+
+	"parley/cmd/internal/cli"
 )
 
 // What .deploy and docker-compose.yml hand a node are flags and variables that it has: a mistyped variable would be ignored.
@@ -59,5 +59,27 @@ func TestDeployNamesWhatExists(t *testing.T) {
 	}
 	if seen < 18 {
 		t.Errorf("%d names were found, and there are more", seen)
+	}
+}
+
+// Of every alert there is a case in which it fires. All are quiet in the first case, which promtool runs.
+func TestEveryAlertHasACase(t *testing.T) {
+	rules, err := os.ReadFile(root + "/metrics/rules.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cases, err := os.ReadFile(root + "/metrics/rules_test.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	alerts := regexp.MustCompile(`(?m)- alert: (\w+)$`).FindAllSubmatch(rules, -1)
+	if len(alerts) < 20 {
+		t.Errorf("%d alerts were found, and there are more", len(alerts))
+	}
+	for _, alert := range alerts {
+		fires := regexp.MustCompile(`alertname: ` + string(alert[1]) + `\n +eval_time: \w+\n +exp_alerts:[ &a-z]*\n +- exp_labels`)
+		if !fires.Match(cases) {
+			t.Errorf("%s fires in no case", alert[1])
+		}
 	}
 }
