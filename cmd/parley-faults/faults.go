@@ -22,6 +22,7 @@ type fault struct {
 	home    bool     // all clients are at the first node
 	clients int      // how many, if not as many as usual
 	bytes   int      // of a message
+	ready   bool     // nodes have to be ready throughout
 	calm    bool     // nobody comes or goes meanwhile, but for what the fault does itself
 }
 
@@ -83,6 +84,9 @@ func (f fault) run(t testing.TB, s scale, parley string) result {
 	r.unready, r.ready = tr.readiness()
 	if r.ready > readyWithin {
 		t.Errorf("nodes were ready %s after the end", r.ready.Round(100*time.Millisecond))
+	}
+	if f.ready && r.unready > 0 {
+		t.Errorf("nodes were not ready from %s on until %s after the end", r.unready.Round(100*time.Millisecond), r.ready.Round(100*time.Millisecond))
 	}
 	destroyed := map[harm]int{entries: r.Gone, clients: r.cut, links: r.links, refusals: r.refused, delays: int(r.slowest / (2 * time.Second))}
 	if f.must != delaysNone && destroyed[f.must] == 0 {

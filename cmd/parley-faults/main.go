@@ -88,7 +88,7 @@ func (c *FaultsCmd) Run(env *cli.Env) error {
 // report says what became of a row.
 func (r *result) report(w *lockedWriter) {
 	var said strings.Builder
-	fmt.Fprintf(&said, "%s: %s (%s; %s)\n    %v\n", r.name, r.verdict(), r.took.Round(time.Second), r.destroyed(), &r.Verdict)
+	fmt.Fprintf(&said, "%s: %s (%s; %s; %s)\n    %v\n", r.name, r.verdict(), r.took.Round(time.Second), r.destroyed(), r.readiness(), &r.Verdict)
 	for why, n := range r.cuts {
 		fmt.Fprintf(&said, "    %d clients cut: %s\n", n, why)
 	}

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -99,7 +98,7 @@ func (m *member) talk() {
 
 func (m *member) speak(w judge.Words) {
 	began := time.Now()
-	m.trial.asked(m)
+	m.trial.asked(m, w)
 	text := fmt.Sprintf("%d/%d %s", w.Sender, w.N, strings.Repeat("x", m.trial.bulk()))
 	m.say(text, func(i id.ID, err error) { m.trial.answered(m, w, i, err, time.Since(began)) })
 }
@@ -113,6 +112,7 @@ func (m *member) tell(e judge.Event) {
 	m.told = append(m.told, e)
 	if e.Kind == judge.Message && e.N == lastWords {
 		m.last = true
+		t.changed.Broadcast()
 	}
 }
 
@@ -139,9 +139,10 @@ func (m *member) tellUp(up bool, why error) {
 	t := m.trial
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if m.up && !up && !m.gone {
+	if m.up && !up && !m.gone && !t.over {
 		t.cut++
-		t.cuts[cmp.Or(errors.Unwrap(why), why).Error()]++
+		said := why.Error()
+		t.cuts[said[strings.LastIndex(said, ": ")+1:]]++
 	}
 	m.up = up
 	t.changed.Broadcast()

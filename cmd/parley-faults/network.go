@@ -101,6 +101,7 @@ type network struct {
 
 func newNetwork(t testing.TB, name, upstream string) *network {
 	t.Helper()
+	zerolog.SetGlobalLevel(zerolog.Disabled) // some toxics have loggers of their own
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(prometheus.NewRegistry()), zerolog.Nop())
 	n := &network{t, toxiproxy.NewProxy(server, name, "127.0.0.1:0", upstream)}
 	if err := n.proxy.Start(); err != nil {

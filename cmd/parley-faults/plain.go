@@ -48,13 +48,14 @@ type line struct {
 
 // A said is what a node says.
 type said struct {
-	Op, Req, Room, Event, Code, Message, Session, Text string
-	ID, Last, After                                    string
-	User                                               struct{ ID string }
-	Members                                            []struct{ ID string }
-	Recovered                                          *bool
-	RetryAfter                                         int `json:"retry_after"`
-	Ping                                               int
+	Op, Req, Room, Event, Message, Session, Text string
+	Code                                         any // a word, or a number
+	ID, Last, After                              string
+	User                                         struct{ ID string }
+	Members                                      []struct{ ID string }
+	Recovered                                    *bool
+	RetryAfter                                   int `json:"retry_after"`
+	Ping                                         int
 }
 
 func enterPlain(ctx context.Context, m *member) (voice, error) {
@@ -205,7 +206,7 @@ func (v *plainVoice) take(conn *websocket.Conn, f *said, since string) {
 	case f.Req == "join" && f.Op == "ok":
 		v.enter(conn, f, since)
 	case f.Req == "join": // later, over another connection
-		v.m.trial.refusal("join: " + f.Code)
+		v.m.trial.refusal(fmt.Sprint("join: ", f.Code))
 		conn.Close()
 	case strings.HasPrefix(f.Req, "k"):
 		v.answer(conn, f)
@@ -319,12 +320,12 @@ func (v *plainVoice) answer(conn *websocket.Conn, f *said) {
 			l.done(parseID(f.ID), nil)
 		case f.Code == "unavailable" || f.Code == "rate_limited":
 			v.held = true
-			v.m.trial.refusal(f.Code)
+			v.m.trial.refusal(fmt.Sprint(f.Code))
 		case f.Code == "not_joined":
 			conn.Close()
 		default:
 			v.lines = append(v.lines[:i:i], v.lines[i+1:]...)
-			l.done(id.ID{}, fmt.Errorf("%s: %s", f.Code, f.Message))
+			l.done(id.ID{}, fmt.Errorf("%v: %s", f.Code, f.Message))
 		}
 		break
 	}

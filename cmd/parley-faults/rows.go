@@ -32,10 +32,10 @@ func faults() []fault {
 		{name: "SCRIPT FLUSH", strike: flushScripts, must: delaysNone},
 		{name: "BUSY", strike: busy, must: delays, redis: []string{"busy-reply-threshold 200"}},
 		{name: "LOADING", strike: loading, must: refusals, redis: append([]string{"key-load-delay 2000", "loading-process-events-interval-bytes 1024"}, durable...)},
-		{name: "maxmemory is reached and lifted", strike: fill, must: refusals},
+		{name: "maxmemory is reached and lifted", strike: fill, must: refusals, ready: true},
 		{name: "the password changes, and back", strike: changePassword, must: refusals, redis: userLine, user: true},
 		{name: "the user loses its channels, and back", strike: loseChannels, must: links, redis: userLine, user: true},
-		{name: "the user loses one room's channel, and back", strike: loseChannel, must: links, redis: userLine, user: true},
+		{name: "the user loses one room's channel, and back", strike: loseChannel, must: links, redis: userLine, user: true, ready: true},
 		{name: "an output buffer overruns", strike: overrun, must: links, bytes: 3 << 10},
 
 		// Redis, which loses.
@@ -188,7 +188,7 @@ func busy(tr *trial) {
 
 // loading restarts Redis with so much to load that it answers LOADING for a while.
 func loading(tr *trial) {
-	tr.do(tr.admin(), "eval", "for i = 1, 2500 do redis.call('set', 'load' .. i, string.rep('x', 1000)) end", 0)
+	tr.do(tr.admin(), "eval", "for i = 1, 2500 do redis.call('set', 'load' .. i, string.rep('x', 1000)) end return 1", 0)
 	tr.redis.Reload()
 	tr.meanwhile(tr.traffic)
 	c := tr.admin()
@@ -211,7 +211,7 @@ func fill(tr *trial) {
 			tr.meanwhile(tr.traffic / 10)
 		}
 	}
-	tr.meanwhile(tr.long / 2)
+	tr.meanwhile(tr.long)
 	tr.do(c, "config", "set", "maxmemory", "0")
 }
 
@@ -305,29 +305,45 @@ func (tr *trial) reconnects() (sum int) {
 	return sum
 }
 
-// someAway keeps a third of the clients away while f runs, and half of those for a while longer.
-func (tr *trial) someAway(f func()) {
-	var away []*member
+// across loses what was said after a fork. Some clients are away from before the fork, some from then on, and some are cut as
+// it happens: they come back at once or later, with cursors from before what is lost and from the midst of it.
+func (tr *trial) across(fork, lose func()) {
+	var groups [4][]*member
 	for i, m := range tr.present() {
-		if i%3 == 0 {
-			away = append(away, m)
-			m.route.close()
-		}
+		groups[i%4] = append(groups[i%4], m)
 	}
-	tr.meanwhile(tr.traffic)
-	tr.urge()
-	f()
-	for _, m := range away[:len(away)/2] {
-		m.route.open()
+	before, midst, cut := groups[0], groups[1], groups[2]
+	for _, m := range before {
+		m.route.close()
+	}
+	if fork != nil {
+		fork()
 	}
 	tr.pass()
-	for _, m := range away {
+	for _, m := range midst {
+		m.route.close()
+	}
+	tr.meanwhile(tr.traffic / 2)
+	tr.urge()
+	tr.awaitAcks(1)
+	lose()
+	for _, some := range [][]*member{before[:len(before)/2], midst[:len(midst)/2], cut} {
+		for _, m := range some {
+			m.route.open()
+			if len(some) == len(cut) {
+				m.route.cut(false)
+			}
+			tr.meanwhile(20 * time.Millisecond)
+		}
+	}
+	tr.pass()
+	for _, m := range append(before, midst...) {
 		m.route.open()
 	}
 }
 
 func flushAll(tr *trial) {
-	tr.someAway(func() {
+	tr.across(nil, func() {
 		tr.see(tr.admin(), func(p redis.Pipeliner) { p.FlushAll(context.Background()) })
 	})
 }
@@ -337,19 +353,20 @@ func rollBack(tr *trial) {
 	c := tr.admin()
 	ctx := context.Background()
 	dumps := make(map[string]*redis.StringCmd)
-	_, err := c.TxPipelined(ctx, func(p redis.Pipeliner) error {
-		for _, room := range tr.roomNames {
-			for _, key := range []string{"log", "last", "ka", "kb"} {
-				name := "parley:{" + room + "}:" + key
-				dumps[name] = p.Dump(ctx, name)
+	tr.across(func() {
+		_, err := c.TxPipelined(ctx, func(p redis.Pipeliner) error {
+			for _, room := range tr.roomNames {
+				for _, key := range []string{"log", "last", "ka", "kb"} {
+					name := "parley:{" + room + "}:" + key
+					dumps[name] = p.Dump(ctx, name)
+				}
 			}
+			return nil
+		})
+		if err != nil && err != redis.Nil {
+			tr.Fatal(err)
 		}
-		return nil
-	})
-	if err != nil && err != redis.Nil {
-		tr.Fatal(err)
-	}
-	tr.someAway(func() {
+	}, func() {
 		tr.see(c, func(p redis.Pipeliner) {
 			for name, dump := range dumps {
 				if dump.Err() == nil {
@@ -363,8 +380,7 @@ func rollBack(tr *trial) {
 }
 
 func oldDump(tr *trial) {
-	tr.do(tr.admin(), "save")
-	tr.someAway(func() {
+	tr.across(func() { tr.do(tr.admin(), "save") }, func() {
 		tr.see(tr.admin(), nil)
 		tr.redis.Restart()
 	})
@@ -383,7 +399,13 @@ func (tr *trial) follow(r, primary *bustest.RedisServer) {
 	host, port, _ := net.SplitHostPort(primary.Addr())
 	c := r.Client()
 	tr.do(c, "replicaof", host, port)
-	for deadline := time.Now().Add(tr.patience); !strings.Contains(tr.do(c, "info", "replication"), "master_link_status:up"); {
+	p := primary.Client()
+	online := func() bool {
+		_, own, _ := net.SplitHostPort(r.Addr())
+		return strings.Contains(tr.do(c, "info", "replication"), "master_link_status:up") &&
+			strings.Contains(tr.do(p, "info", "replication"), "port="+own+",state=online")
+	}
+	for deadline := time.Now().Add(tr.patience); !online(); {
 		if time.Now().After(deadline) {
 			tr.Fatal("the replica does not follow")
 		}
@@ -401,20 +423,10 @@ func (tr *trial) promote(r *bustest.RedisServer) {
 	tr.links += tr.address.cut()
 }
 
-// promoteWithoutTail promotes a replica that lacks what was said for a while. Some clients are away, others come back in the
-// midst of it.
+// promoteWithoutTail promotes a replica that lacks what was said for a while.
 func promoteWithoutTail(tr *trial) {
 	r := tr.replica()
-	tr.do(r.Client(), "replicaof", "no", "one")
-	tr.someAway(func() {
-		tr.promote(r)
-		for i, m := range tr.present() {
-			if i%5 == 1 {
-				m.route.cut(false)
-				tr.meanwhile(20 * time.Millisecond)
-			}
-		}
-	})
+	tr.across(func() { tr.do(r.Client(), "replicaof", "no", "one") }, func() { tr.promote(r) })
 }
 
 // promoteWithEmptyRooms promotes while nobody is in any room, and nodes have forgotten them.
@@ -446,10 +458,11 @@ func promoteWithEmptyRooms(tr *trial) {
 // promoteTwice loses the tail, and soon after that what came next, the marker too.
 func promoteTwice(tr *trial) {
 	first, second := tr.replica(), tr.replica()
-	for _, r := range []*bustest.RedisServer{first, second} {
-		tr.do(r.Client(), "replicaof", "no", "one")
-	}
-	tr.someAway(func() {
+	tr.across(func() {
+		for _, r := range []*bustest.RedisServer{first, second} {
+			tr.do(r.Client(), "replicaof", "no", "one")
+		}
+	}, func() {
 		tr.promote(first)
 		tr.meanwhile(tr.traffic)
 		tr.promote(second)
@@ -476,13 +489,13 @@ func failover(tr *trial) {
 // demote makes the primary a replica of a replica without the tail. Connections stay; new ones lead to the new primary.
 func demote(tr *trial) {
 	r := tr.replica()
-	tr.do(r.Client(), "replicaof", "no", "one")
-	tr.pass()
-	old := tr.redis
-	tr.see(old.Client(), nil)
-	tr.address.move(r.Addr())
-	tr.redis = r
-	tr.follow(old, r)
+	tr.across(func() { tr.do(r.Client(), "replicaof", "no", "one") }, func() {
+		old := tr.redis
+		tr.see(old.Client(), nil)
+		tr.address.move(r.Addr())
+		tr.redis = r
+		tr.follow(old, r)
+	})
 	tr.meanwhile(tr.long / 2)
 }
 

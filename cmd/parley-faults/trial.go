@@ -63,12 +63,13 @@ type trial struct {
 	open    int                                  // guarded by mu; what is said and has no answer
 	said    int                                  // guarded by mu
 	acked   map[string]map[judge.Words]judge.Ack // guarded by mu; by room
-	silent  map[string]map[judge.Words]bool      // guarded by mu; by room; what was not answered, since the sender left
+	silent  map[string]map[judge.Words]bool      // guarded by mu; by room; what has no answer
 	count   int                                  // guarded by mu; of acked
 	refused int                                  // guarded by mu; answers that said unavailable
 	failed  []error                              // guarded by mu; why something was refused for good
 	cut     int                                  // guarded by mu; connections that clients lost
 	cuts    map[string]int                       // guarded by mu; by reason
+	over    bool                                 // guarded by mu; clients are closed since all is done
 	slowest time.Duration                        // guarded by mu; until an answer
 }
 
@@ -190,11 +191,15 @@ func (tr *trial) depart(m *member) {
 	tr.entering.Go(m.close)
 }
 
-func (tr *trial) asked(m *member) {
+func (tr *trial) asked(m *member, w judge.Words) {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
 	tr.open++
 	m.open++
+	if tr.silent[m.room] == nil {
+		tr.silent[m.room] = make(map[judge.Words]bool)
+	}
+	tr.silent[m.room][w] = true
 	tr.said++
 }
 
@@ -205,19 +210,16 @@ func (tr *trial) answered(m *member, w judge.Words, i id.ID, err error, took tim
 	m.open--
 	switch {
 	case err == nil:
+		delete(tr.silent[m.room], w)
 		if tr.acked[m.room] == nil {
 			tr.acked[m.room] = make(map[judge.Words]judge.Ack)
 		}
 		tr.acked[m.room][w] = judge.Ack{ID: i, At: time.Now()}
 		tr.count++
 		tr.slowest = max(tr.slowest, took)
+	case tr.over:
 	case !m.gone:
 		tr.failed = append(tr.failed, fmt.Errorf("%s: %w", m.name(), err))
-	default:
-		if tr.silent[m.room] == nil {
-			tr.silent[m.room] = make(map[judge.Words]bool)
-		}
-		tr.silent[m.room][w] = true
 	}
 	tr.changed.Broadcast()
 }
@@ -418,6 +420,9 @@ func (tr *trial) settle() result {
 		}
 	}
 	kept := tr.kept(tr.redis.Client())
+	tr.mu.Lock()
+	tr.over = true
+	tr.mu.Unlock()
 	tr.disperse()
 	return tr.judge(kept, lists)
 }
