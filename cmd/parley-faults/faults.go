@@ -22,6 +22,8 @@ type fault struct {
 	home    bool     // all clients are at the first node
 	clients int      // how many, if not as many as usual
 	bytes   int      // of a message
+	mix     string   // what it breaks, for mixes of faults: one of a kind at a time; not in mixes without
+	stay    bool     // no client may lose its connection
 	ready   bool     // nodes have to be ready throughout
 	calm    bool     // nobody comes or goes meanwhile, but for what the fault does itself
 }
@@ -30,12 +32,13 @@ type fault struct {
 type harm int
 
 const (
-	entries    harm = iota // acknowledged, and gone from Redis
-	clients                // connections of clients cut
-	links                  // connections of nodes to Redis broken
-	refusals               // answers that said unavailable
-	delays                 // answers that came late
-	delaysNone             // nothing: what it does shows elsewhere
+	entries  harm = iota // acknowledged, and gone from Redis
+	clients              // connections of clients cut
+	links                // connections of nodes to Redis broken
+	refusals             // answers that said unavailable
+	delays               // answers that came late
+	effects              // what the fault itself counts
+	nothing              // of a mix
 )
 
 // A result is a row's.
@@ -47,14 +50,20 @@ type result struct {
 	cuts           map[string]int // by reason
 	links          int
 	refused        int
+	effects        int
+	effectsAre     string
 	slowest        time.Duration
 	unready, ready time.Duration
 	took           time.Duration
 	failed         []string // besides what the verdict counts
 	unrun          string   // why it does not count as run
+	excused        bool     // and that is no failure
+	note           string   // what else is to be said of a row that holds
 }
 
-func (r *result) ok() bool { return r.Wrong() == 0 && len(r.failed) == 0 && r.unrun == "" }
+func (r *result) ok() bool {
+	return r.Wrong() == 0 && len(r.failed) == 0 && (r.unrun == "" || r.excused)
+}
 
 // readyWithin is how long nodes may take to be ready after a fault.
 const readyWithin = 10 * time.Second
@@ -88,8 +97,11 @@ func (f fault) run(t testing.TB, s scale, parley string) result {
 	if f.ready && r.unready > 0 {
 		t.Errorf("nodes were not ready from %s on until %s after the end", r.unready.Round(100*time.Millisecond), r.ready.Round(100*time.Millisecond))
 	}
-	destroyed := map[harm]int{entries: r.Gone, clients: r.cut, links: r.links, refusals: r.refused, delays: int(r.slowest / (2 * time.Second))}
-	if f.must != delaysNone && destroyed[f.must] == 0 {
+	if f.stay && r.cut > 0 {
+		t.Errorf("%d connections of clients were lost, for which this is no reason", r.cut)
+	}
+	destroyed := map[harm]int{entries: r.Gone, clients: r.cut, links: r.links, effects: r.effects, refusals: r.refused, delays: int(r.slowest / (2 * time.Second))}
+	if f.must != nothing && destroyed[f.must] == 0 {
 		r.unrun = "it destroyed nothing"
 	}
 	for _, st := range tr.stations {
@@ -130,7 +142,7 @@ func (r *result) destroyed() string {
 	for _, d := range []struct {
 		count int
 		what  string
-	}{{r.Gone, "entries"}, {r.cut, "clients cut"}, {r.links, "links cut"}, {r.refused, "refused"}} {
+	}{{r.Gone, "entries"}, {r.cut, "clients cut"}, {r.links, "links cut"}, {r.refused, "refused"}, {r.effects, r.effectsAre}} {
 		if d.count > 0 {
 			said = append(said, fmt.Sprint(d.count, " ", d.what))
 		}

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,11 +35,15 @@ type FaultsCmd struct {
 	Short    bool
 	Parallel int
 	List     bool
+	Mixes    time.Duration
+	Seed     uint64
 }
 
 func (c *FaultsCmd) Flags(f *pflag.FlagSet) {
 	f.BoolVar(&c.List, "list", false, "Only name the faults.")
 	f.BoolVar(&c.Short, "short", false, "Fewer clients, and faults that last half as long.")
+	f.DurationVar(&c.Mixes, "mixes", 0, "For so long, random mixes of faults instead of each alone.")
+	f.Uint64Var(&c.Seed, "seed", 0, "Of the first mix; the next one's is one more. Random, by default.")
 	f.IntVar(&c.Parallel, "parallel", 3, "Rows that are run at a time.")
 	f.StringVar(&c.Parley, "parley", "", "`FILE` The program to judge. What is in this directory's module, by default.")
 }
@@ -71,11 +76,23 @@ func (c *FaultsCmd) Run(env *cli.Env) error {
 		size = short
 	}
 	errw := &lockedWriter{w: env.Err}
-	rows := runAll(env.Ctx, chosen, c.Parallel, func(f fault) result {
+	run := func(f fault) result {
 		r := f.perform(size, parley, errw)
 		r.report(errw)
 		return r
-	})
+	}
+	var rows []result
+	if c.Mixes > 0 {
+		seed := c.Seed
+		if seed == 0 {
+			seed = rand.Uint64N(1e6)
+		}
+		fmt.Fprintf(errw, "mixes from seed %d on\n", seed)
+		wrong, sum := runMixes(env.Ctx, seed, c.Mixes, c.Parallel, run)
+		rows = append(wrong, sum)
+	} else {
+		rows = runAll(env.Ctx, chosen, c.Parallel, run)
+	}
 	table(env.Out, rows)
 	for i := range rows {
 		if !rows[i].ok() {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"regexp"
 	"strconv"
 	"strings"
 	"sync"
@@ -134,6 +135,8 @@ func (m *member) tellMembers(all []string, came, went string) {
 	}
 }
 
+var addresses = regexp.MustCompile(`(\d+\.){3}\d+:\d+`)
+
 // tellUp says whether it is connected.
 func (m *member) tellUp(up bool, why error) {
 	t := m.trial
@@ -141,8 +144,7 @@ func (m *member) tellUp(up bool, why error) {
 	defer t.mu.Unlock()
 	if m.up && !up && !m.gone && !t.over {
 		t.cut++
-		said := why.Error()
-		t.cuts[said[strings.LastIndex(said, ": ")+1:]]++
+		t.cuts[addresses.ReplaceAllString(why.Error(), "…")]++
 	}
 	m.up = up
 	t.changed.Broadcast()

@@ -58,6 +58,8 @@ type said struct {
 	Ping                                         int
 }
 
+var errLeft = errors.New("the client was closed")
+
 func enterPlain(ctx context.Context, m *member) (voice, error) {
 	v := &plainVoice{
 		m: m, key: rand.Text(),
@@ -88,8 +90,8 @@ func (v *plainVoice) read(on bool) {
 }
 
 func (v *plainVoice) close() {
-	close(v.closing)
 	v.mu.Lock()
+	close(v.closing)
 	if v.conn != nil {
 		v.conn.WriteControl(websocket.CloseMessage, websocket.FormatCloseMessage(1000, ""), time.Now().Add(time.Second))
 		v.conn.Close()
@@ -99,7 +101,7 @@ func (v *plainVoice) close() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	for _, l := range v.lines {
-		l.done(id.ID{}, errors.New("the client was closed"))
+		l.done(id.ID{}, errLeft)
 	}
 	v.lines = nil
 }
@@ -269,6 +271,11 @@ func (v *plainVoice) enter(conn *websocket.Conn, f *said, since string) {
 
 func (v *plainVoice) say(text string, done func(id.ID, error)) {
 	v.mu.Lock()
+	if v.closed() {
+		v.mu.Unlock()
+		done(id.ID{}, errLeft)
+		return
+	}
 	v.count++
 	v.lines = append(v.lines, &line{key: fmt.Sprint(v.key, v.count), text: text, done: done})
 	conn := v.conn
@@ -330,7 +337,7 @@ func (v *plainVoice) answer(conn *websocket.Conn, f *said) {
 		break
 	}
 	if v.held && v.open == 0 {
-		wait := time.Duration(f.RetryAfter)*time.Millisecond + 100*time.Millisecond + mathrand.N(200*time.Millisecond)
+		wait := time.Duration(f.RetryAfter)*time.Millisecond + 200*time.Millisecond + mathrand.N(400*time.Millisecond)
 		time.AfterFunc(wait, func() {
 			v.mu.Lock()
 			again := v.conn == conn && v.open == 0

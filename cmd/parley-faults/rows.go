@@ -18,49 +18,49 @@ var durable = []string{"appendonly yes", "appendfsync always"}
 func faults() []fault {
 	return []fault{
 		// Nodes.
-		{name: "a node is killed", strike: killNode, must: clients},
+		{name: "a node is killed", mix: "nodes", strike: killNode, must: clients},
 		{name: "300 clients of a killed node", strike: killNode, must: clients, clients: 300, home: true},
-		{name: "a node stands still", strike: freezeNode, must: delays},
-		{name: "rolling restart", strike: rollingRestart, must: clients},
+		{name: "a node stands still", mix: "nodes", strike: freezeNode, must: delays},
+		{name: "rolling restart", mix: "nodes", strike: rollingRestart, must: clients},
 
 		// Redis, which loses nothing.
-		{name: "Redis is killed, with its append-only file", strike: restartRedis, must: refusals, redis: durable},
-		{name: "Redis stands still", strike: pauseRedis, must: delays},
+		{name: "Redis is killed, with its append-only file", mix: "redis", strike: restartRedis, must: refusals, redis: durable, stay: true},
+		{name: "Redis stands still", mix: "redis", strike: pauseRedis, must: delays, stay: true},
 		{name: "Redis stands still, and clients change nodes", strike: pauseRedisUnderChange, must: clients},
-		{name: "CLIENT KILL of subscribers", strike: killClients("pubsub"), must: links},
-		{name: "CLIENT KILL of all others", strike: killClients("normal"), must: links},
-		{name: "SCRIPT FLUSH", strike: flushScripts, must: delaysNone},
-		{name: "BUSY", strike: busy, must: delays, redis: []string{"busy-reply-threshold 200"}},
-		{name: "LOADING", strike: loading, must: refusals, redis: append([]string{"key-load-delay 2000", "loading-process-events-interval-bytes 1024"}, durable...)},
-		{name: "maxmemory is reached and lifted", strike: fill, must: refusals, ready: true},
-		{name: "the password changes, and back", strike: changePassword, must: refusals, redis: userLine, user: true},
-		{name: "the user loses its channels, and back", strike: loseChannels, must: links, redis: userLine, user: true},
-		{name: "the user loses one room's channel, and back", strike: loseChannel, must: links, redis: userLine, user: true, ready: true},
-		{name: "an output buffer overruns", strike: overrun, must: links, bytes: 3 << 10},
+		{name: "CLIENT KILL of subscribers", mix: "redis", strike: killClients("pubsub"), must: links, stay: true},
+		{name: "CLIENT KILL of all others", mix: "redis", strike: killClients("normal"), must: links, stay: true},
+		{name: "SCRIPT FLUSH", mix: "redis", strike: flushScripts, must: effects, stay: true},
+		{name: "BUSY", mix: "redis", strike: busy, must: delays, redis: []string{"busy-reply-threshold 200"}, stay: true},
+		{name: "LOADING", strike: loading, must: refusals, redis: append([]string{"key-load-delay 2000", "loading-process-events-interval-bytes 1024"}, durable...), stay: true},
+		{name: "maxmemory is reached and lifted", mix: "redis", strike: fill, must: refusals, ready: true},
+		{name: "the password changes, and back", strike: changePassword, must: refusals, redis: userLine, user: true, stay: true},
+		{name: "the user loses its channels, and back", strike: loseChannels, must: links, redis: userLine, user: true, stay: true},
+		{name: "the user loses one room's channel, and back", strike: loseChannel, must: links, redis: userLine, user: true, ready: true, stay: true},
+		{name: "an output buffer overruns", mix: "redis", strike: overrun, must: links, bytes: 3 << 10, stay: true},
 
 		// Redis, which loses.
-		{name: "FLUSHALL", strike: flushAll, must: entries},
-		{name: "the log is rolled back underneath", strike: rollBack, must: entries},
-		{name: "Redis is restarted from an old dump", strike: oldDump, must: entries},
-		{name: "a replica is promoted without the tail", strike: promoteWithoutTail, must: entries},
+		{name: "FLUSHALL", mix: "redis", strike: flushAll, must: entries},
+		{name: "the log is rolled back underneath", mix: "redis", strike: rollBack, must: entries},
+		{name: "Redis is restarted from an old dump", mix: "redis", strike: oldDump, must: entries},
+		{name: "a replica is promoted without the tail", mix: "redis", strike: promoteWithoutTail, must: entries},
 		{name: "the same, and its rooms are empty", strike: promoteWithEmptyRooms, must: entries, calm: true},
 		{name: "the same, and back again", strike: promoteTwice, must: entries},
 
 		// Redis, which moves.
-		{name: "FAILOVER, and connections stay", strike: failover, must: refusals},
+		{name: "FAILOVER, and connections stay", mix: "redis", strike: failover, must: refusals, stay: true},
 		{name: "a primary is demoted, and connections stay", strike: demote, must: refusals},
 
 		// The network between nodes and Redis.
-		{name: "the network is cut", strike: cutNetwork, must: refusals},
-		{name: "the network is a black hole for one node", strike: blackHole(1), must: refusals},
-		{name: "the network is a black hole for all", strike: blackHole(3), must: refusals},
-		{name: "the network is slow", strike: slow, must: delaysNone},
-		{name: "the network is narrow", strike: narrow, must: delaysNone, bytes: 1 << 10},
-		{name: "answers break off in the middle", strike: tear, must: refusals},
+		{name: "the network is cut", mix: "network", strike: cutNetwork, must: refusals, stay: true},
+		{name: "the network is a black hole for one node", mix: "network", strike: blackHole(1), must: refusals, stay: true},
+		{name: "the network is a black hole for all", strike: blackHole(3), must: refusals, stay: true},
+		{name: "the network is slow", mix: "network", strike: slow, must: effects, stay: true},
+		{name: "the network is narrow", mix: "network", strike: narrow, must: effects, bytes: 1 << 10, stay: true},
+		{name: "answers break off in the middle", mix: "network", strike: tear, must: refusals, stay: true},
 
 		// Clients.
-		{name: "clients read nothing for a while", strike: readNothing, must: delaysNone, bytes: 4000, node: []string{"--queue", "64KiB"}},
-		{name: "clients are cut in mid-send, and go elsewhere", strike: cutClients, must: clients},
+		{name: "clients read nothing for a while", mix: "clients", strike: readNothing, must: effects, bytes: 4000, node: []string{"--queue", "64KiB"}},
+		{name: "clients are cut in mid-send, and go elsewhere", mix: "clients", strike: cutClients, must: clients},
 	}
 }
 
@@ -110,6 +110,13 @@ func rollingRestart(tr *trial) {
 		st.start()
 		tr.pass()
 	}
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	for why, n := range tr.cuts {
+		if tr.alone && !strings.Contains(why, "1012") {
+			tr.Errorf("%d clients were not told that the node restarts: %s", n, why)
+		}
+	}
 }
 
 func restartRedis(tr *trial) {
@@ -155,7 +162,7 @@ func killClients(kind string) func(*trial) {
 			if err != nil {
 				tr.Fatal(err)
 			}
-			tr.links += int(n)
+			tr.broke(int(n))
 			tr.meanwhile(tr.traffic / 2)
 		}
 	}
@@ -166,9 +173,10 @@ func flushScripts(tr *trial) {
 	for range 10 {
 		tr.urge()
 		tr.do(c, "script", "flush")
-		tr.links++ // what is gone are scripts
 		tr.meanwhile(tr.traffic / 10)
 	}
+	_, missed, _ := strings.Cut(tr.do(c, "info", "errorstats"), "errorstat_NOSCRIPT:count=")
+	tr.effect(missed, "scripts missed")
 }
 
 // busy has Redis run a script for a while, which it then answers BUSY.
@@ -226,7 +234,7 @@ func changePassword(tr *trial) {
 	if err != nil {
 		tr.Fatal(err)
 	}
-	tr.links += int(n)
+	tr.broke(int(n))
 	tr.meanwhile(tr.long / 2)
 	tr.do(c, "acl", "setuser", "parley", ">old")
 }
@@ -235,7 +243,7 @@ func loseChannels(tr *trial) {
 	c := tr.admin()
 	before := tr.connections(c)
 	tr.do(c, "acl", "setuser", "parley", "resetchannels")
-	tr.links += before // Redis ends the connections that are subscribed to what is forbidden
+	tr.broke(before) // Redis ends the connections that are subscribed to what is forbidden
 	tr.meanwhile(tr.long / 2)
 	tr.do(c, "acl", "setuser", "parley", "allchannels")
 }
@@ -243,7 +251,7 @@ func loseChannels(tr *trial) {
 // loseChannel forbids the channel of one room. The others must go on.
 func loseChannel(tr *trial) {
 	c := tr.admin()
-	tr.links += tr.connections(c)
+	tr.broke(tr.connections(c))
 	allowed := []any{"acl", "setuser", "parley", "resetchannels", "&parley:beat:*"}
 	for _, room := range tr.roomNames[1:] {
 		allowed = append(allowed, "&parley:*:{"+room+"}")
@@ -287,15 +295,18 @@ func overrun(tr *trial) {
 	}
 	tr.do(c, "config", "set", "client-output-buffer-limit", "pubsub 33554432 8388608 60")
 	tr.meanwhile(tr.traffic)
-	tr.links += tr.reconnects() - before
+	tr.broke(tr.reconnects() - before)
 }
 
 // reconnects counts the connections of nodes that were replaced.
-func (tr *trial) reconnects() (sum int) {
+func (tr *trial) reconnects() int { return tr.metric("parley_bus_reconnects_total") }
+
+// metric sums up a counter of all nodes.
+func (tr *trial) metric(name string) (sum int) {
 	for _, st := range tr.stations {
 		_, body, _ := st.get("/metrics")
 		for line := range strings.Lines(string(body)) {
-			if value, ok := strings.CutPrefix(line, "parley_bus_reconnects_total "); ok {
+			if value, ok := strings.CutPrefix(line, name+" "); ok {
 				var n float64
 				fmt.Sscan(value, &n)
 				sum += int(n)
@@ -420,7 +431,7 @@ func (tr *trial) promote(r *bustest.RedisServer) {
 	old := tr.redis
 	tr.redis = r
 	old.Kill()
-	tr.links += tr.address.cut()
+	tr.broke(tr.address.cut())
 }
 
 // promoteWithoutTail promotes a replica that lacks what was said for a while.
@@ -528,6 +539,7 @@ func blackHole(nodes int) func(*trial) {
 }
 
 func slow(tr *trial) {
+	before := tr.metric("parley_publish_duration_seconds_sum")
 	for _, n := range tr.networks {
 		n.poison("latency", "downstream", map[string]any{"latency": 400, "jitter": 300})
 	}
@@ -535,10 +547,12 @@ func slow(tr *trial) {
 	for _, n := range tr.networks {
 		n.cure()
 	}
+	tr.effect(fmt.Sprint(tr.metric("parley_publish_duration_seconds_sum")-before), "s of waiting")
 }
 
 // narrow lets 50 KB a second pass to each node.
 func narrow(tr *trial) {
+	before := tr.metric("parley_publish_duration_seconds_sum")
 	for _, n := range tr.networks {
 		n.poison("bandwidth", "downstream", map[string]any{"rate": 50})
 	}
@@ -549,6 +563,7 @@ func narrow(tr *trial) {
 	for _, n := range tr.networks {
 		n.cure()
 	}
+	tr.effect(fmt.Sprint(tr.metric("parley_publish_duration_seconds_sum")-before), "s of waiting")
 }
 
 // tear breaks each connection once so many bytes came over it, wherever that is in an answer.
@@ -582,6 +597,7 @@ func readNothing(tr *trial) {
 	for _, m := range deaf {
 		m.read(true)
 	}
+	tr.effect(fmt.Sprint(tr.metric("parley_queue_overflows_total")), "queues overflowed")
 }
 
 // cutClients cuts everyone's connection while what they said has no answer yet: they say it again over another node.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -42,7 +43,7 @@ func (r *result) verdict() string {
 	case !r.ok():
 		return "FAILED"
 	}
-	return "holds"
+	return cmp.Or(r.note, "holds")
 }
 
 func number(n int) string { return fmt.Sprint(n) }

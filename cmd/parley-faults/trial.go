@@ -38,6 +38,7 @@ var (
 type trial struct {
 	testing.TB
 	scale
+	alone     bool                 // one fault, and not a mix of some
 	redis     *bustest.RedisServer // that is primary, or is to be
 	address   *movingAddress       // of the primary
 	stations  [3]*station
@@ -52,25 +53,27 @@ type trial struct {
 	lifted    time.Time
 	bytes     atomic.Int64 // that a message has besides its number
 
-	links    int                                // connections to Redis that the fault broke
-	idle     bool                               // nobody says anything: no acknowledgement is waited for
 	known    map[string]map[id.ID]bool          // by room; what was seen in Redis
 	unready  [3]struct{ first, last time.Time } // guarded by mu; when a node was seen not to be ready
 	watching sync.WaitGroup
 
-	mu      sync.Mutex
-	changed sync.Cond                            // of what follows, and of the members
-	open    int                                  // guarded by mu; what is said and has no answer
-	said    int                                  // guarded by mu
-	acked   map[string]map[judge.Words]judge.Ack // guarded by mu; by room
-	silent  map[string]map[judge.Words]bool      // guarded by mu; by room; what has no answer
-	count   int                                  // guarded by mu; of acked
-	refused int                                  // guarded by mu; answers that said unavailable
-	failed  []error                              // guarded by mu; why something was refused for good
-	cut     int                                  // guarded by mu; connections that clients lost
-	cuts    map[string]int                       // guarded by mu; by reason
-	over    bool                                 // guarded by mu; clients are closed since all is done
-	slowest time.Duration                        // guarded by mu; until an answer
+	mu         sync.Mutex
+	changed    sync.Cond                            // of what follows, and of the members
+	open       int                                  // guarded by mu; what is said and has no answer
+	said       int                                  // guarded by mu
+	acked      map[string]map[judge.Words]judge.Ack // guarded by mu; by room
+	silent     map[string]map[judge.Words]bool      // guarded by mu; by room; what has no answer
+	count      int                                  // guarded by mu; of acked
+	refused    int                                  // guarded by mu; answers that said unavailable
+	failed     []error                              // guarded by mu; why something was refused for good
+	cut        int                                  // guarded by mu; connections that clients lost
+	cuts       map[string]int                       // guarded by mu; by reason
+	over       bool                                 // guarded by mu; clients are closed since all is done
+	idle       bool                                 // guarded by mu; nothing is answered any more: no acknowledgement is waited for
+	links      int                                  // guarded by mu; connections to Redis that the fault broke
+	effects    int                                  // guarded by mu; what else the fault did
+	effectsAre string                               // guarded by mu
+	slowest    time.Duration                        // guarded by mu; until an answer
 }
 
 // begin starts a cluster and fills its rooms. Nothing is said yet.
@@ -79,7 +82,7 @@ func begin(t testing.TB, s scale, parley string, f fault) *trial {
 	if f.clients > 0 {
 		s.clients = f.clients
 	}
-	tr := &trial{TB: t, scale: s, acked: make(map[string]map[judge.Words]judge.Ack), cuts: make(map[string]int), silent: make(map[string]map[judge.Words]bool), known: make(map[string]map[id.ID]bool)}
+	tr := &trial{TB: t, alone: f.must != nothing, scale: s, acked: make(map[string]map[judge.Words]judge.Ack), cuts: make(map[string]int), silent: make(map[string]map[judge.Words]bool), known: make(map[string]map[id.ID]bool)}
 	tr.changed.L = &tr.mu
 	tr.redis = bustest.StartRedisTCP(t, append([]string{"repl-diskless-sync-delay 0", "enable-debug-command yes"}, f.redis...)...)
 	tr.address = newMovingAddress(t, tr.redis.Addr())
@@ -234,6 +237,21 @@ func (tr *trial) refusal(code string) {
 
 func (tr *trial) bulk() int { return int(tr.bytes.Load()) }
 
+// effect notes what a fault did that shows nowhere else, by the number that a text begins with.
+func (tr *trial) effect(text, what string) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	fmt.Sscan(text, &tr.effects)
+	tr.effectsAre = what
+}
+
+// broke counts connections to Redis that were broken.
+func (tr *trial) broke(n int) {
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	tr.links += n
+}
+
 // pass lets traffic pass, however slow the machine is.
 func (tr *trial) pass() {
 	tr.Helper()
@@ -260,15 +278,14 @@ func (tr *trial) urge() {
 // awaitAcks waits for so many more acknowledgements.
 func (tr *trial) awaitAcks(n int) {
 	tr.Helper()
-	if tr.idle {
-		return
-	}
 	tr.mu.Lock()
 	want := tr.count + n
 	tr.mu.Unlock()
-	if !tr.await(tr.patience, func() bool { return tr.count >= want }) {
-		tr.Errorf("of %d messages none was answered for %s", n, tr.patience)
+	if !tr.await(tr.patience, func() bool { return tr.idle || tr.count >= want }) {
+		tr.Errorf("%d more messages were not answered within %s", n, tr.patience)
+		tr.mu.Lock()
 		tr.idle = true
+		tr.mu.Unlock()
 	}
 }
 
@@ -437,6 +454,9 @@ func (tr *trial) waiting() string {
 			names = append(names, fmt.Sprintf("%s in %s (connected: %v, left: %v)", m.name(), m.room, m.up, m.gone))
 		}
 	}
+	if len(names) > 3 {
+		names = append(names[:3], fmt.Sprintf("and %d more", len(names)-3))
+	}
 	return strings.Join(names, ", ")
 }
 
@@ -538,7 +558,7 @@ func (tr *trial) disperse() {
 func (tr *trial) judge(kept map[string]map[id.ID]bool, lists map[string][]judge.List) result {
 	tr.mu.Lock()
 	defer tr.mu.Unlock()
-	res := result{said: tr.said, cut: tr.cut, links: tr.links, refused: tr.refused, cuts: tr.cuts, slowest: tr.slowest, took: time.Since(tr.began)}
+	res := result{said: tr.said, cut: tr.cut, links: tr.links, effects: tr.effects, effectsAre: tr.effectsAre, refused: tr.refused, cuts: tr.cuts, slowest: tr.slowest, took: time.Since(tr.began)}
 	for _, room := range tr.roomNames {
 		r := &judge.Room{Name: room, Acked: tr.acked[room], Open: tr.silent[room], Known: tr.known[room], Kept: kept[room], Lists: lists[room]}
 		for _, m := range tr.members {
