@@ -226,6 +226,9 @@ func (r *Bus) start(ctx context.Context) error {
 	if err := r.own.Ping(ctx).Err(); err != nil {
 		return err
 	}
+	if err := r.claimLayout(ctx); err != nil {
+		return err
+	}
 	r.lease.init(r)
 	if err := r.lease.take(ctx); err != nil {
 		return err
@@ -244,6 +247,7 @@ func (r *Bus) start(ctx context.Context) error {
 	r.running.Go(r.heartbeatLoop)
 	r.running.Go(r.probeLoop)
 	r.running.Go(r.leaseLoop)
+	r.running.Go(r.layoutLoop)
 	r.running.Go(r.rosterLoop)
 	r.running.Go(r.reaper.run)
 	r.running.Go(r.reconcileLoop)

@@ -1,0 +1,74 @@
+package redis
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// layout numbers the form of what nodes share: keys, what is in them, and what they publish. One that nodes of the version
+// before cannot share has another number.
+const layout = "1"
+
+// The key is older than the first node that wrote it: without it, what is in Redis has the layout 1.
+const (
+	layoutKey      = "parley:layout"
+	layoutLife     = time.Hour // after the last sign of a node
+	layoutInterval = 10 * time.Minute
+)
+
+// claimLayout says in Redis which layout its nodes share, or refuses to share another.
+func (r *Bus) claimLayout(ctx context.Context) error {
+	var found *redis.StringCmd
+	var nodes *redis.IntCmd
+	if _, err := r.own.Pipelined(ctx, func(p redis.Pipeliner) error {
+		nodes = p.Exists(ctx, incarnationsKey)
+		found = p.Get(ctx, layoutKey)
+		return nil
+	}); err != nil && err != redis.Nil {
+		return err
+	}
+	shared := found.Val()
+	if shared == "" && nodes.Val() > 0 {
+		shared = "1"
+	}
+	if shared == "" {
+		set, err := r.own.SetNX(ctx, layoutKey, layout, layoutLife).Result()
+		if err != nil || set {
+			return err
+		}
+		return r.claimLayout(ctx) // another node was faster
+	}
+	if shared != layout {
+		return misconfigured{fmt.Errorf("nodes of another version are or were at work there: they share layout %s, and this one "+
+			"has layout %s; stop them, and delete the key %s or wait for %s", shared, layout, layoutKey, layoutLife)}
+	}
+	return r.own.Expire(ctx, layoutKey, layoutLife).Err() // which a full Redis takes too
+}
+
+func (r *Bus) keepLayout(ctx context.Context) error {
+	_, err := r.own.Pipelined(ctx, func(p redis.Pipeliner) error {
+		p.SetNX(ctx, layoutKey, layout, layoutLife)
+		p.Expire(ctx, layoutKey, layoutLife)
+		return nil
+	})
+	return err
+}
+
+// layoutLoop keeps the layout's key from expiring.
+func (r *Bus) layoutLoop() {
+	tick := time.NewTicker(layoutInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-tick.C:
+		case <-r.ctx.Done():
+			return
+		}
+		if err := r.keepLayout(r.ctx); err != nil && r.ctx.Err() == nil {
+			r.complain("keep the layout's key", err)
+		}
+	}
+}
