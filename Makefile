@@ -3,9 +3,10 @@
 GOTESTFLAGS =
 FUZZTIME = 30s
 BENCHTIME = 1s
+FAULTS =
 SYSTEMS = linux/386 linux/amd64 linux/arm linux/arm64 darwin/arm64 freebsd/amd64 windows/amd64
 
-.PHONY: help run test deps lint cross fuzz bench benchmarks plots
+.PHONY: help run test faults deps lint cross fuzz bench benchmarks plots
 
 help: ## list this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -15,6 +16,9 @@ run: ## start a node on :8765
 
 test: deps ## install what the tests need, where that is allowed, and run them all
 	go test -race -timeout 10m $(GOTESTFLAGS) ./...
+
+faults: ## break a cluster in every way, and print what became of it; FAULTS="--mixes 2h" mixes them at random
+	go run ./cmd/parley-faults $(FAULTS)
 
 deps: ## install what the tests need, where that is allowed
 	@.ci/deps

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"strings"
@@ -20,6 +21,8 @@ type fault struct {
 	node    []string // flags of nodes
 	user    bool     // nodes have a user in Redis, "parley" with the password "old"
 	home    bool     // all clients are at the first node
+	parley  string   // the program that nodes begin with, if it is not the one to judge
+	missing error    // why it cannot be run here, which is no failure
 	clients int      // how many, if not as many as usual
 	bytes   int      // of a message
 	mix     string   // what it breaks, for mixes of faults: one of a kind at a time; not in mixes without
@@ -70,7 +73,7 @@ const readyWithin = 10 * time.Second
 
 // run gives the row of a fault.
 func (f fault) run(t testing.TB, s scale, parley string) result {
-	tr := begin(t, s, parley, f)
+	tr := begin(t, s, cmp.Or(f.parley, parley), f)
 	tr.bytes.Store(int64(f.bytes))
 	tr.talk()
 	tr.pass()
@@ -113,6 +116,9 @@ func (f fault) run(t testing.TB, s scale, parley string) result {
 
 // perform gives the row of a fault, whatever becomes of it.
 func (f fault) perform(s scale, parley string, errw *lockedWriter) result {
+	if f.missing != nil {
+		return result{name: f.name, unrun: f.missing.Error(), excused: true}
+	}
 	var r result
 	failed := perform(f.name, errw, func(t testing.TB) { r = f.run(t, s, parley) })
 	r.name, r.failed = f.name, append(r.failed, failed...)

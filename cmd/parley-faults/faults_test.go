@@ -22,7 +22,8 @@ func TestFaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	errw := &lockedWriter{w: t.Output()}
-	all := faults()
+	previous, err := buildRevision(t.Context(), t.TempDir(), "HEAD^")
+	all := append(faults(), versions(parley, previous, err)...)
 	rows := runAll(t.Context(), all, 8, func(f fault) result { return f.perform(short, parley, errw) })
 	for i := range rows {
 		t.Run(all[i].name, func(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -35,6 +36,7 @@ type FaultsCmd struct {
 	Short    bool
 	Parallel int
 	List     bool
+	Previous string
 	Mixes    time.Duration
 	Seed     uint64
 }
@@ -45,31 +47,36 @@ func (c *FaultsCmd) Flags(f *pflag.FlagSet) {
 	f.DurationVar(&c.Mixes, "mixes", 0, "For so long, random mixes of faults instead of each alone.")
 	f.Uint64Var(&c.Seed, "seed", 0, "Of the first mix; the next one's is one more. Random, by default.")
 	f.IntVar(&c.Parallel, "parallel", 3, "Rows that are run at a time.")
+	f.StringVar(&c.Previous, "previous", "HEAD^", "`REVISION` The revision whose nodes share Redis with those to judge, in rollout and rollback.")
 	f.StringVar(&c.Parley, "parley", "", "`FILE` The program to judge. What is in this directory's module, by default.")
 }
 
 // Run prints the table.
 func (c *FaultsCmd) Run(env *cli.Env) error {
-	chosen := choose(faults(), env.Args)
 	if c.List {
-		for _, f := range chosen {
+		for _, f := range c.choose(env.Args, versions("", "", nil)) {
 			fmt.Fprintln(env.Out, f.name)
 		}
 		return nil
 	}
-	if len(chosen) == 0 {
-		return errors.New("there is no such fault")
+	dir, err := os.MkdirTemp("", "pf")
+	if err != nil {
+		return err
 	}
+	defer os.RemoveAll(dir)
 	parley := c.Parley
 	if parley == "" {
-		dir, err := os.MkdirTemp("", "pf")
-		if err != nil {
-			return err
-		}
-		defer os.RemoveAll(dir)
 		if parley, err = build(env.Ctx, dir, "."); err != nil {
 			return err
 		}
+	}
+	chosen := c.choose(env.Args, versions("", "", nil))
+	if len(chosen) == 0 {
+		return errors.New("there is no such fault")
+	}
+	if c.Mixes == 0 && slices.ContainsFunc(chosen, func(f fault) bool { return strings.HasPrefix(f.name, "roll") && f.mix == "" }) {
+		previous, err := buildRevision(env.Ctx, dir, c.Previous)
+		chosen = c.choose(env.Args, versions(parley, previous, err))
 	}
 	size := full
 	if c.Short {
@@ -116,6 +123,11 @@ func (r *result) report(w *lockedWriter) {
 		fmt.Fprintf(&said, "    - %s\n", note)
 	}
 	w.Write([]byte(said.String()))
+}
+
+// choose gives the rows that are named.
+func (c *FaultsCmd) choose(names []string, versions []fault) []fault {
+	return choose(append(faults(), versions...), names)
 }
 
 // choose gives the faults that are named, in part.

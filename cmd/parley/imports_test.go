@@ -115,7 +115,7 @@ func TestTheServerLinksNothingOfTheLoadGenerator(t *testing.T) {
 		t.Fatal(err)
 	}
 	for pkg := range strings.Lines(string(list)) {
-		for _, module := range []string{"github.com/gorilla", "github.com/HdrHistogram", "gonum.org", "parley/cmd/parley-bench"} {
+		for _, module := range []string{"github.com/gorilla", "github.com/HdrHistogram", "gonum.org", "github.com/Shopify", "parley/cmd/parley-bench", "parley/cmd/parley-faults"} {
 			if within(strings.TrimSpace(pkg), module) {
 				t.Errorf("parley links %s", pkg)
 			}
