@@ -4,5 +4,5 @@ package bustest
 
 import "os/exec"
 
-// dieWithParent can do nothing here.
-func dieWithParent(*exec.Cmd) {}
+// DieWithParent can do nothing here.
+func DieWithParent(*exec.Cmd) {}

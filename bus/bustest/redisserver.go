@@ -183,10 +183,10 @@ func (s *RedisServer) startLoading() error { return s.startUntil("-LOADING") }
 func (s *RedisServer) startUntil(answers ...string) error {
 	os.Remove(s.path("s"))
 	cmd := exec.Command("redis-server", s.path("redis.conf"))
-	dieWithParent(cmd)
+	DieWithParent(cmd)
 	started, done := make(chan error), make(chan struct{})
 	go func() {
-		runtime.LockOSThread() // the parent that dieWithParent watches is this thread
+		runtime.LockOSThread() // the parent that DieWithParent watches is this thread
 		defer runtime.UnlockOSThread()
 		defer close(done)
 		err := cmd.Start()

@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"fmt"
+	"io"
 	"os"
 	"strings"
 	"testing"
@@ -110,12 +111,15 @@ func (f fault) run(t testing.TB, s scale, parley string) result {
 	for _, st := range tr.stations {
 		st.drain()
 		st.checkLog()
+		if !r.ok() || t.Failed() {
+			t.Logf("%s said:\n%s", st.name, st.lastWords())
+		}
 	}
 	return r
 }
 
 // perform gives the row of a fault, whatever becomes of it.
-func (f fault) perform(s scale, parley string, errw *lockedWriter) result {
+func (f fault) perform(s scale, parley string, errw io.Writer) result {
 	if f.missing != nil {
 		return result{name: f.name, unrun: f.missing.Error(), excused: true}
 	}
@@ -134,11 +138,7 @@ func tempDir(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if !t.Failed() {
-			os.RemoveAll(dir)
-		}
-	})
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	return dir
 }
 

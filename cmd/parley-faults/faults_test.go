@@ -1,6 +1,7 @@
 package main
 
 import (
+	"io"
 	"strings"
 	"testing"
 
@@ -13,18 +14,13 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 // told of a gap; nothing is heard twice, all hear it in one order, and who is there is right in the end. "make faults" has more
 // clients, and faults that last longer.
 func TestFaults(t *testing.T) {
-	var flags []string
-	if raceDetector {
-		flags = append(flags, "-race")
-	}
-	parley, err := build(t.Context(), t.TempDir(), ".", flags...)
+	parley, err := build(t.Context(), t.TempDir(), ".")
 	if err != nil {
 		t.Fatal(err)
 	}
-	errw := &lockedWriter{w: t.Output()}
 	previous, err := buildRevision(t.Context(), t.TempDir(), "HEAD^")
 	all := append(faults(), versions(parley, previous, err)...)
-	rows := runAll(t.Context(), all, 8, func(f fault) result { return f.perform(short, parley, errw) })
+	rows := runAll(t.Context(), all, 8, func(f fault) result { return f.perform(short, parley, io.Discard) })
 	for i := range rows {
 		t.Run(all[i].name, func(t *testing.T) {
 			r := &rows[i]
@@ -68,7 +64,7 @@ func TestRowThatDestroysNothingIsNotRun(t *testing.T) {
 	tiny := short
 	tiny.clients, tiny.rooms = 6, 1
 	f := fault{name: "nothing at all", strike: func(*trial) {}, must: entries, calm: true}
-	r := f.perform(tiny, parley, &lockedWriter{w: t.Output()})
+	r := f.perform(tiny, parley, io.Discard)
 	if r.ok() || !strings.HasPrefix(r.verdict(), "not run") || r.Wrong() > 0 || len(r.failed) > 0 {
 		t.Errorf("%s: %v", r.verdict(), &r.Verdict)
 	}

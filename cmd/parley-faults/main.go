@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -36,6 +37,8 @@ type FaultsCmd struct {
 	Short    bool
 	Parallel int
 	List     bool
+	Verbose  bool
+	Race     bool
 	Previous string
 	Mixes    time.Duration
 	Seed     uint64
@@ -47,6 +50,8 @@ func (c *FaultsCmd) Flags(f *pflag.FlagSet) {
 	f.DurationVar(&c.Mixes, "mixes", 0, "For so long, random mixes of faults instead of each alone.")
 	f.Uint64Var(&c.Seed, "seed", 0, "Of the first mix; the next one's is one more. Random, by default.")
 	f.IntVar(&c.Parallel, "parallel", 3, "Rows that are run at a time.")
+	f.BoolVar(&c.Race, "race", false, "Build nodes with the race detector.")
+	f.BoolVar(&c.Verbose, "verbose", false, "Tell what nodes and Redis logged in rows that fail.")
 	f.StringVar(&c.Previous, "previous", "HEAD^", "`REVISION` The revision whose nodes share Redis with those to judge, in rollout and rollback.")
 	f.StringVar(&c.Parley, "parley", "", "`FILE` The program to judge. What is in this directory's module, by default.")
 }
@@ -66,7 +71,11 @@ func (c *FaultsCmd) Run(env *cli.Env) error {
 	defer os.RemoveAll(dir)
 	parley := c.Parley
 	if parley == "" {
-		if parley, err = build(env.Ctx, dir, "."); err != nil {
+		var flags []string
+		if c.Race {
+			flags = append(flags, "-race")
+		}
+		if parley, err = build(env.Ctx, dir, ".", flags...); err != nil {
 			return err
 		}
 	}
@@ -84,7 +93,11 @@ func (c *FaultsCmd) Run(env *cli.Env) error {
 	}
 	errw := &lockedWriter{w: env.Err}
 	run := func(f fault) result {
-		r := f.perform(size, parley, errw)
+		var log io.Writer = io.Discard
+		if c.Verbose {
+			log = errw
+		}
+		r := f.perform(size, parley, log)
 		r.report(errw)
 		return r
 	}

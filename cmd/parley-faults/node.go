@@ -11,11 +11,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
+
+	"parley/bus/bustest"
 )
 
 // A station is a node that is started again and again, as a process. Clients find it wherever it listens.
@@ -63,20 +66,27 @@ func (st *station) tryStart() error {
 	if err != nil {
 		return err
 	}
-	if err := cmd.Start(); err != nil {
-		return err
-	}
-	ended := make(chan struct{})
-	st.cmd, st.ended = cmd, ended
-	said := make(chan string, 1)
+	bustest.DieWithParent(cmd)
+	ended, started, said := make(chan struct{}), make(chan error), make(chan string, 1)
 	go func() { // ends with the process
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
 		defer close(ended)
+		err := cmd.Start()
+		started <- err
+		if err != nil {
+			return
+		}
 		r := bufio.NewReader(out)
 		line, _ := r.ReadString('\n')
 		said <- line
 		io.Copy(io.Discard, r)
 		st.err = cmd.Wait()
 	}()
+	if err := <-started; err != nil {
+		return err
+	}
+	st.cmd, st.ended = cmd, ended
 	select {
 	case line := <-said:
 		if m := serving.FindStringSubmatch(line); m != nil {

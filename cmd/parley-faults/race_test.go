@@ -1,6 +1,0 @@
-//go:build race
-
-package main
-
-// raceDetector has nodes be built with the race detector, as the test is.
-const raceDetector = true
