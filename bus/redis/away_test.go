@@ -23,7 +23,8 @@ func TestAServerThatIsNotReadyYetIsAMatterOfWaiting(t *testing.T) {
 		"READONLY": func(t *testing.T) string {
 			return bustest.StartRedis(t, "replicaof 127.0.0.1 1").URL()
 		},
-		"MASTERDOWN": func(t *testing.T) string {
+		// Its role is looked at before anything is asked of it that it would answer with MASTERDOWN.
+		"READONLY this server is a replica": func(t *testing.T) string {
 			s := bustest.StartRedis(t)
 			if err := s.Client().ConfigSet(t.Context(), "replica-serve-stale-data", "no").Err(); err != nil {
 				t.Fatal(err)
