@@ -66,3 +66,29 @@ func TestTheCountOfALargeRoomIsNotToldAllTheTime(t *testing.T) {
 		t.Errorf("the count was told %d times in %v, want at most %d", told, time.Since(began), most)
 	}
 }
+
+// A room that is left again stays for the whole linger again.
+func TestTheLingerBeginsAnewWithEachReturn(t *testing.T) {
+	t.Parallel()
+	const linger = 2 * time.Second
+	w := newWatch()
+	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Observer = w; cfg.Linger = linger })
+	p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	var left time.Time
+	for closed := -1; closed != w.count("room closed"); { // again, if the machine was too busy
+		closed = w.count("room closed")
+		for i := range 2 {
+			if i > 0 {
+				time.Sleep(linger * 3 / 4)
+			}
+			p.Join("tea")
+			left = time.Now()
+			p.Say(`{"op":"leave","room":"tea"}`)
+			p.Until("ok")
+		}
+	}
+	w.wait(t, "room closed", w.count("room closed")+1)
+	if stayed := time.Since(left); stayed < linger {
+		t.Errorf("the room stayed for %v, want %v", stayed, linger)
+	}
+}
