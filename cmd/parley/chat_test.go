@@ -263,7 +263,7 @@ func TestChatSaysWhichLinesWereRefused(t *testing.T) {
 		t.Errorf("ended with %v", err)
 	}
 	ch.errw.wait(t, "line 2 was not sent: text is 5000 bytes: at most 4096 are allowed\n")
-	ch.errw.wait(t, "line 3 was not sent: text is not valid UTF-8\n")
+	ch.errw.wait(t, "line 3 was not sent: what is said has to be valid UTF-8\n")
 	if a, b := hearOf(t, heard), hearOf(t, heard); a.Text != "fine" || b.Text != "fine too" {
 		t.Errorf("heard %q and %q", a.Text, b.Text)
 	}
