@@ -1,6 +1,10 @@
 package bustest
 
-import "parley/bus"
+import (
+	"time"
+
+	"parley/bus"
+)
 
 // Rosters while what a node wants is on its way to the server, or the answer to it on its way back.
 var (
@@ -18,11 +22,11 @@ func leaveAsSoon(c *cluster) {
 	sub, atA := a.subscribe(room)
 	_, atB := b.subscribe(room)
 	listed := 0
-	for _, user := range numbered("u", 200) {
+	for _, user := range numbered("u", 30) {
 		sub.Enter(bus.Member{ID: user})
 		atA.Wait(c.t, user+" to join", changed(bus.Joined, user, 1))
 		sub.Leave(user) // the bus may not know yet that the entering was done
-		for told := false; !told; {
+		for told := false; !told; time.Sleep(50 * time.Microsecond) {
 			told = changes(atA.Seen(), bus.Left, user) == 1
 			if r := sub.Roster(); r.Count > 0 || len(r.Members) > 0 {
 				listed++
