@@ -22,8 +22,9 @@ var discardLog = log.New(io.Discard, "", 0)
 
 // A request is what a client said.
 type request struct {
-	Op, Room, Text, Key, Since string
-	Req                        json.RawMessage
+	Op, Room, Text, Key, Since, Name string
+	Named                            int64
+	Req                              json.RawMessage
 }
 
 // A fake is a node that answers what a test wants it to, which a true one does too seldom.

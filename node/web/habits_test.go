@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 
@@ -139,4 +140,57 @@ func TestWhatIsCopiedIsWhatWasSaid(t *testing.T) {
 		t.Errorf("the field's direction is %q", dir)
 	}
 	p.shot("copied")
+}
+
+// Whoever goes by another name does so in everybody's list, and nobody came or went.
+func TestARenameIsShown(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, func(r request, _ int) []string {
+		switch r.Op {
+		case "join":
+			return []string{
+				`{"op":"ok","req":%REQ%,"room":"design","last":"5-0","members":[{"id":"guest-1"},{"id":"guest-2","name":"Bo"}],"count":2,"presence":1}`,
+				`{"op":"live","room":"design"}`,
+			}
+		case "send":
+			return []string{
+				`{"op":"presence","room":"design","event":"update","user":{"id":"guest-2","name":"Bo Derek"},"count":2,"presence":2}`,
+				`{"op":"ok","req":%REQ%,"id":"6-0"}`,
+			}
+		}
+		return nil
+	})
+	p := openPage(t, f.URL, "design", "")
+	names := `[...document.querySelectorAll("#member-list .name")].map((node) => node.textContent).join()`
+	p.until(names + `.endsWith(",Bo")`)
+	p.say("who are you?")
+	p.until(names + `.endsWith(",Bo Derek") && document.querySelectorAll(".presence").length === 0`)
+}
+
+// A name is changed over the connection that there is, and who comes back with it does not choose it anew.
+func TestANameIsChosenOnce(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, func(r request, _ int) []string {
+		if r.Op == "hello" {
+			return []string{`{"op":"welcome","req":%REQ%,"user":{"id":"guest-1","name":"` + r.Name + `","guest":true},"named":7,"session":"s","ping":25,"limits":{"text":4096,"frame":65536}}`}
+		}
+		return nil
+	})
+	p := newTab(t)
+	p.open(blankPage(t))
+	p.connect(f.URL, f.URL, `name: "Ada"`)
+	p.run(`await room.ready; await chat.rename("Bo")`)
+	if name := js[string](p, `chat.user.name`); name != "Bo" || f.count("join") != 1 {
+		t.Errorf("the name is %q, and the room was joined %d times, want once", name, f.count("join"))
+	}
+	p.run(`chat.reconnect(); await room.ready`)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var hellos []string
+	for _, q := range f.said {
+		if q.Op == "hello" {
+			hellos = append(hellos, fmt.Sprint(q.Name, q.Named))
+		}
+	}
+	wantTexts(t, hellos, "Ada0", "Bo0", "Bo7")
 }

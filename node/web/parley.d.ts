@@ -103,6 +103,8 @@ export interface ChatEvents {
   close: { code: number; reason: string };
   /** The node told who one is. */
   welcome: { user: User; node: string; version: string; limits: Limits };
+  /** One goes by another name, which another of one's connections chose. */
+  renamed: User;
   /** The node refused the name or the guest's session that one came with. One goes on without it. */
   refused: { what: "name" | "session"; value: string; error: ParleyError };
   /** The node complained of something that no request was waiting for. */
@@ -117,8 +119,8 @@ export interface RoomEvents<Data = unknown, Signals = Record<string, any>> {
   live: { resumed: boolean; missed: number; gap: boolean };
   /** What followed that id is lost, or not in the log any more. The newest messages follow; their order starts anew. */
   gap: { after: Id };
-  /** Who is there has changed; `members` and `count` of the room are up to date. */
-  presence: { event: "join" | "leave" | "count" | "sync"; user?: User; count: number };
+  /** Who is there, or by what name ("update"), has changed; `members` and `count` of the room are up to date. */
+  presence: { event: "join" | "leave" | "update" | "count" | "sync"; user?: User; count: number };
   signal: { [Kind in keyof Signals]: { kind: Kind; user: User; data?: Signals[Kind] } }[keyof Signals];
   /** The room can't be joined just now. It is tried again soon, over the same connection. */
   waiting: ParleyError;
@@ -213,8 +215,8 @@ export class Parley {
    *     const { count } = await chat.request("members", { room: "lobby" });
    */
   request(op: string, fields?: object, options?: { signal?: AbortSignal }): Promise<Record<string, any>>;
-  /** Goes by another name from now on. */
-  rename(name: string): void;
+  /** Goes by another name from now on, of which the others are told. One that is refused is told as "refused". */
+  rename(name: string): Promise<void>;
   /** Connects now, rather than when the wait is over. */
   reconnect(): void;
   /** Leaves for good. What was not acknowledged stays with the tab, and is repeated when the room is next joined. */

@@ -18,7 +18,7 @@ const CLIMB = [15_000, 300_000]; // ms until a WebSocket is first tried again fr
 const REFUSED = ["bad_request", "forbidden", "conflict", "too_large"]; // a name or a session, by hello
 
 export class Parley extends Emitter {
-  static events = ["state", "open", "close", "welcome", "refused", "error"];
+  static events = ["state", "open", "close", "welcome", "renamed", "refused", "error"];
   state = "connecting"; // or "open", "waiting" to connect again, "closed" for good
   user = null;
   limits = {};
@@ -89,9 +89,33 @@ export class Parley extends Emitter {
   }
 
   /** Goes by another name from now on. */
-  rename(name) {
+  async rename(name) {
+    const before = this.#options.name;
     this.#options = { ...this.#options, name };
-    this.reconnect();
+    if (this.transport !== "websocket") return this.reconnect();
+    const link = this.#link;
+    try {
+      const token = await this.#token();
+      if (this.#link === link) await this._ask("hello", { token, session: this.#memory.session, name });
+    } catch (error) {
+      if (this.#link !== link) return; // the next connection says it
+      if (error.code === "forbidden") return this.reconnect(); // a node that takes no other name once a room is joined
+      this.#options = { ...this.#options, name: before };
+      this.emit("refused", { what: "name", value: name, error });
+    }
+  }
+
+  async #token() {
+    const { token } = this.#options;
+    return typeof token === "function" ? token() : token;
+  }
+
+  /** A room tells that we go by another name, which another of our connections chose. */
+  _renamed({ name = "" }) {
+    if (this.user.name === name) return;
+    this.user = { ...this.user, name };
+    this.#options = { ...this.#options, name };
+    this.emit("renamed", this.user);
   }
 
   /** Connects now, rather than when the wait is over. */
@@ -121,11 +145,10 @@ export class Parley extends Emitter {
   }
 
   async #hello(link) {
-    const { token } = this.#options;
     try {
-      const bearer = typeof token === "function" ? await token() : token;
+      const token = await this.#token();
       if (this.#link !== link) return;
-      const [welcome, refused] = await this.#introduce(bearer);
+      const [welcome, refused] = await this.#introduce(token);
       if (this.#link !== link) return;
       this.#welcomed(welcome);
       for (const what of refused) this.emit("refused", what);
@@ -142,7 +165,7 @@ export class Parley extends Emitter {
     const tries = known.length < 2 ? [known, []] : [known, [known[1]], [known[0]], []];
     for (let error, [now, ...later] = tries; ; [now, ...later] = later) {
       try {
-        const welcome = await this._ask("hello", { token, ...Object.fromEntries(now) });
+        const welcome = await this._ask("hello", { token, ...Object.fromEntries(now), named: this.#memory.named(name) });
         const refused = known.filter((it) => !now.includes(it)).map(([what, value]) => ({ what, value, error }));
         if (refused.some(({ what }) => what === "name")) this.#options = { ...this.#options, name: undefined };
         return [welcome, refused];
@@ -187,6 +210,10 @@ export class Parley extends Emitter {
     if (op === "welcome" && (reply || this.state === "open")) {
       Object.assign(this, { user: frame.user, limits: frame.limits }); // the first of a WebSocket knows nothing of us yet
       if (frame.session) this.#memory.session = frame.session;
+      if (frame.named) {
+        this.#options = { ...this.#options, name: frame.user.name }; // another tab may have chosen another since
+        this.#memory.setNamed(frame.user.name, frame.named);
+      }
       this.emit(op, frame);
     }
     if (reply) {

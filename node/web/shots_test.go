@@ -133,7 +133,7 @@ func TestLooksInTrouble(t *testing.T) {
 		tell(t, n.Bus, "design", []line{{ago: time.Second, who: "Jonas", text: fmt.Sprintf("news %d", i)}})
 	}
 	g.to(c.Nodes[1]) // which has none of it in memory
-	p.click("#banner-action")
+	p.run(`if (document.querySelector("#banner").className === "bad") document.querySelector("#banner-action").click()`) // or it is back by itself
 	p.until(`document.querySelector("#banner").className === "gap"`)
 	p.until(`document.querySelector("li.gap")`)
 	p.run(`document.querySelector("li.gap").scrollIntoView({ block: "center" })`)

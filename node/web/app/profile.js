@@ -25,6 +25,10 @@ export class Profile {
       this.#save(this.#field.value.trim());
     });
     chat.on("welcome", () => this.#draw());
+    chat.on("renamed", ({ name }) => {
+      kept.set("name", name);
+      this.#draw();
+    });
     kept.on("name", (name) => typeof name === "string" && name !== chat.user?.name && chat.rename(name)); // by another tab
     this.#draw();
   }

@@ -7,6 +7,7 @@ export class Memory {
   #tab;
   #shared;
   #session;
+  #named = null;
 
   constructor(prefix, persist) {
     this.#prefix = prefix;
@@ -21,6 +22,17 @@ export class Memory {
   set session(token) {
     this.#session = token;
     for (const storage of [this.#tab, this.#shared]) keep(storage, this.#prefix + "session", token);
+  }
+  /** When a name was chosen, if it is the one that was chosen last: who comes back with it does not choose it anew. */
+  named(name) {
+    try {
+      const last = JSON.parse(this.#shared?.getItem(this.#prefix + "named") ?? this.#named);
+      return last?.name === name ? last.at : undefined;
+    } catch {} // no JSON
+  }
+  setNamed(name, at) {
+    this.#named = JSON.stringify({ name, at });
+    keep(this.#shared, this.#prefix + "named", this.#named);
   }
   outbox(room) {
     return new Outbox(this.#tab, `${this.#prefix}out:${encodeURIComponent(room)}:`);

@@ -229,7 +229,8 @@ export class Room extends Emitter {
     }
     if (op === "presence") {
       if (event === "sync") this.members = new Map(members.map((member) => [member.id, member]));
-      if (event === "join") this.members.set(user.id, user);
+      if (event === "join" || event === "update") this.members.set(user.id, user);
+      if (event === "update" && user.id === this.chat.user?.id) this.chat._renamed(user);
       if (event === "leave") this.members.delete(user.id);
       if (event === "leave") this.#types(user, false);
       this.count = count ?? this.members.size;
