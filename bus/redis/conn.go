@@ -68,13 +68,14 @@ func newLink(r *Bus) *link {
 // linkOf is the link that a room is hashed to.
 func (r *Bus) linkOf(room string) *link { return r.links[hash(room)%uint32(len(r.links))] }
 
-// hash is FNV-1a.
+// hash is FNV-1a, stirred: its lowest bit is only that of all bytes together, so that names such as dm:X:X would share a link.
 func hash(s string) uint32 {
 	h := uint32(2166136261)
 	for i := range len(s) {
 		h = (h ^ uint32(s[i])) * 16777619
 	}
-	return h
+	h = (h ^ h>>16) * 0x85ebca6b
+	return h ^ h>>13
 }
 
 // Between two connections a link waits: the longer the more often they failed, and the more at random the more rooms it has, so that

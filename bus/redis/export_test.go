@@ -52,7 +52,9 @@ func (c *Config) SetPresenceLife(d time.Duration) { c.presenceLife = d }
 func (r *Bus) Client() *redis.Client { return r.reads }
 
 // Append publishes bodies under random keys in one batch, as a publisher does with what has piled up.
-func (r *Bus) Append(room, body string, n int) error { return errors.Join(r.AppendEach(room, body, n)...) }
+func (r *Bus) Append(room, body string, n int) error {
+	return errors.Join(r.AppendEach(room, body, n)...)
+}
 
 // AppendEach is Append, and gives the outcome of each.
 func (r *Bus) AppendEach(room, body string, n int) []error {
@@ -146,3 +148,6 @@ func IsLive(s bus.Subscription) bool {
 	defer rm.mu.Unlock()
 	return rm.state == live
 }
+
+// LinkOf tells links apart.
+func (r *Bus) LinkOf(room string) any { return r.linkOf(room) }

@@ -38,6 +38,7 @@ func (r *Bus) Before(ctx context.Context, room string, before bus.ID, limit int)
 // page reads a part of a room's log.
 func (r *Bus) page(ctx context.Context, room string, limit int, command, from, to string) (p bus.Page, err error) {
 	k := r.keys(room)
+	limit = max(0, limit)
 	q := r.query(ctx, r.reads)
 	last, brk := q.get(k.last), q.get(k.lastBreak) // before the entries: what is read later may only be newer
 	entries := q.do(command, k.log, from, to, "count", limit+1)
@@ -47,9 +48,9 @@ func (r *Bus) page(ctx context.Context, room string, limit int, command, from, t
 	if p.Messages, err = messagesOf(entries); err != nil {
 		return bus.Page{}, unavailable(err)
 	}
-	if len(p.Messages) > limit {
+	if count(entries) > limit {
 		p.More = true
-		p.Messages = p.Messages[:limit]
+		p.Messages = p.Messages[:min(limit, len(p.Messages))]
 	}
 	p.Last, p.LastBreak = idOf(last), breakOf(brk)
 	for _, m := range p.Messages {
@@ -131,7 +132,13 @@ func breakOf(cmd *redis.Cmd) bus.ID {
 	return i
 }
 
-// messagesOf reads the answer to XRANGE or XREVRANGE of a log.
+// count is how many entries are in the answer to XRANGE or XREVRANGE of a log.
+func count(cmd *redis.Cmd) int {
+	entries, _ := cmd.Val().([]any)
+	return len(entries)
+}
+
+// messagesOf reads the answer to XRANGE or XREVRANGE of a log. It passes over what is none of ours.
 func messagesOf(cmd *redis.Cmd) ([]bus.Message, error) {
 	entries, _ := cmd.Val().([]any)
 	if len(entries) == 0 {
@@ -140,6 +147,9 @@ func messagesOf(cmd *redis.Cmd) ([]bus.Message, error) {
 	messages := make([]bus.Message, 0, len(entries))
 	for _, e := range entries {
 		m, err := messageOf(e)
+		if errors.Is(err, errForeign) {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -163,12 +173,19 @@ func messageOf(entry any) (bus.Message, error) {
 	kind, _ := fields[0].(string)
 	text, _ := fields[1].(string)
 	if kind != "m" && kind != "g" {
-		return bus.Message{}, errEntry
+		return bus.Message{}, errForeign
 	}
-	return parseEntry(i, kind[0], text)
+	m, err := parseEntry(i, kind[0], text)
+	if err != nil {
+		err = errForeign
+	}
+	return m, err
 }
 
-var errEntry = errors.New("not an entry of a log")
+var (
+	errEntry   = errors.New("not an entry of a log")
+	errForeign = errors.New("an entry of somebody else's")
+)
 
 // parsePublished reads "id prev body", or of a marker "id prev lost".
 func parsePublished(kind byte, s string) (bus.Message, error) {

@@ -117,7 +117,7 @@ type Bus struct {
 
 	closed       atomic.Bool
 	skew         atomic.Int64 // how far the server's clock is ahead of ours, in ns
-	complained   atomic.Int64 // when something was last logged, in ns
+	complained   sync.Map     // when something was last logged, a time.Time, by the first word of what was being done
 	changeNumber atomic.Int64 // of the last change of a roster
 
 	ctx     context.Context // ends when Close has said its goodbyes
@@ -224,6 +224,9 @@ func (r *Bus) client(connections int) *redis.Client {
 
 func (r *Bus) start(ctx context.Context) error {
 	if err := r.own.Ping(ctx).Err(); err != nil {
+		return err
+	}
+	if err := r.tryRights(ctx); err != nil {
 		return err
 	}
 	if err := r.claimLayout(ctx); err != nil {
@@ -374,16 +377,19 @@ func unavailable(cause error) error {
 // randomName gives 100 random bits in letters and digits.
 func randomName() string { return rand.Text()[:20] }
 
-// complain logs what is wrong with Redis, at most once in a few seconds.
+// complain logs what is wrong with Redis, of each kind at most once in a few seconds.
 func (r *Bus) complain(doing string, err error) {
 	if r.closed.Load() {
 		return
 	}
-	now := time.Now().UnixNano()
-	before := r.complained.Load()
-	if now-before > int64(complainEvery) && r.complained.CompareAndSwap(before, now) {
-		r.log.Warn("redis: "+doing, "err", err)
+	kind, _, _ := strings.Cut(doing, " ")
+	now := time.Now()
+	before, known := r.complained.Load(kind)
+	if known && now.Sub(before.(time.Time)) < complainEvery {
+		return
 	}
+	r.complained.Store(kind, now)
+	r.log.Warn("redis: "+doing, "err", err)
 }
 
 const complainEvery = 5 * time.Second

@@ -225,7 +225,7 @@ func (rd *reading) advance(entries []bus.Message) (again bool) {
 		rm.horizon = m.ID
 		rm.repaired++
 	}
-	if len(entries) == repairPage {
+	if count(rd.entries) == repairPage && len(entries) > 0 {
 		return true
 	}
 	last := idOf(rd.last)

@@ -288,3 +288,44 @@ func TestRedisLargeRoomsStayCheap(t *testing.T) {
 	eventually(t, "all to leave", func() bool { return late.Roster().Count == 0 })
 	t.Logf("all had left after %v", time.Since(began))
 }
+
+func TestRedisPassesOverForeignEntries(t *testing.T) {
+	r := openRedis(t, often)
+	sub, told := subscribe(t, r, "lobby")
+	appendTo(t, r, "lobby", "m0", "")
+	told.expect("m0")
+	ctx, k := context.Background(), redis.KeysOf("lobby")
+	if err := r.Client().XAdd(ctx, &goredis.XAddArgs{Stream: k.Log, Values: []any{"who", "knows"}}).Err(); err != nil {
+		t.Fatal(err)
+	}
+	r.Reconnect()
+	eventually(t, "another connection", func() bool {
+		_, err := tryAppend(t, r, "lobby", "m1", "again")
+		return err == nil
+	})
+	told.until("m1", func(lines []string) bool { return slices.Contains(lines, "m1") })
+	eventually(t, "the room to be whole", func() bool { return redis.IsLive(sub) })
+	for _, limit := range []int{-1, 0, 1, 10} {
+		page, err := r.After(t.Context(), "lobby", bus.ID{}, limit)
+		if err != nil || len(page.Messages) != max(0, min(limit, 2)) {
+			t.Errorf("%d messages of at most %d, %v", len(page.Messages), limit, err)
+		}
+		if page, err = r.Before(t.Context(), "lobby", bus.ID{}, limit); err != nil || len(page.Messages) != max(0, min(limit, 2)) {
+			t.Errorf("%d messages of at most %d before the end, %v", len(page.Messages), limit, err)
+		}
+	}
+}
+
+func TestRedisRoomsOfTwoAreSpreadOverLinks(t *testing.T) {
+	r := openRedis(t, redis.Config{Links: 2})
+	first := 0
+	for i := range 1000 {
+		user := fmt.Sprint("user", i)
+		if r.LinkOf("dm:"+user+":"+user) == r.LinkOf("dm::") {
+			first++
+		}
+	}
+	if first < 400 || first > 600 {
+		t.Errorf("of 1000 rooms %d are on one of two links", first)
+	}
+}
