@@ -31,14 +31,21 @@ func (m *member) catchUp() {
 		buf = buf[:0]
 		m.r.mu.Lock()
 		var done bool
+		cursor, greeted := m.cursor, m.greeted
 		buf, scratch, done = m.serveRecentLocked(buf, scratch)
-		m.s.conn.Put(buf)
+		fits := m.s.conn.PutIfSpace(buf)
+		if !fits { // others have filled the queue meanwhile, such as its catch-ups in other rooms
+			m.cursor, m.greeted, m.live, done = cursor, greeted, false, false
+		}
 		gone := m.gone
 		m.r.mu.Unlock()
+		if done && greeted {
+			m.s.srv.cfg.Observer.CaughtUp()
+		}
 		if done || gone {
 			return
 		}
-		if len(buf) > 0 {
+		if len(buf) > 0 || !fits {
 			continue
 		}
 		if !m.serveLog(buf, scratch) && !m.s.pause(m.r.srv.jitter(catchUpPause)) {
@@ -73,9 +80,7 @@ func (m *member) serveRecentLocked(buf, scratch []byte) (frames, grown []byte, d
 // goLiveLocked makes a member live that has reached the head, and appends what it is told then. It needs room.mu.
 func (m *member) goLiveLocked(buf, scratch []byte) (frames, grown []byte, done bool) {
 	m.live = true
-	if m.greeted {
-		m.r.srv.cfg.Observer.CaughtUp()
-	} else {
+	if !m.greeted {
 		m.greeted = true
 		scratch = wire.Live{Room: m.r.name}.Append(scratch[:0])
 		buf = m.s.codec.appendEventAt(buf, m.cursor, "live", scratch)
@@ -108,7 +113,7 @@ func (m *member) serveLog(buf, scratch []byte) bool {
 	}
 	cursor := m.cursor
 	for i := 0; i < len(page.Messages) && cursor != head && len(buf) <= pieceBytes; i++ {
-		msg := &page.Messages[i]
+		msg, before := &page.Messages[i], cursor
 		cursor = msg.ID
 		if !msg.Break {
 			buf, scratch = m.s.codec.appendMessage(buf, scratch, msg)
@@ -117,17 +122,22 @@ func (m *member) serveLog(buf, scratch []byte) bool {
 		if !newest.Less(msg.Marker) {
 			continue // the member was told
 		}
-		var told bool
-		if buf, told = m.appendGap(buf, msg.Lost); !told {
+		if len(buf) > 0 {
+			cursor = before // first what is before the gap
+			break
+		}
+		gap, told := m.appendGap(nil, msg.Lost)
+		if !told {
 			return false
 		}
+		m.s.conn.Put(gap)
 		newest = msg.Marker
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !m.gone {
-		m.s.conn.Put(buf)
-		m.cursor, m.told = cursor, newest
+	m.told = newest
+	if !m.gone && m.s.conn.PutIfSpace(buf) {
+		m.cursor = cursor
 	}
 	return true
 }

@@ -90,6 +90,17 @@ func (c *Conn) Offer(b []byte) bool {
 	return true
 }
 
+// PutIfSpace puts whole frames if WaitForSpace would return at once; otherwise it takes nothing and reports false.
+func (c *Conn) PutIfSpace(b []byte) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.hasSpaceLocked() {
+		return false
+	}
+	c.putLocked(b)
+	return true
+}
+
 // Put writes or queues whole frames, beyond the limit too: the caller bounds what it puts, or waits for space first. The first
 // Put answers the handshake, be there frames or not.
 func (c *Conn) Put(b []byte) {
@@ -147,6 +158,13 @@ func (c *Conn) uncork() {
 
 // deadLocked reports that nothing can be said any more; what is put is dropped.
 func (c *Conn) deadLocked() bool { return c.dead || c.finishing }
+
+// Waiting is how many bytes wait for the client.
+func (c *Conn) Waiting() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.waitingLocked()
+}
 
 func (c *Conn) waitingLocked() int { return len(c.queue) + c.taken }
 
