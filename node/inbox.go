@@ -17,6 +17,10 @@ type inbox struct {
 	rested time.Time   // guarded by mu; when the next flush may be, at the earliest
 	timer  *time.Timer // guarded by mu; waits for rested
 
+	signals int         // guarded by mu; bytes of signals among the items
+	changes int         // guarded by mu; changes of the roster among them
+	change  *bus.Change // guarded by mu; the newest of these
+
 	taken chan struct{} // guarded by mu; made by a waiter, closed when the items are taken
 }
 
@@ -45,11 +49,36 @@ const (
 	itemCount // it is time to tell how many members there are
 )
 
+// Bounds of what waits between two flushes, beside messages, which the bus keeps.
+const (
+	maxSignals = 256 << 10 // bytes; more are dropped, as signals may be
+	maxChanges = 256       // more become one, which has the roster told anew
+)
+
+// fitsLocked counts an item, or makes up for one that is too much.
+func (in *inbox) fitsLocked(it *item) bool {
+	switch it.kind {
+	case itemSignal:
+		if in.signals+len(it.msg.Body) > maxSignals && in.signals > 0 {
+			return false
+		}
+		in.signals += len(it.msg.Body)
+	case itemChange:
+		if in.changes >= maxChanges {
+			*in.change = bus.Change{Kind: bus.Synced, Count: it.who.Count, Version: it.who.Version}
+			return false
+		}
+		in.changes++
+		in.change = it.who
+	}
+	return true
+}
+
 // add takes an item in. It reports whether the caller is to see to a flush now.
 func (in *inbox) add(it item, wake func()) bool {
 	in.mu.Lock()
 	defer in.mu.Unlock()
-	if in.state == inboxClosed {
+	if in.state == inboxClosed || !in.fitsLocked(&it) {
 		return false
 	}
 	in.items = append(in.items, it)
@@ -94,6 +123,7 @@ func (in *inbox) take(dst []item) []item {
 	in.takenLocked()
 	clear(in.items)
 	in.items = in.items[:0]
+	in.signals, in.changes, in.change = 0, 0, nil
 	if cap(in.items) > maxIdleItems {
 		in.items = nil
 	}
