@@ -10,12 +10,13 @@ import (
 // presence is what a room's members have been told about its roster. room.mu guards it.
 //
 // In a room of at most Config.PresenceLimit members each join and leave is told. In a larger one only the count is, now and then
-// (countPause).
+// (countPause). It is large until a tenth fewer are left: nobody makes it one and the other by coming and going.
 type presence struct {
 	version uint64      // of the newest change that was handed on
 	large   bool        // only the count is told
-	counted time.Time   // when the count was last told
-	timer   *time.Timer // runs until the count is to be told
+	stale   bool        // the whole roster is to be told, and until then no single change
+	counted time.Time   // when the count or the roster was last told
+	timer   *time.Timer // runs until it is to be told
 }
 
 // countPause is the time between two counts that so many members are told: from a second to ten, so that the cost does not grow
@@ -24,34 +25,45 @@ func countPause(members int) time.Duration {
 	return min(max(time.Second, time.Duration(members)*5*time.Millisecond), 10*time.Second)
 }
 
-// changedLocked tells of a change, or has the count told soon. It needs r.mu.
+// changedLocked tells of a change, or has the count or the whole roster told soon. It needs r.mu.
 func (r *room) changedLocked(b *batch, c *bus.Change) {
-	r.presence.version = c.Version
+	p := &r.presence
+	p.version = c.Version
+	limit := r.srv.cfg.PresenceLimit
 	switch {
-	case c.Count > r.srv.cfg.PresenceLimit:
-		r.presence.large = true
-		if r.presence.timer == nil {
-			wait := max(0, time.Until(r.presence.counted.Add(countPause(c.Count))))
-			r.presence.timer = time.AfterFunc(wait, func() { r.receive(item{kind: itemCount}) })
-		}
-	case r.presence.large || c.Kind == bus.Synced:
-		r.presence.large = false
-		b.frameLocked("presence", r.sync())
-	default:
-		event := wire.EventJoin
-		if c.Kind == bus.Left {
-			event = wire.EventLeave
-		}
-		user := wire.Member(c.Member)
-		b.frameLocked("presence", wire.Presence{Room: r.name, Event: event, User: &user, Count: c.Count, Presence: c.Version})
+	case c.Count > limit:
+		p.large, p.stale = true, false
+	case p.large && c.Count <= limit-limit/10:
+		p.large, p.stale = false, true
+	case c.Kind == bus.Synced:
+		p.stale = !p.large
 	}
+	if p.large || p.stale {
+		if p.timer == nil {
+			wait := max(0, time.Until(p.counted.Add(countPause(c.Count))))
+			p.timer = time.AfterFunc(wait, func() { r.receive(item{kind: itemCount}) })
+		}
+		return
+	}
+	event := wire.EventJoin
+	if c.Kind == bus.Left {
+		event = wire.EventLeave
+	}
+	user := wire.Member(c.Member)
+	b.frameLocked("presence", wire.Presence{Room: r.name, Event: event, User: &user, Count: c.Count, Presence: c.Version})
 }
 
-// countLocked tells the count, when it is due. It needs r.mu.
+// countLocked tells the count or the whole roster, when it is due. It needs r.mu.
 func (r *room) countLocked(b *batch) {
-	r.presence.timer = nil
-	r.presence.counted = time.Now()
-	if r.presence.large {
+	p := &r.presence
+	p.timer = nil
+	p.counted = time.Now()
+	switch {
+	case p.large:
+		roster := r.sub.Roster()
+		b.frameLocked("presence", wire.Presence{Room: r.name, Event: wire.EventCount, Count: roster.Count, Presence: roster.Version})
+	case p.stale:
+		p.stale = false
 		b.frameLocked("presence", r.sync())
 	}
 }
