@@ -164,7 +164,7 @@ func (s *session) welcome(req json.RawMessage) {
 		Node:    cfg.ID,
 		Version: cfg.Version,
 		Ping:    int(cfg.PingInterval / time.Second),
-		Limits:  wire.LimitsOf(cfg.MaxText),
+		Limits:  wire.LimitsOf(cfg.MaxText, cfg.Limits.Rooms),
 	})
 }
 

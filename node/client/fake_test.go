@@ -188,7 +188,7 @@ func (c *fakeConn) want(op string) wire.Request {
 // welcome answers the client's hello.
 func (c *fakeConn) welcome() wire.Request {
 	c.t.Helper()
-	w := wire.Welcome{User: wire.User{ID: "me", Guest: true}, Session: "first", Node: "fake", Ping: 25, Limits: wire.LimitsOf(4096)}
+	w := wire.Welcome{User: wire.User{ID: "me", Guest: true}, Session: "first", Node: "fake", Ping: 25, Limits: wire.LimitsOf(4096, 500)}
 	c.say(w)
 	hello := c.want("hello")
 	w.Req, w.Session = hello.Req, "secret"

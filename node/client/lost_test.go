@@ -65,7 +65,7 @@ func (h *honestNode) serve(ws *websocket.Conn) {
 		said := wire.Said{Room: "lobby", From: e.From, Text: e.Text, Key: e.Key}
 		ws.Write(context.Background(), websocket.MessageText, wire.AppendMessage(nil, e.ID, said.Body()))
 	}
-	welcome := wire.Welcome{User: wire.User{ID: "me", Guest: true}, Session: "secret", Ping: 25, Limits: wire.LimitsOf(4096)}
+	welcome := wire.Welcome{User: wire.User{ID: "me", Guest: true}, Session: "secret", Ping: 25, Limits: wire.LimitsOf(4096, 500)}
 	say(welcome)
 	for {
 		_, b, err := ws.Read(context.Background())

@@ -132,7 +132,7 @@ func TestLooksInTrouble(t *testing.T) {
 	for i := range 30 {
 		tell(t, n.Bus, "design", []line{{ago: time.Second, who: "Jonas", text: fmt.Sprintf("news %d", i)}})
 	}
-	g.to(c.Nodes[1]) // which has none of it in memory
+	g.to(c.Nodes[1])                                                                                                     // which has none of it in memory
 	p.run(`if (document.querySelector("#banner").className === "bad") document.querySelector("#banner-action").click()`) // or it is back by itself
 	p.until(`document.querySelector("#banner").className === "gap"`)
 	p.until(`document.querySelector("li.gap")`)

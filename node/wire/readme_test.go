@@ -160,7 +160,7 @@ func TestReadmesExamplesAreWhatTheCodeSays(t *testing.T) {
 }
 
 func TestReadmeHasTheLimits(t *testing.T) {
-	limits := reflect.ValueOf(LimitsOf(4096))
+	limits := reflect.ValueOf(LimitsOf(4096, 500))
 	rows := table(t, "| limit | value | of |")
 	if len(rows) != limits.NumField() {
 		t.Errorf("README.md has %d limits, welcome %d", len(rows), limits.NumField())

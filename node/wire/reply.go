@@ -22,7 +22,7 @@ type Welcome struct {
 	Limits  Limits
 }
 
-// Limits are told in Welcome: bytes, but for Depth and Page.
+// Limits are told in Welcome: bytes, but for Depth, Page and Rooms.
 type Limits struct {
 	Frame int `json:"frame"`
 	Text  int `json:"text"`
@@ -33,13 +33,14 @@ type Limits struct {
 	Req   int `json:"req"`
 	Depth int `json:"depth"`
 	Page  int `json:"page"`
+	Rooms int `json:"rooms"`
 }
 
-// LimitsOf are the limits of this package, and that of a text, which a node may choose.
-func LimitsOf(maxText int) Limits {
+// LimitsOf are the limits of this package, and those that a node may choose: of a text, and of a connection's rooms (0 is none).
+func LimitsOf(maxText, maxRooms int) Limits {
 	return Limits{
 		Frame: MaxFrame, Text: maxText, Room: MaxRoom, Name: MaxName, Key: MaxKey, Kind: MaxKind, Req: MaxReq,
-		Depth: MaxDepth, Page: MaxPage,
+		Depth: MaxDepth, Page: MaxPage, Rooms: maxRooms,
 	}
 }
 
