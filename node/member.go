@@ -11,6 +11,7 @@ type member struct {
 	r *room
 
 	// Guarded by room.mu.
+	place   int    // in room.members
 	live    bool   // given everything by flush; else served by catchUp, up to the head
 	greeted bool   // was live before
 	gone    bool   // is no member any more

@@ -2,7 +2,6 @@ package node
 
 import (
 	"context"
-	"slices"
 	"sync"
 	"time"
 
@@ -229,6 +228,7 @@ func (r *room) rest(b *batch) {
 
 // admitLocked makes a session a member, which is not live yet. It needs r.mu.
 func (r *room) admitLocked(m *member) {
+	m.place = len(r.members)
 	r.members = append(r.members, m)
 	a := r.users[m.s.user.ID]
 	if a == nil {
@@ -247,12 +247,11 @@ func (r *room) admitLocked(m *member) {
 func (r *room) dismiss(m *member, dropped bool) {
 	r.mu.Lock()
 	m.gone = true
-	if i := slices.Index(r.members, m); i >= 0 {
-		last := len(r.members) - 1
-		r.members[i] = r.members[last]
-		r.members[last] = nil
-		r.members = r.members[:last]
-	}
+	last := len(r.members) - 1
+	r.members[m.place] = r.members[last]
+	r.members[m.place].place = m.place
+	r.members[last] = nil
+	r.members = r.members[:last]
 	id := m.s.user.ID
 	if a := r.users[id]; a != nil {
 		if a.conns--; a.conns == 0 {

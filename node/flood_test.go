@@ -1,0 +1,125 @@
+package node_test
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"parley/bus"
+	"parley/node"
+	"parley/node/nodetest"
+	"parley/node/wire"
+)
+
+// What one client can make a node hold, or do, is bounded.
+
+func TestTheRoomsOfAConnectionAreBounded(t *testing.T) {
+	t.Parallel()
+	c := nodetest.Start(t, 1)
+	p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	most := p.Welcome.Limits.Rooms
+	if most == 0 {
+		t.Fatal("no limit is told")
+	}
+	for i := range most {
+		p.Join(fmt.Sprint("room ", i))
+	}
+	p.Say(`{"op":"join","req":1,"room":"one more"}`)
+	p.WantError(wire.Forbidden)
+	p.Say(`{"op":"join","room":"room 0"}`) // which it is in
+	p.Until("ok")
+	p.Say(`{"op":"leave","room":"room 1"}`)
+	p.Until("ok")
+	p.Join("one more")
+}
+
+// All of its rooms catch up at once, and see that there is space.
+func TestCatchingUpInManyRoomsStaysWithinTheQueue(t *testing.T) {
+	eachNarrowWay(t, func(t *testing.T, start starter) {
+		const rooms, limit = 60, 256 << 10
+		pages := make(chan struct{})
+		c := start(t, 1, func(cfg *node.Config) { cfg.QueueBytes = limit; cfg.Bus = slowPages{cfg.Bus, pages} })
+		sender := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		sender.Join("lobby")
+		for i := range rooms {
+			room := fmt.Sprint("room ", i)
+			sender.Join(room)
+			for range 30 {
+				sender.SendText(room, strings.Repeat("x", 4000))
+			}
+		}
+		p := dialRaw(t, c.Nodes[0])
+		for i := range rooms { // from the beginning, which only the log has
+			p.Write(masked(wire.OpText, fmt.Sprintf(`{"op":"join","room":"room %d","since":"0-0"}`, i)))
+		}
+		for range rooms {
+			p.want(wire.OpText, `"op":"ok"`)
+		}
+		close(pages)
+		most := 0
+		for began := time.Now(); time.Since(began) < 1500*time.Millisecond; time.Sleep(time.Millisecond) {
+			most = max(most, node.MostThatWaits(c.Nodes[0].Server)) // it reads nothing meanwhile
+		}
+		if most > limit {
+			t.Errorf("%d bytes waited in a queue of %d", most, limit)
+		}
+		for live := 0; live < rooms; {
+			p.SetReadDeadline(time.Now().Add(20 * time.Second))
+			_, payload, err := p.next()
+			if err != nil {
+				t.Fatalf("after %d rooms: %v", live, err)
+			}
+			if strings.Contains(string(payload), `"op":"live"`) {
+				live++
+			}
+		}
+	})
+}
+
+// slowPages is a bus whose log is read a page at a time once pages is closed.
+type slowPages struct {
+	bus.Bus
+	pages chan struct{}
+}
+
+func (b slowPages) After(ctx context.Context, room string, since bus.ID, limit int) (bus.Page, error) {
+	if limit > 1 {
+		<-b.pages
+	}
+	return b.Bus.After(ctx, room, since, limit)
+}
+
+func TestPresenceAtTheLimitDoesNotFlap(t *testing.T) {
+	t.Parallel()
+	const limit = 20
+	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.PresenceLimit = limit; cfg.Grace = 1 })
+	watcher := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	watcher.Join("lobby")
+	for range limit - 1 {
+		nodetest.Dial(t, c.Nodes[0].URL("/")).Join("lobby")
+	}
+	p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	began := time.Now()
+	for range 50 { // one more than the limit, and back
+		p.Join("lobby", `"limit":0`)
+		p.Say(`{"op":"leave","room":"lobby"}`)
+		p.Until("ok")
+	}
+	took := time.Since(began)
+	watcher.Say(`{"op":"ping","req":"last"}`)
+	lists := 0
+	for {
+		f := watcher.Next()
+		if f.Op == "presence" && f.Event == wire.EventSync {
+			lists++
+		}
+		if f.Op == "ok" {
+			break
+		}
+	}
+	if most := 1 + int(took/time.Second); lists > most {
+		t.Errorf("the list was told %d times in %v", lists, took)
+	}
+}
