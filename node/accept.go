@@ -36,11 +36,13 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 	if room == "" && !query.Has("room") {
 		room = "lobby"
 	}
+	bad := wire.CheckName(name)
 	if c == plain {
-		if bad := firstError(wire.CheckRoom(room), wire.CheckName(name)); bad != nil {
-			s.problem(w, bad)
-			return
-		}
+		bad = firstError(wire.CheckRoom(room), bad)
+	}
+	if bad != nil {
+		s.problem(w, bad)
+		return
 	}
 
 	if bad := s.arrive(r); bad != nil {
