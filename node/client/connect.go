@@ -123,7 +123,7 @@ func (c *Client) dialFailure(resp *http.Response, err error) failure {
 	seconds, _ := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 16)
 	code := resp.StatusCode
 	return failure{
-		err:   fmt.Errorf("connect to %s: %s: %s", c.url, resp.Status, cmp.Or(line, err.Error())),
+		err:   fmt.Errorf("connect to %s: %s: %s", c.url, wire.Harmless(resp.Status), wire.Harmless(cmp.Or(line, err.Error()))),
 		after: time.Duration(seconds) * time.Second,
 		final: code < 500 && code != http.StatusRequestTimeout && code != http.StatusTooManyRequests,
 	}
@@ -141,7 +141,7 @@ func lossOf(err error, bye *wire.Frame) failure {
 		f.after = bye.RetryAfter
 	}
 	if ok || bye != nil {
-		f.err = fmt.Errorf("the node closed the connection: %d %s", closed.Code, closed.Reason)
+		f.err = fmt.Errorf("the node closed the connection: %d %s", closed.Code, wire.Harmless(closed.Reason))
 	}
 	switch closed.Code {
 	case wire.StatusUnsupported, wire.StatusNotUTF8, wire.StatusPolicy, wire.StatusTooBig, wire.StatusNoToken, wire.StatusKicked:

@@ -211,9 +211,9 @@ func readMember(raw []byte, m *Member) (bad error) {
 	return bad
 }
 
-// Err is the error that an error frame tells.
+// Err is the error that an error frame tells, fit to be shown.
 func (f *Frame) Err() *Error {
-	return &Error{Code: f.Code, Message: f.Message, RetryAfter: f.RetryAfter}
+	return &Error{Code: Code(Harmless(string(f.Code))), Message: Harmless(f.Message), RetryAfter: f.RetryAfter}
 }
 
 // Opcodes of WebSocket frames (RFC 6455 section 5.2).

@@ -5,6 +5,7 @@ package wire
 
 import (
 	"fmt"
+	"strings"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -134,4 +135,15 @@ func checkLine(what, s string, limit int) *Error {
 		}
 	}
 	return nil
+}
+
+// Harmless is what somebody else wrote as one line that does nothing to a terminal: without control characters, breaks of line, and
+// what turns the direction of text that is not its own.
+func Harmless(s string) string {
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == '\u2028' || r == '\u2029' || '\u202a' <= r && r <= '\u202e' || '\u2066' <= r && r <= '\u2069' {
+			return unicode.ReplacementChar
+		}
+		return r
+	}, s)
 }
