@@ -24,6 +24,7 @@ func (s *Server) retryAfter() time.Duration {
 // those that are left, and returns ctx's error.
 func (s *Server) Shutdown(ctx context.Context) error {
 	s.draining.Store(true)
+	s.bodies.hurry()
 	err := s.sayGoodbyes(ctx)
 
 	s.sessionsMu.Lock()

@@ -186,8 +186,9 @@ func (s *Server) postMessage(w http.ResponseWriter, r *http.Request) *wire.Error
 
 // readSend reads a send: a JSON object with text, data or both, or, as text/plain, the text itself.
 func (s *Server) readSend(w http.ResponseWriter, r *http.Request) (*wire.Request, *wire.Error) {
-	http.NewResponseController(w).SetReadDeadline(time.Now().Add(s.cfg.MessageWait))
+	arrived := s.bodies.expect(http.NewResponseController(w), s.cfg.MessageWait)
 	said, err := io.ReadAll(http.MaxBytesReader(w, r.Body, wire.MaxFrame))
+	arrived()
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		return nil, wire.Errorf(wire.TooLarge, "a body may have %d bytes", wire.MaxFrame)
 	}

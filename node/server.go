@@ -23,6 +23,7 @@ type Server struct {
 	base     uint64             // static; the upper half of the ids of this node's connections
 	draining atomic.Bool
 	outage   outage
+	bodies   bodies
 
 	flushers flushers
 	batches  sync.Pool      // of *batch, for room.flushHere
@@ -81,7 +82,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "alive") })
 	mux.HandleFunc("GET /readyz", s.readyz)
 	s.route(mux)
-	return mux
+	return s.answerInTime(mux)
 }
 
 // readyz says whether clients should be sent here.

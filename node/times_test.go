@@ -137,6 +137,51 @@ func TestABodyOnceBegunHasToBeFinished(t *testing.T) {
 	}
 }
 
+func TestABodyThatDoesNotComeDelaysNoShutdown(t *testing.T) {
+	t.Parallel()
+	c := nodetest.Start(t, 1)
+	nc, err := net.Dial("tcp", c.Nodes[0].Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	fmt.Fprintf(nc, "POST /v1/rooms/lobby/messages HTTP/1.1\r\nHost: parley\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n")
+	if _, err := io.ReadFull(nc, make([]byte, len("HTTP/1.1 100 Continue"))); err != nil {
+		t.Fatal(err) // the body is being read
+	}
+	began := time.Now()
+	go c.Nodes[0].Shutdown(t.Context())
+	nc.SetReadDeadline(began.Add(time.Minute))
+	if _, err := io.ReadAll(nc); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > time.Second+slack {
+		t.Errorf("it was ended %v after the shutdown began", took)
+	}
+}
+
+func TestAnAnswerThatIsNotReadIsGivenUp(t *testing.T) {
+	t.Parallel()
+	const wait = 200 * time.Millisecond
+	c := nodetest.StartNarrow(t, 1, func(cfg *node.Config) { cfg.MessageWait, cfg.StallTimeout = wait, wait })
+	nc, err := net.Dial("tcp", c.Nodes[0].Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	nc.(*net.TCPConn).SetReadBuffer(4 << 10)
+	for range 200 { // pipelined: 200 times the page's script
+		fmt.Fprintf(nc, "GET /parley.js HTTP/1.1\r\nHost: parley\r\n\r\n")
+	}
+	began := time.Now()
+	time.Sleep(5*time.Second + 4*wait) // the bus's time for a request is among it
+	nc.SetReadDeadline(began.Add(time.Minute))
+	n, _ := io.Copy(io.Discard, nc)
+	if whole := int64(200 * 5000); n >= whole {
+		t.Errorf("all %d bytes came", n)
+	}
+}
+
 func TestWhoDoesNotAnswerACloseIsCutOff(t *testing.T) {
 	eachWay(t, func(t *testing.T, start starter) {
 		t.Parallel()
