@@ -6,7 +6,7 @@ BENCHTIME = 1s
 FAULTS =
 SYSTEMS = linux/386 linux/amd64 linux/arm linux/arm64 darwin/arm64 freebsd/amd64 windows/amd64
 
-.PHONY: help run test faults deps lint cross fuzz bench benchmarks plots
+.PHONY: help run test faults deps lint cross fuzz attack bench benchmarks plots
 
 help: ## list this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -43,6 +43,10 @@ fuzz: ## run every fuzz target for FUZZTIME
 		echo "$$package $$target"; \
 		go test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) "$$package" </dev/null || exit 1; \
 	done
+
+attack: ## attack a node as hostile clients would: PARLEY= attacks another program
+	@dir=$$(mktemp -d) && trap 'rm -r "$$dir"' EXIT && go build -o "$$dir/parley" ./cmd/parley && \
+	go run ./cmd/parley-attack --parley "$${PARLEY:-$$dir/parley}"
 
 bench: benchmarks ## run the Go benchmarks, and load two nodes beside the floor and a plain hub
 	go run ./cmd/parley-bench suite
