@@ -60,7 +60,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 	}
 	sess := s.newSession(c, conn, newGuest(r, name))
 	if c == jsonV1 {
-		s.start(sess, nil)
+		s.start(sess)
 		return
 	}
 	sess.home = room
@@ -86,9 +86,9 @@ func (r *refusal) Write(b []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (r *refusal) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// start serves a session in a goroutine of its own: that of the request, with its grown stack and its buffers, ends. join is
-// the request that connecting stands for, or nil.
-func (s *Server) start(sess *session, join *wire.Request) {
+// start serves a session in a goroutine of its own: that of the request, with its grown stack and its buffers, ends. joins are
+// the requests that connecting stands for.
+func (s *Server) start(sess *session, joins ...*wire.Request) {
 	if !s.admit(sess) {
 		sess.end(closing{code: wire.StatusRestart, reason: "this node is shutting down", retry: s.retryAfter()})
 		sess.conn.End(sess)
@@ -96,14 +96,27 @@ func (s *Server) start(sess *session, join *wire.Request) {
 	}
 	s.wg.Go(func() {
 		sess.welcome(nil)
-		if join != nil { // in plain text it answers the handshake too, so an open connection hears everything from there on
-			if _, bad := s.carryOut(s.ctx, &sess.caller, join); bad != nil {
-				sess.refuse(nil, bad)
-				sess.end(closing{code: wire.StatusOverload, reason: bad.Message, retry: bad.RetryAfter})
-			}
+		if bad := sess.joinAll(joins); bad != nil {
+			sess.refuse(nil, bad)
+			sess.end(closing{code: wire.StatusOverload, reason: bad.Message, retry: bad.RetryAfter})
 		}
 		sess.conn.Serve(sess)
 	})
+}
+
+// joinAll carries out what connecting stands for. In plain text that answers the handshake too, so an open connection hears
+// everything from there on.
+func (s *session) joinAll(joins []*wire.Request) (bad *wire.Error) {
+	if s.stream != nil {
+		s.stream.turn.Lock()
+		defer s.stream.turn.Unlock()
+	}
+	for _, join := range joins {
+		if _, bad = s.srv.carryOut(s.srv.ctx, &s.caller, join); bad != nil {
+			break
+		}
+	}
+	return bad
 }
 
 func firstError(errs ...*wire.Error) *wire.Error {

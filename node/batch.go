@@ -170,7 +170,7 @@ func (b *batch) sendLocked() {
 		if len(frames) == 0 {
 			continue
 		}
-		if !m.s.conn.Offer(frames) {
+		if !m.offer(frames) {
 			m.s.conn.Put(frames[:answers]) // which the log does not have
 			m.overflowLocked(b.from)
 			continue

@@ -33,7 +33,7 @@ func (m *member) catchUp() {
 		var done bool
 		cursor, greeted := m.cursor, m.greeted
 		buf, scratch, done = m.serveRecentLocked(buf, scratch)
-		fits := m.s.conn.PutIfSpace(buf)
+		fits := m.putIfSpace(buf)
 		if !fits { // others have filled the queue meanwhile, such as its catch-ups in other rooms
 			m.cursor, m.greeted, m.live, done = cursor, greeted, false, false
 		}
@@ -136,7 +136,7 @@ func (m *member) serveLog(buf, scratch []byte) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	m.told = newest
-	if !m.gone && m.s.conn.PutIfSpace(buf) {
+	if !m.gone && m.putIfSpace(buf) {
 		m.cursor = cursor
 	}
 	return true
@@ -164,7 +164,7 @@ func (m *member) skip(ctx context.Context, page bus.Page) bool {
 	m.r.mu.Lock()
 	defer m.r.mu.Unlock()
 	if !m.gone {
-		m.s.conn.Put(gap)
+		m.put(gap)
 		m.cursor = start
 		if m.told.Less(page.LastBreak) {
 			m.told = page.LastBreak

@@ -38,6 +38,11 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.wg.Wait()
 	s.sockets.Close()
 	s.closeRooms()
+	s.nodeSubMu.Lock()
+	if s.nodeSub != nil {
+		s.nodeSub.Close()
+	}
+	s.nodeSubMu.Unlock()
 	s.flushers.stop()
 	return err
 }

@@ -29,18 +29,20 @@ func (s *Server) route(mux *http.ServeMux) {
 				return
 			}
 			do := methods[r.Method]
-			if err := wire.CheckRoom(r.PathValue("room")); err != nil {
+			if err := wire.CheckRoom(r.PathValue("room")); err != nil && strings.Contains(path, "{room}") {
 				s.problem(w, err)
 			} else if err := do(w, r); err != nil {
 				s.problem(w, err)
 			}
 		})
 	}
+	handle("/v1/events", methods{"GET": s.eventsOfRooms})
+	handle("/v1/events/{stream}", methods{"POST": s.paced(s.postEvent)})
 	handle("/v1/rooms/{room}/events", methods{"GET": s.events})
 	handle("/v1/rooms/{room}/messages", methods{"GET": s.paced(s.getMessages), "POST": s.paced(s.postMessage)})
 	handle("/v1/rooms/{room}/members", methods{"GET": s.paced(s.getMembers)})
 	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
-		s.problem(w, wire.Errorf(wire.NotFound, "there is /v1/rooms/{room}/events, …/messages and …/members"))
+		s.problem(w, wire.Errorf(wire.NotFound, "there is /v1/events, /v1/rooms/{room}/events, …/messages and …/members"))
 	})
 }
 
@@ -186,14 +188,9 @@ func (s *Server) postMessage(w http.ResponseWriter, r *http.Request) *wire.Error
 
 // readSend reads a send: a JSON object with text, data or both, or, as text/plain, the text itself.
 func (s *Server) readSend(w http.ResponseWriter, r *http.Request) (*wire.Request, *wire.Error) {
-	arrived := s.bodies.expect(http.NewResponseController(w), s.cfg.MessageWait)
-	said, err := io.ReadAll(http.MaxBytesReader(w, r.Body, wire.MaxFrame))
-	arrived()
-	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
-		return nil, wire.Errorf(wire.TooLarge, "a body may have %d bytes", wire.MaxFrame)
-	}
-	if err != nil {
-		return nil, wire.Errorf(wire.BadRequest, "the body could not be read")
+	said, bad := s.readBody(w, r)
+	if bad != nil {
+		return nil, bad
 	}
 	req := &wire.Request{Op: "send", Room: r.PathValue("room"), Key: r.Header.Get("Idempotency-Key")}
 	if bad := wire.CheckKey(req.Key); bad != nil {
@@ -215,6 +212,20 @@ func (s *Server) readSend(w http.ResponseWriter, r *http.Request) (*wire.Request
 	default:
 		return nil, wire.Errorf(wire.Unsupported, "the content type %q is not supported: send application/json or text/plain", kind)
 	}
+}
+
+// readBody reads a body that may be as large as a frame.
+func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *wire.Error) {
+	arrived := s.bodies.expect(http.NewResponseController(w), s.cfg.MessageWait)
+	said, err := io.ReadAll(http.MaxBytesReader(w, r.Body, wire.MaxFrame))
+	arrived()
+	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
+		return nil, wire.Errorf(wire.TooLarge, "a body may have %d bytes", wire.MaxFrame)
+	}
+	if err != nil {
+		return nil, wire.Errorf(wire.BadRequest, "the body could not be read")
+	}
+	return said, nil
 }
 
 // getMessages reads a room's history: the newest messages, or those before an id.

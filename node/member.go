@@ -39,7 +39,7 @@ func (m *member) admit(req *wire.Request, recovered *bool) {
 	if recovered == nil || *recovered { // else catchUp finds the gap, and tells it
 		b.frame, b.payload, live = m.serveRecentLocked(b.frame, b.payload)
 	}
-	m.s.conn.Put(b.frame)
+	m.put(b.frame)
 	if !live {
 		m.s.srv.wg.Go(m.catchUp)
 	}

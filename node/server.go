@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"parley/bus"
 	"parley/node/socket"
 	"parley/node/web"
 )
@@ -35,6 +36,11 @@ type Server struct {
 	connections atomic.Int64 // open ones, and those being opened
 	addresses   addresses
 
+	streamsMu sync.Mutex
+	streams   map[string]*session // guarded by streamsMu; event streams of several rooms, by name
+	nodeSubMu sync.Mutex
+	nodeSub   bus.Subscription // guarded by nodeSubMu; nil before the first such stream
+
 	roomsMu sync.Mutex
 	rooms   map[string]*room // guarded by roomsMu
 	roomsWG sync.WaitGroup   // rooms being opened
@@ -51,6 +57,8 @@ func New(cfg Config) *Server {
 		cfg:   cfg.withDefaults(),
 		base:  rand.Uint64() &^ 0xffffffff,
 		rooms: make(map[string]*room),
+
+		streams: make(map[string]*session),
 	}
 	s.addresses.limits = &s.cfg.Limits
 	s.batches.New = func() any { return new(batch) }

@@ -12,10 +12,11 @@ import (
 // other; what it tells the client may come from any goroutine.
 type session struct {
 	caller
-	srv   *Server      // static
-	codec codec        // static
-	conn  *socket.Conn // static
-	home  string       // static; the one room of a client whose codec names none
+	srv    *Server      // static
+	codec  codec        // static
+	conn   *socket.Conn // static
+	stream *stream      // static; nil but for an event stream of several rooms
+	home   string       // static; the one room of a client whose codec names none
 
 	pace pace          // owned by the reader
 	todo *wire.Request // owned by the reader; it has to wait, and comes next
@@ -103,6 +104,13 @@ func (s *session) Broken(code int, reason string) { s.end(closing{code: code, re
 // Ended ends the session, as its connection has ended.
 func (s *session) Ended(code int) {
 	close(s.ended)
+	if st := s.stream; st != nil {
+		s.srv.streamsMu.Lock()
+		delete(s.srv.streams, st.name)
+		s.srv.streamsMu.Unlock()
+		st.turn.Lock() // a join may be under way
+		defer st.turn.Unlock()
+	}
 	for _, m := range s.rooms {
 		m.r.dismiss(m, true)
 	}
@@ -157,7 +165,12 @@ func (s *session) say(op string, f appender) {
 
 func (s *session) welcome(req json.RawMessage) {
 	cfg := &s.srv.cfg
+	name := ""
+	if s.stream != nil {
+		name = s.stream.name
+	}
 	s.say("welcome", wire.Welcome{
+		Stream:  name,
 		Req:     req,
 		User:    wire.User(s.user),
 		Session: s.secret,

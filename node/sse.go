@@ -2,23 +2,17 @@ package node
 
 import (
 	"bytes"
+	"context"
 	"net/http"
 
 	"parley/bus/id"
 	"parley/node/wire"
 )
 
-// events makes the connection a stream of Server-Sent Events: a session like any other, whose client only listens. It is
-// taken over from the HTTP server, so that it has the same bounded queue, and costs the same.
+// events makes the connection an event stream of one room.
 func (s *Server) events(w http.ResponseWriter, r *http.Request) *wire.Error {
-	if s.draining.Load() {
-		return s.turnAway(w, r, &wire.Error{Code: wire.Unavailable, Message: "this node is shutting down: connect again, to another", RetryAfter: s.retryAfter()})
-	}
-	who, bad := s.identify(r)
-	if bad != nil {
-		return bad
-	}
 	req := &wire.Request{Op: "join", Room: r.PathValue("room")}
+	var bad *wire.Error
 	if req.Since, bad = queryID(r, "since"); bad != nil {
 		return bad
 	}
@@ -31,6 +25,26 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) *wire.Error {
 	}
 	if req.Limit, bad = queryLimit(r); bad != nil {
 		return bad
+	}
+	return s.stream(w, r, nil, []*wire.Request{req})
+}
+
+// stream makes the connection a stream of Server-Sent Events: a session like any other, whose client only listens. It is
+// taken over from the HTTP server, so that it has the same bounded queue, and costs the same. st is nil for one of one room.
+func (s *Server) stream(w http.ResponseWriter, r *http.Request, st *stream, joins []*wire.Request) *wire.Error {
+	if s.draining.Load() {
+		return s.turnAway(w, r, &wire.Error{Code: wire.Unavailable, Message: "this node is shutting down: connect again, to another", RetryAfter: s.retryAfter()})
+	}
+	who, bad := s.identify(r)
+	if bad != nil {
+		return bad
+	}
+	if st != nil {
+		ctx, cancel := context.WithTimeout(r.Context(), busTimeout)
+		defer cancel()
+		if err := s.listenForStreams(ctx); err != nil {
+			return s.turnAway(w, r, busError(err))
+		}
 	}
 	if bad := s.arrive(r); bad != nil {
 		return s.turnAway(w, r, bad)
@@ -45,7 +59,14 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) *wire.Error {
 	head := bytes.NewBufferString("HTTP/1.1 200 OK\r\n")
 	h.Write(head)
 	head.WriteString("\r\n")
-	s.start(s.newSession(sse, s.sockets.Stream(nc, head.Bytes()), who), req)
+	sess := s.newSession(sse, s.sockets.Stream(nc, head.Bytes()), who)
+	if st != nil {
+		sess.stream = st
+		s.streamsMu.Lock()
+		s.streams[st.name] = sess
+		s.streamsMu.Unlock()
+	}
+	s.start(sess, joins...)
 	return nil
 }
 

@@ -22,6 +22,7 @@ type Frame struct {
 	// Welcome; User is in presence and signal too.
 	User    User
 	Session string
+	Stream  string
 	Node    string
 	Version string
 	Ping    int // seconds
@@ -111,6 +112,8 @@ func (f *Frame) field(name []byte) any {
 		return &f.User
 	case "session":
 		return &f.Session
+	case "stream":
+		return &f.Stream
 	case "node":
 		return &f.Node
 	case "version":

@@ -16,6 +16,7 @@ type Welcome struct {
 	Req     json.RawMessage
 	User    User
 	Session string
+	Stream  string // of an event stream of several rooms
 	Node    string
 	Version string
 	Ping    int // seconds between the server's pings
@@ -55,6 +56,7 @@ func (f Welcome) Append(dst []byte) []byte {
 	user.bool("guest", f.User.Guest)
 	o.b = user.end()
 	o.str("session", f.Session)
+	o.strIf("stream", f.Stream)
 	o.str("node", f.Node)
 	o.str("version", f.Version)
 	o.int("ping", int64(f.Ping))

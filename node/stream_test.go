@@ -1,0 +1,175 @@
+package node_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/url"
+	"slices"
+	"strings"
+	"testing"
+
+	"parley/node/nodetest"
+	"parley/node/wire"
+)
+
+// untilRoom gives the next event of a name in a room.
+func (s *stream) untilRoom(name, room string) (event, wire.Frame) {
+	s.t.Helper()
+	for {
+		if e, f := s.until(name); f.Room == room {
+			return e, f
+		}
+	}
+}
+
+func TestOneStreamCarriesSeveralRooms(t *testing.T) {
+	for name, other := range map[string]int{"on its node": 0, "over another node": 1} {
+		t.Run(name, func(t *testing.T) {
+			c := nodetest.Start(t, 2)
+			p := nodetest.Dial(t, c.Nodes[1].URL("/"))
+			const a, b, third = "tea / é", "b&=;", "third"
+			for _, room := range []string{a, b, third} {
+				p.Join(room)
+			}
+			said := p.SendText(a, "first")
+			s := listen(t, c.Nodes[0].HTTP("/v1/events?"+url.Values{"room": {a, b}, "limit": {"10"}}.Encode()))
+			_, w := s.until("welcome")
+			if _, m := s.until(""); m.ID != said {
+				t.Errorf("the backlog has %s", nodetest.Show(m))
+			}
+			e, _ := s.untilRoom("live", b)
+			if places, err := url.ParseQuery(e.id); err != nil || places.Get(a) != said.String() || places.Get(b) != "0-0" {
+				t.Errorf("the cursor is %q, %v", e.id, err)
+			}
+			ask := func(body string) (int, map[string]any) {
+				status, _, answer := call(t, "POST", c.Nodes[other].HTTP("/v1/events/"+w.Stream), body)
+				return status, answer
+			}
+			if status, answer := ask(`{"op":"join","req":7,"room":"third","limit":0}`); status != 202 {
+				t.Fatalf("%d %v", status, answer)
+			}
+			if _, ok := s.untilRoom("ok", third); string(ok.Req) != "7" || ok.Count != 2 {
+				t.Errorf("joined with %s", nodetest.Show(ok))
+			}
+			inB, inThird := p.SendText(b, "in b"), p.SendText(third, "in third")
+			s.heard("in third")
+			ask(`{"op":"signal","room":"third","kind":"typing"}`)
+			p.Until("signal")
+			ask(fmt.Sprintf(`{"op":"leave","req":8,"room":%q}`, a))
+			for {
+				if e, _ = s.until("ok"); strings.Contains(e.data, `"req":8`) {
+					break
+				}
+			}
+			if places, _ := url.ParseQuery(e.id); len(places) != 2 || places.Get(b) != inB.String() || places.Get(third) != inThird.String() {
+				t.Errorf("after leaving, the cursor is %q", e.id)
+			}
+			s.body.Close()
+
+			p.SendText(a, "not here")
+			p.SendText(b, "missed")
+			p.SendText(third, "missed too")
+			back := listen(t, c.Nodes[1].HTTP("/v1/events?"+url.Values{"room": {a, b}}.Encode()), "Last-Event-ID", e.id)
+			var texts []string
+			for range 2 {
+				_, m := back.until("")
+				texts = append(texts, m.Text)
+			}
+			if slices.Sort(texts); !slices.Equal(texts, []string{"missed", "missed too"}) {
+				t.Errorf("come back, it heard %q", texts)
+			}
+			status, answer := ask(`{"op":"send","room":"third","text":"x"}`)
+			if status != 400 {
+				t.Errorf("a send is answered %d %v", status, answer)
+			}
+		})
+	}
+}
+
+// Every event has the places of all rooms as they are by then, whichever room it is from.
+func TestAStreamsCursorNeverGoesBack(t *testing.T) {
+	c := nodetest.Start(t, 2)
+	rooms := []string{"0", "1", "2", "3"}
+	const each = 100
+	s := listen(t, c.Nodes[0].HTTP("/v1/events?limit=0&"+url.Values{"room": rooms}.Encode()))
+	for range rooms {
+		s.until("live")
+	}
+	for _, room := range rooms {
+		p := nodetest.Dial(t, c.Nodes[1].URL("/"))
+		p.Join(room)
+		go func() {
+			for i := range each {
+				p.Say(`{"op":"send","room":%q,"text":"%d"}`, room, i)
+			}
+		}()
+	}
+	heard := map[string]string{}
+	for range rooms {
+		for range each {
+			e, m := s.until("")
+			heard[m.Room] = m.ID.String()
+			places, err := url.ParseQuery(e.id)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for room, id := range heard {
+				if places.Get(room) != id {
+					t.Fatalf("after %v the cursor is %s", heard, e.id)
+				}
+			}
+		}
+	}
+}
+
+func TestAStreamHasAsManyRoomsAsItsCursorNames(t *testing.T) {
+	c := nodetest.Start(t, 1)
+	query := url.Values{}
+	for i := range 9 {
+		query.Add("room", fmt.Sprint(i, strings.Repeat("é", 63)))
+	}
+	s := listen(t, c.Nodes[0].HTTP("/v1/events?"+query.Encode()))
+	_, w := s.until("welcome")
+	for range 9 {
+		if e, _ := s.until("live"); len(e.id) > 4000 {
+			t.Errorf("a cursor of %d bytes", len(e.id))
+		}
+	}
+	call(t, "POST", c.Nodes[0].HTTP("/v1/events/"+w.Stream), `{"op":"join","req":1,"room":`+nodetest.Quote(strings.Repeat("ü", 64))+`}`)
+	if _, f := s.until("error"); f.Code != wire.TooLarge || string(f.Req) != "1" {
+		t.Errorf("got %s", nodetest.Show(f))
+	}
+	query.Add("room", strings.Repeat("é", 64))
+	if status, _, answer := call(t, "GET", c.Nodes[0].HTTP("/v1/events?"+query.Encode()), ""); status != 413 {
+		t.Errorf("%d %v", status, answer)
+	}
+	for path, body := range map[string]string{
+		"/v1/events/5e0c91d4TkqS1u8lC7hUX3kzvYyUo":             `{"op":"leave","room":"a"}`,
+		"/v1/events/" + w.Stream[:8] + strings.Repeat("a", 22): `{"op":"leave","room":"a"}`,
+	} {
+		if status, _, answer := call(t, "POST", c.Nodes[0].HTTP(path), body); status != 404 {
+			t.Errorf("%s: %d %v", path, status, answer)
+		}
+	}
+}
+
+// A stream may begin without rooms, and end up without: it comes back as it was.
+func TestAStreamMayHaveNoRooms(t *testing.T) {
+	c := nodetest.Start(t, 1)
+	s := listen(t, c.Nodes[0].HTTP("/v1/events"))
+	_, w := s.until("welcome")
+	for i, op := range []string{"join", "leave"} {
+		body, _ := json.Marshal(map[string]any{"op": op, "req": i, "room": "a"})
+		call(t, "POST", c.Nodes[0].HTTP("/v1/events/"+w.Stream), string(body))
+		e, _ := s.until("ok")
+		if op == "leave" && e.id != "&" {
+			t.Errorf("the cursor is %q", e.id)
+		}
+	}
+	back := listen(t, c.Nodes[0].HTTP("/v1/events?room=a"), "Last-Event-ID", "&")
+	_, w = back.until("welcome")
+	call(t, "POST", c.Nodes[0].HTTP("/v1/events/"+w.Stream), `{"op":"join","req":"b","room":"b"}`)
+	if _, f := back.until("ok"); f.Room != "b" {
+		t.Errorf("got %s", nodetest.Show(f))
+	}
+}
