@@ -18,75 +18,118 @@ import (
 	"parley/node/wire"
 )
 
-// methods are what a path answers, by HTTP method.
-type methods map[string]func(http.ResponseWriter, *http.Request) *wire.Error
+// A handler answers a request, or says what is wrong.
+type handler = func(http.ResponseWriter, *http.Request) *wire.Error
+
+// A route is a path, and what answers it by HTTP method. HEAD is as GET, and OPTIONS says what there is.
+type route struct {
+	path    string
+	methods map[string]handler
+	open    bool // for pages of any origin, and no part of the API
+}
+
+// routes are all that a node serves beside its page. The table of them in wire/README.md is kept in step by a test.
+func (s *Server) routes() []route {
+	return []route{
+		{"/v1/events", map[string]handler{"GET": s.eventsOfRooms}, false},
+		{"/v1/events/{stream}", map[string]handler{"POST": s.paced(s.postEvent)}, false},
+		{"/v1/rooms/{room}/events", map[string]handler{"GET": s.events}, false},
+		{"/v1/rooms/{room}/messages", map[string]handler{"GET": s.paced(s.getMessages), "POST": s.paced(s.postMessage)}, false},
+		{"/v1/rooms/{room}/members", map[string]handler{"GET": s.paced(s.getMembers)}, false},
+		{"/healthz", map[string]handler{"GET": s.healthz}, true},
+		{"/readyz", map[string]handler{"GET": s.readyz}, true},
+	}
+}
 
 // route adds what is served by plain HTTP. Every error is told as problem details (RFC 9457) with the wire's code.
 func (s *Server) route(mux *http.ServeMux) {
-	handle := func(path string, methods methods) {
-		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
-			if !s.cors(w, r, methods) {
-				return
-			}
-			do := methods[r.Method]
-			if err := wire.CheckRoom(r.PathValue("room")); err != nil && strings.Contains(path, "{room}") {
-				s.problem(w, err)
-			} else if err := do(w, r); err != nil {
-				s.problem(w, err)
+	for _, rt := range s.routes() {
+		mux.HandleFunc(rt.path, func(w http.ResponseWriter, r *http.Request) {
+			if bad := s.serve(&rt, w, r); bad != nil {
+				s.problem(w, bad)
 			}
 		})
 	}
-	handle("/v1/events", methods{"GET": s.eventsOfRooms})
-	handle("/v1/events/{stream}", methods{"POST": s.paced(s.postEvent)})
-	handle("/v1/rooms/{room}/events", methods{"GET": s.events})
-	handle("/v1/rooms/{room}/messages", methods{"GET": s.paced(s.getMessages), "POST": s.paced(s.postMessage)})
-	handle("/v1/rooms/{room}/members", methods{"GET": s.paced(s.getMembers)})
-	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) {
-		s.problem(w, wire.Errorf(wire.NotFound, "there is /v1/events, /v1/rooms/{room}/events, …/messages and …/members"))
-	})
+	mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) { s.problem(w, notFound(r)) })
+}
+
+func notFound(r *http.Request) *wire.Error {
+	return wire.Errorf(wire.NotFound, "%s is not there: there is /v1/events, /v1/rooms/{room}/events, …/messages and …/members", r.URL.Path)
+}
+
+// serve answers a request to a route.
+func (s *Server) serve(rt *route, w http.ResponseWriter, r *http.Request) *wire.Error {
+	if !rt.open {
+		if bad := s.cors(w, r); bad != nil {
+			return bad
+		}
+	}
+	allow := []string{}
+	for _, m := range []string{"GET", "POST"} {
+		if rt.methods[m] != nil {
+			allow = append(allow, m)
+		}
+		if m == "GET" && rt.methods[m] != nil {
+			allow = append(allow, "HEAD")
+		}
+	}
+	allowed := strings.Join(append(allow, "OPTIONS"), ", ")
+	if r.Method == http.MethodOptions {
+		options(w, allowed)
+		return nil
+	}
+	method := r.Method
+	if method == http.MethodHead {
+		method = http.MethodGet
+	}
+	do := rt.methods[method]
+	if do == nil {
+		w.Header().Set("Allow", allowed)
+		s.problemAs(w, http.StatusMethodNotAllowed, wire.Errorf(wire.Unsupported, "%s is not supported here: %s are", r.Method, allowed))
+		return nil
+	}
+	if strings.Contains(rt.path, "{room}") {
+		if bad := wire.CheckRoom(r.PathValue("room")); bad != nil {
+			return bad
+		}
+	}
+	return do(w, r)
+}
+
+// options answers OPTIONS (RFC 9110 section 9.3.7), and the preflight of a page of another origin.
+func options(w http.ResponseWriter, allowed string) {
+	h := w.Header()
+	h.Set("Allow", allowed)
+	h.Set("Access-Control-Allow-Methods", allowed)
+	h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Parley-Session")
+	h.Set("Access-Control-Max-Age", "600")
+	w.WriteHeader(http.StatusNoContent)
+}
+
+// cors answers for the origin by the rule of the WebSocket.
+func (s *Server) cors(w http.ResponseWriter, r *http.Request) *wire.Error {
+	h := w.Header()
+	h.Add("Vary", "Origin")
+	origin := r.Header.Get("Origin")
+	if origin == "" {
+		return nil
+	}
+	if !s.allows(r) {
+		return wire.Errorf(wire.Forbidden, "the origin %q is not among those that may use this server", origin)
+	}
+	h.Set("Access-Control-Allow-Origin", origin)
+	h.Set("Access-Control-Expose-Headers", "Parley-Session, Retry-After")
+	return nil
 }
 
 // paced refuses requests of an address that makes too many.
-func (s *Server) paced(do func(http.ResponseWriter, *http.Request) *wire.Error) func(http.ResponseWriter, *http.Request) *wire.Error {
+func (s *Server) paced(do handler) handler {
 	return func(w http.ResponseWriter, r *http.Request) *wire.Error {
 		if bad := s.mayRequest(r.RemoteAddr); bad != nil {
 			return bad
 		}
 		return do(w, r)
 	}
-}
-
-// cors answers for the origin by the rule of the WebSocket, and the preflight. It reports whether to go on.
-func (s *Server) cors(w http.ResponseWriter, r *http.Request, methods methods) bool {
-	h := w.Header()
-	if origin := r.Header.Get("Origin"); origin != "" {
-		if !s.allows(r) {
-			s.problem(w, wire.Errorf(wire.Forbidden, "the origin %q is not among those that may use this server", origin))
-			return false
-		}
-		h.Set("Access-Control-Allow-Origin", origin)
-		h.Set("Access-Control-Expose-Headers", "Parley-Session, Retry-After")
-		h.Add("Vary", "Origin")
-	}
-	allowed := "OPTIONS"
-	for _, m := range []string{"GET", "POST"} {
-		if methods[m] != nil {
-			allowed = m + ", " + allowed
-		}
-	}
-	if r.Method == http.MethodOptions {
-		h.Set("Access-Control-Allow-Methods", allowed)
-		h.Set("Access-Control-Allow-Headers", "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Parley-Session")
-		h.Set("Access-Control-Max-Age", "600")
-		w.WriteHeader(http.StatusNoContent)
-		return false
-	}
-	if methods[r.Method] == nil {
-		h.Set("Allow", allowed)
-		s.problemAs(w, http.StatusMethodNotAllowed, wire.Errorf(wire.Unsupported, "%s is not supported here: %s are", r.Method, allowed))
-		return false
-	}
-	return true
 }
 
 // statuses are what the wire's codes are in HTTP.
@@ -106,6 +149,10 @@ func (s *Server) problem(w http.ResponseWriter, e *wire.Error) { s.problemAs(w, 
 
 func (s *Server) problemAs(w http.ResponseWriter, status int, e *wire.Error) {
 	s.cfg.Observer.Rejected(string(e.Code))
+	writeProblem(w, status, e)
+}
+
+func writeProblem(w http.ResponseWriter, status int, e *wire.Error) {
 	h := w.Header()
 	if status == http.StatusUnauthorized {
 		h.Set("WWW-Authenticate", "Bearer")

@@ -14,6 +14,7 @@ import (
 	"parley/bus"
 	"parley/node/socket"
 	"parley/node/web"
+	"parley/node/wire"
 )
 
 // A Server serves the clients of one node.
@@ -84,23 +85,49 @@ func (s *Server) Handler() http.Handler {
 			s.accept(w, r)
 			return
 		}
-		page.ServeHTTP(w, r)
+		if !s.servePage(page, w, r) {
+			s.problem(w, notFound(r))
+		}
 	})
 	mux.HandleFunc("/ws", s.accept)
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, r *http.Request) { fmt.Fprintln(w, "alive") })
-	mux.HandleFunc("GET /readyz", s.readyz)
 	s.route(mux)
 	return s.answerInTime(mux)
 }
 
-// readyz says whether clients should be sent here.
-func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Cache-Control", "no-store")
-	if err := s.Ready(); err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
-		return
+// servePage serves the page, but for what it does not have: then it returns false.
+func (s *Server) servePage(page http.Handler, w http.ResponseWriter, r *http.Request) bool {
+	const allowed = "GET, HEAD, OPTIONS"
+	found := web.Has(r.URL.Path)
+	switch {
+	case !found:
+		return false
+	case r.Method == http.MethodOptions:
+		options(w, allowed)
+	case r.Method != http.MethodGet && r.Method != http.MethodHead:
+		w.Header().Set("Allow", allowed)
+		s.problemAs(w, http.StatusMethodNotAllowed, wire.Errorf(wire.Unsupported, "%s is not supported here: %s are", r.Method, allowed))
+	default:
+		page.ServeHTTP(w, r)
 	}
+	return true
+}
+
+// healthz says that the node lives.
+func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) *wire.Error {
+	w.Header().Set("Cache-Control", "no-store")
+	fmt.Fprintln(w, "alive")
+	return nil
+}
+
+// readyz says whether clients should be sent here.
+func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) *wire.Error {
+	if err := s.Ready(); err != nil {
+		writeProblem(w, http.StatusServiceUnavailable, wire.Errorf(wire.Unavailable, "%v", err)) // which is no request of a client
+		return nil
+	}
+	w.Header().Set("Cache-Control", "no-store")
 	fmt.Fprintln(w, "ready")
+	return nil
 }
 
 // Ready says why clients should not be sent here: nil, or that the node drains, or what is wrong with its bus.

@@ -32,6 +32,10 @@ func (s *Server) events(w http.ResponseWriter, r *http.Request) *wire.Error {
 // stream makes the connection a stream of Server-Sent Events: a session like any other, whose client only listens. It is
 // taken over from the HTTP server, so that it has the same bounded queue, and costs the same. st is nil for one of one room.
 func (s *Server) stream(w http.ResponseWriter, r *http.Request, st *stream, joins []*wire.Request) *wire.Error {
+	if r.Method == http.MethodHead {
+		setStream(w.Header())
+		return nil
+	}
 	if s.draining.Load() {
 		return s.turnAway(w, r, &wire.Error{Code: wire.Unavailable, Message: "this node is shutting down: connect again, to another", RetryAfter: s.retryAfter()})
 	}

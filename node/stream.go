@@ -49,7 +49,10 @@ func parseCursor(s string) (places []place, bad *wire.Error) {
 		if pair == "" {
 			continue
 		}
-		name, value, _ := strings.Cut(pair, "=")
+		name, value, ok := strings.Cut(pair, "=")
+		if !ok {
+			return nil, wire.Errorf(wire.BadRequest, "a cursor is made of rooms and ids, such as lobby=0-0&tea=0-0")
+		}
 		room, err := url.QueryUnescape(name)
 		if err != nil {
 			return nil, wire.Errorf(wire.BadRequest, "the cursor: %v", err)

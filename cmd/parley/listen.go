@@ -74,7 +74,6 @@ func newServers(clients, scrape http.Handler, l listeners, cert *certificate, lo
 	if l.admin == nil {
 		public.Handle("GET /metrics", scrape)
 	} else {
-		public.Handle("/metrics", http.NotFoundHandler())
 		admin.Handle("GET /metrics", scrape)
 		admin.HandleFunc("/debug/pprof/", pprof.Index)
 		admin.HandleFunc("/debug/pprof/cmdline", pprof.Cmdline)

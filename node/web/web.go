@@ -53,6 +53,15 @@ type variant struct {
 // /parley.tgz. All other paths are not found.
 func Handler() http.Handler { return handler() }
 
+// Has reports whether Handler serves a path.
+func Has(path string) bool {
+	if path == "/" || path == "/favicon.ico" {
+		return true
+	}
+	info, err := fs.Stat(files, strings.TrimPrefix(path, "/"))
+	return err == nil && !info.IsDir()
+}
+
 // handler packs the files once, however many nodes a process runs.
 var handler = sync.OnceValue(func() http.Handler {
 	assets := make(map[string]*asset)

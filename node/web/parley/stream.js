@@ -74,6 +74,8 @@ export class StreamLink {
       const { body } = await this.#fetch(`${encodeURIComponent(room)}/events`, query, { signal: stream.signal });
       const frames = this.#frames(body);
       const [{ value: welcome }, { value: joined }] = [await frames.next(), await frames.next()];
+      if (welcome?.op === "bye") this.#on.frame(welcome); // a node that cannot serve it now
+      if (!joined) throw new Error("the stream ended");
       if (welcome.session) this.#headers["Parley-Session"] = welcome.session;
       this.#patience = welcome.ping * 2500;
       this.#on.frame(welcome);
