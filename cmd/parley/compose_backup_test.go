@@ -87,7 +87,7 @@ func (c *composed) testFailedBackup(file string, before []byte) {
 	c.run(time.Minute, "docker", "compose", "unpause", "redis")
 	check()
 	c.awaitEntry(http.StatusSwitchingProtocols)
-	c.run(time.Minute, filepath.Join(root, ".deploy/backup"), filepath.Join(c.work, "another.tar"))
+	c.run(time.Minute, "./.deploy/backup", filepath.Join(c.work, "another.tar"))
 	if left := leftOver(); left != "" {
 		c.t.Errorf("Redis's directory has %s", left)
 	}

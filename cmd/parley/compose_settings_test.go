@@ -109,7 +109,7 @@ func (c *composed) testSettings() {
 	for name, value := range values {
 		c.set(name + "=" + value)
 	}
-	c.run(3*time.Minute, root+"/.deploy/rollout", "--build")
+	c.run(4*time.Minute, "./.deploy/rollout", "--build")
 	nodes := c.nodes()
 	c.run(3*time.Minute, "docker", slices.Concat([]string{"compose", "up", "--detach", "--wait"}, c.services())...)
 	if after := c.nodes(); !slices.Equal(nodes, after) || len(after) != 4 {
