@@ -2,6 +2,8 @@ package main
 
 import (
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -79,5 +81,25 @@ func TestRowThatFailsIsToldAndCleanedUp(t *testing.T) {
 	})
 	if !cleaned || len(failed) != 1 || failed[0] != "no luck" {
 		t.Errorf("cleaned up: %v, failed: %q", cleaned, failed)
+	}
+}
+
+// The table replaces the one in a file, and nothing else.
+func TestTableTakesItsPlace(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "README.md")
+	if err := os.WriteFile(file, []byte("before\n"+tableBegins+"| another |\n"+tableEnds+"after\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := writeTable(file, []result{{name: "a fault"}}); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said := string(text)
+	if !strings.HasPrefix(said, "before\n"+tableBegins) || !strings.HasSuffix(said, tableEnds+"after\n") ||
+		strings.Contains(said, "another") || !strings.Contains(said, "| a fault |") {
+		t.Errorf("the file is\n%s", said)
 	}
 }

@@ -40,6 +40,7 @@ type FaultsCmd struct {
 	Verbose  bool
 	Race     bool
 	Previous string
+	Write    string
 	Mixes    time.Duration
 	Seed     uint64
 }
@@ -52,6 +53,7 @@ func (c *FaultsCmd) Flags(f *pflag.FlagSet) {
 	f.IntVar(&c.Parallel, "parallel", 3, "Rows that are run at a time.")
 	f.BoolVar(&c.Race, "race", false, "Build nodes with the race detector.")
 	f.BoolVar(&c.Verbose, "verbose", false, "Tell what nodes and Redis logged in rows that fail.")
+	f.StringVar(&c.Write, "write", "", "`FILE` Where the table is to replace the one that stands there.")
 	f.StringVar(&c.Previous, "previous", "HEAD^", "`REVISION` The revision whose nodes share Redis with those to judge, in rollout and rollback.")
 	f.StringVar(&c.Parley, "parley", "", "`FILE` The program to judge. What is in this directory's module, by default.")
 }
@@ -114,6 +116,11 @@ func (c *FaultsCmd) Run(env *cli.Env) error {
 		rows = runAll(env.Ctx, chosen, c.Parallel, run)
 	}
 	table(env.Out, rows)
+	if c.Write != "" {
+		if err := writeTable(c.Write, rows); err != nil {
+			return err
+		}
+	}
 	for i := range rows {
 		if !rows[i].ok() {
 			return errors.New("not all rows hold")

@@ -4,10 +4,32 @@ import (
 	"cmp"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"sync"
 	"time"
 )
+
+// The table stands between these lines of a file.
+const tableBegins, tableEnds = "<!-- faults -->\n", "<!-- end of faults -->\n"
+
+// writeTable puts the table of rows in its place in a file.
+func writeTable(file string, rows []result) error {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	before, rest, ok1 := strings.Cut(string(text), tableBegins)
+	_, after, ok2 := strings.Cut(rest, tableEnds)
+	if !ok1 || !ok2 {
+		return fmt.Errorf("%s has no %sand %s", file, tableBegins, strings.TrimSpace(tableEnds))
+	}
+	var w strings.Builder
+	w.WriteString(before + tableBegins)
+	table(&w, rows)
+	w.WriteString(tableEnds + after)
+	return os.WriteFile(file, []byte(w.String()), 0o644)
+}
 
 // table prints the rows as Markdown.
 func table(w io.Writer, rows []result) {
