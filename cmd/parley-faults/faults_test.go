@@ -22,7 +22,7 @@ func TestFaults(t *testing.T) {
 	}
 	previous, err := buildRevision(t.Context(), t.TempDir(), "HEAD^")
 	all := append(faults(), versions(parley, previous, err)...)
-	rows := runAll(t.Context(), all, 8, func(f fault) result { return f.perform(short, parley, io.Discard) })
+	rows := runAll(t.Context(), all, 12, func(f fault) result { return f.perform(short, parley, io.Discard) })
 	for i := range rows {
 		t.Run(all[i].name, func(t *testing.T) {
 			r := &rows[i]
