@@ -75,6 +75,12 @@ func enterPlain(ctx context.Context, m *member) (voice, error) {
 	}
 }
 
+// awaitReading waits while it is to read nothing.
+func (v *plainVoice) awaitReading() {
+	v.reading.Lock()
+	defer v.reading.Unlock()
+}
+
 func (v *plainVoice) user() string {
 	v.mu.Lock()
 	defer v.mu.Unlock()
@@ -175,8 +181,7 @@ func (v *plainVoice) connect() error {
 	}
 	v.write(conn, join)
 	for {
-		v.reading.Lock()
-		v.reading.Unlock() //nolint:staticcheck // it waits
+		v.awaitReading()
 		var f said
 		if err := conn.ReadJSON(&f); err != nil {
 			return err
