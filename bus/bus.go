@@ -74,7 +74,8 @@ type Subscription interface {
 
 	// Enter makes a user a member of the room through this node, until Leave. It never blocks: the bus sees to it that it
 	// takes effect, however often the connection breaks, and the change then reaches every sink. Entering again only
-	// changes the name. Callers count a user's connections: one Leave undoes any number of Enters.
+	// changes the name, if it was chosen later than the one at hand: over all handles, the name chosen last counts, even
+	// when the handle that brought it has left. Callers count a user's connections: one Leave undoes any number of Enters.
 	Enter(m Member)
 	Leave(user string)
 
@@ -82,7 +83,8 @@ type Subscription interface {
 	// sink, or told to be lost. Its error is ErrUnavailable, or ErrClosed. Like Close it must not be called from the sink.
 	Sync(ctx context.Context) error
 
-	// Roster is the membership as this node knows it, without asking anyone. Those who entered here are in it at once.
+	// Roster is the membership as this node knows it, without asking anyone. Who enters or leaves here is in it, or out of
+	// it, once that has taken effect, which every sink is then told: what follows on a roster makes it the next one.
 	Roster() Roster
 
 	// Close ends the subscription; those who entered through it leave. The sink is not called any more once it returns,
@@ -154,6 +156,10 @@ type Page struct {
 type Member struct {
 	ID   string
 	Name string
+
+	// Named says, of Enter, when the name was chosen, in ms since 1970 by the clock of the bus; zero means now. It is zero
+	// wherever a bus names a member.
+	Named int64
 }
 
 // A Roster is who is in a room.
@@ -173,7 +179,8 @@ type ChangeKind byte
 const (
 	Joined ChangeKind = iota + 1
 	Left
-	Synced // too many changes were missed to tell them one by one: the sink reads the roster anew
+	Synced  // too many changes were missed to tell them one by one: the sink reads the roster anew
+	Renamed // a member has another name, that of Member
 )
 
 // A Change is one change of a room's roster. Changes reach a sink in order; the bus makes up for those that the transport lost.

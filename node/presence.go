@@ -46,10 +46,13 @@ func (r *room) changedLocked(b *batch, c *bus.Change) {
 		return
 	}
 	event := wire.EventJoin
-	if c.Kind == bus.Left {
+	switch c.Kind {
+	case bus.Left:
 		event = wire.EventLeave
+	case bus.Renamed:
+		event = wire.EventUpdate
 	}
-	user := wire.Member(c.Member)
+	user := wireMember(c.Member)
 	b.frameLocked("presence", wire.Presence{Room: r.name, Event: event, User: &user, Count: c.Count, Presence: c.Version})
 }
 
@@ -91,7 +94,9 @@ func (r *room) sync() wire.Presence {
 func wireMembers(roster bus.Roster) []wire.Member {
 	out := make([]wire.Member, len(roster.Members))
 	for i, m := range roster.Members {
-		out[i] = wire.Member(m)
+		out[i] = wireMember(m)
 	}
 	return out
 }
+
+func wireMember(m bus.Member) wire.Member { return wire.Member{ID: m.ID, Name: m.Name} }

@@ -31,8 +31,9 @@ type room struct {
 
 // member is a user in the room, through so many handles.
 type member struct {
-	name string
-	via  int
+	name  string
+	named int64 // when it was chosen, in ms since 1970
+	via   int
 }
 
 func newRoom(keep bus.Retention, now time.Time) *room {
@@ -138,10 +139,16 @@ func (r *room) removeLocked(s *subscription) {
 
 func (r *room) enterLocked(s *subscription, m bus.Member) {
 	is, known := r.members[m.ID]
-	if known && is.name != m.Name {
-		r.version++ // of which the sinks are not told: nobody came or left
+	if m.Named == 0 {
+		m.Named = time.Now().UnixMilli()
+		if m.Named <= is.named && is.name != m.Name {
+			m.Named = is.named + 1
+		}
 	}
-	is.name = m.Name
+	before := is.name
+	if m.Named > is.named || m.Named == is.named && m.Name > is.name {
+		is.name, is.named = m.Name, m.Named
+	}
 	if _, again := s.entered[m.ID]; !again {
 		if s.entered == nil {
 			s.entered = make(map[string]struct{})
@@ -153,8 +160,11 @@ func (r *room) enterLocked(s *subscription, m bus.Member) {
 		r.members = make(map[string]member)
 	}
 	r.members[m.ID] = is
-	if !known {
-		r.changedLocked(bus.Joined, m)
+	switch {
+	case !known:
+		r.changedLocked(bus.Joined, bus.Member{ID: m.ID, Name: is.name})
+	case is.name != before:
+		r.changedLocked(bus.Renamed, bus.Member{ID: m.ID, Name: is.name})
 	}
 }
 

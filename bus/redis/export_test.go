@@ -82,13 +82,13 @@ func (r *Bus) AppendEach(room, body string, n int) []error {
 
 // Keys are a room's keys and its channel, those of the own users aside.
 type Keys struct {
-	Channel, Log, Last, Break, Users, Nodes string
+	Channel, Log, Last, Break, Incarnations string
 	Records                                 [2]string
 }
 
 func KeysOf(room string) Keys {
 	k := keysOf(0, room)
-	return Keys{k.channel, k.log, k.last, k.lastBreak, k.users, k.nodes, k.records}
+	return Keys{k.channel, k.log, k.last, k.lastBreak, k.incarnations, k.records}
 }
 
 // OwnUsers is the key of those who are in the room through this node.

@@ -15,9 +15,10 @@ type roomKeys struct {
 	last      string    // the newest entry's id; outlives the log
 	lastBreak string    // of the newest break: "id lost"
 	records   [2]string // idempotency records of even and of odd periods: key -> id and sum
-	users     string    // user -> number of incarnations, space, name
-	nodes     string    // incarnation -> number of its last change; 'v' -> the presence version
-	usersBase string    // with an incarnation's id: the users of that incarnation
+	usersBase string    // with an incarnation's id: its users: id -> when the name was chosen, in ms, space, name
+
+	// incarnation -> number of its last change; 'x' and incarnation -> when it was reaped, in ms; 'v' -> the presence version
+	incarnations string
 }
 
 // keysOf encodes the room's name so that no two rooms, and no room and another key, share a name: what is not a letter, a
@@ -35,16 +36,17 @@ func keysOf(db int, room string) *roomKeys {
 		last:      base + ":last",
 		lastBreak: base + ":brk",
 		records:   [2]string{base + ":ka", base + ":kb"},
-		users:     base + ":users",
-		nodes:     base + ":nodes",
-		usersBase: base + ":in:",
+		usersBase: base + ":of:",
+
+		incarnations: base + ":who",
 	}
 }
 
 func (k *roomKeys) usersOf(incarnation string) string { return k.usersBase + incarnation }
 
 // The keys of nodes. An incarnation is one uninterrupted life of a node, as its lease has it.
-const incarnationsKey = "parley:nodes" // a set of all that may still have something in a room
+const incarnationsKey = "parley:incarnations" // a set of all that may still have something in a room
 
 func leaseKey(incarnation string) string   { return "parley:lease:" + incarnation }
+func claimKey(incarnation string) string   { return "parley:reap:" + incarnation }  // that a node reaps it
 func roomsOfKey(incarnation string) string { return "parley:rooms:" + incarnation } // a set: the rooms that it is in

@@ -20,7 +20,7 @@ func TestRedisKeysDoNotCollideAndShareASlot(t *testing.T) {
 	for _, room := range rooms {
 		k := redis.KeysOf(room)
 		tags := map[string]bool{}
-		for _, key := range []string{k.Channel, k.Log, k.Last, k.Break, k.Users, k.Nodes, k.Records[0], k.Records[1]} {
+		for _, key := range []string{k.Channel, k.Log, k.Last, k.Break, k.Incarnations, k.Records[0], k.Records[1]} {
 			if other, taken := owner[key]; taken {
 				t.Errorf("%q and %q share the key %q", room, other, key)
 			}
@@ -88,14 +88,14 @@ func TestRedisOccupiedRoomsDoNotExpire(t *testing.T) {
 	sink.change(bus.Joined, "ann")
 	ctx, k := context.Background(), redis.KeysOf("lobby")
 	other := openRedis(t, redis.Config{URL: "unix://" + r.Client().Options().Addr, CompareInterval: 30 * time.Millisecond})
-	keys := []string{k.Last, k.Users, k.Nodes, r.OwnUsers("lobby")}
+	keys := []string{k.Last, k.Incarnations, r.OwnUsers("lobby")}
 	for _, key := range keys {
 		if err := r.Client().Expire(ctx, key, time.Minute).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}
 	subscribe(t, other, "lobby") // whose first comparison prolongs their lives
-	for _, key := range keys[:3] {
+	for _, key := range keys[:2] {
 		eventually(t, key+" to live on", func() bool { return r.Client().TTL(ctx, key).Val() > 50*time.Minute })
 	}
 }

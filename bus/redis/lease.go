@@ -3,6 +3,8 @@ package redis
 import (
 	"context"
 	"errors"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,6 +22,7 @@ type lease struct {
 	until   int64     // guarded by mu; when it runs out if it is not renewed, by the server's clock, in ms since 1970
 	renewed time.Time // guarded by mu; when the last renewal that succeeded was sent
 	steady  time.Time // guarded by mu; since when no outage could have cost another node its lease
+	full    time.Time // guarded by mu; when Redis last refused a new one for lack of memory
 	cause   error     // guarded by mu; why it is not renewed
 }
 
@@ -33,7 +36,8 @@ func (l *lease) current() (inc string, until int64) {
 	return l.inc, l.until
 }
 
-// age is how long ago Redis last took a renewal, and why it takes none.
+// age is how long ago Redis last took a renewal, or would have but for lack of memory, and why it takes none. A node without a
+// lease can do all that does not need memory.
 func (l *lease) age() (time.Duration, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -41,7 +45,11 @@ func (l *lease) age() (time.Duration, error) {
 	if cause == nil {
 		cause = errors.New("no answer")
 	}
-	return time.Since(l.renewed), cause
+	last := l.renewed
+	if l.full.After(last) {
+		last = l.full
+	}
+	return time.Since(last), cause
 }
 
 // steadyFor is how long Redis has answered this node without an outage in which another node's lease may have run out.
@@ -82,12 +90,14 @@ func (l *lease) renew(ctx context.Context) (err error) {
 	}()
 	inc, _ := l.current()
 	sent := time.Now()
-	until, err := l.write(ctx, inc, "xx")
-	if err == redis.Nil {
-		return l.take(ctx)
-	}
+	q := l.bus.query(ctx, l.bus.own)
+	renewed := q.do("pexpire", leaseKey(inc), l.bus.cfg.LeaseTTL.Milliseconds()) // which takes no memory
+	until, err := l.send(q, inc)
 	if err != nil {
 		return err
+	}
+	if held, _ := renewed.Bool(); !held {
+		return l.take(ctx)
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -101,8 +111,15 @@ func (l *lease) renew(ctx context.Context) (err error) {
 // take begins a new incarnation.
 func (l *lease) take(ctx context.Context) error {
 	inc, sent := randomName(), time.Now()
-	until, err := l.write(ctx, inc, "nx")
+	q := l.bus.query(ctx, l.bus.own)
+	q.do("set", leaseKey(inc), "1", "nx", "px", l.bus.cfg.LeaseTTL.Milliseconds())
+	until, err := l.send(q, inc)
 	if err != nil {
+		if isFull(err) {
+			l.mu.Lock()
+			l.full = time.Now()
+			l.mu.Unlock()
+		}
 		return err
 	}
 	l.mu.Lock()
@@ -113,7 +130,7 @@ func (l *lease) take(ctx context.Context) error {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	for _, ro := range r.rosters {
-		ro.renew()
+		ro.rewrite()
 		if former != "" { // Redis may have lost its index
 			r.reaper.accuse(former, ro.keys.room)
 		}
@@ -121,19 +138,25 @@ func (l *lease) take(ctx context.Context) error {
 	return nil
 }
 
-// write sets the lease on a condition ("nx", "xx"), keeps alive what finds it, and reads the server's clock, before: so the
-// lease runs out no sooner than until. redis.Nil says that the condition failed.
-func (l *lease) write(ctx context.Context, inc, condition string) (until int64, err error) {
-	q := l.bus.query(ctx, l.bus.own)
-	clock := redis.NewTimeCmd(ctx, "time")
-	q.cmds = append(q.cmds, clock)
-	set := q.do("set", leaseKey(inc), "1", condition, "px", l.bus.cfg.LeaseTTL.Milliseconds())
-	q.do("sadd", incarnationsKey, inc)
-	q.do("pexpire", incarnationsKey, l.bus.cfg.presenceLife.Milliseconds())
-	q.do("pexpire", roomsOfKey(inc), l.bus.cfg.presenceLife.Milliseconds())
+// send sends what makes a lease last, keeps alive what finds its incarnation, and reads the server's clock, before: so the lease
+// runs out no sooner than until.
+func (l *lease) send(q *query, inc string) (until int64, err error) {
+	clock := redis.NewTimeCmd(q.ctx, "time")
+	q.cmds = slices.Insert(q.cmds, 0, redis.Cmder(clock))
+	life := l.bus.cfg.presenceLife.Milliseconds()
+	q.do("pexpire", incarnationsKey, life)
+	q.do("pexpire", roomsOfKey(inc), life)
 	if err := q.send(); err != nil {
 		return 0, err
 	}
 	l.bus.skew.Store(int64(time.Until(clock.Val())))
-	return clock.Val().Add(l.bus.cfg.LeaseTTL).UnixMilli(), set.Err()
+	// Apart from it, since a full Redis refuses this. Whoever meets the incarnation in a room suspects it anyway.
+	_ = l.bus.own.SAdd(q.ctx, incarnationsKey, inc).Err()
+	return clock.Val().Add(l.bus.cfg.LeaseTTL).UnixMilli(), nil
+}
+
+// isFull reports whether Redis refused something for lack of memory.
+func isFull(err error) bool {
+	var reply redis.Error
+	return errors.As(err, &reply) && strings.HasPrefix(reply.Error(), "OOM")
 }

@@ -1,90 +1,84 @@
--- Changes who is in a room through one incarnation of a node, and publishes what that changes for the room as a whole.
+-- Changes who is in a room through one incarnation of a node, and publishes the change.
 --
--- KEYS: users (id -> how many incarnations it is in, a space, its name), incarnations (id -> number of its last change;
--- 'v' -> the room's presence version), the users of this incarnation.
--- ARGV: channel, incarnation, the change's number or 'reap', life of the keys in ms, until when the incarnation has its lease,
--- then for each user '+' or '-', id, name.
--- Answers how many users the incarnation has left, or -1 where a later change overtook this one or the lease has run out, and
--- the room's presence version where that changed, otherwise 0.
+-- KEYS: the room's incarnations (id -> number of its last change; 'x' and id -> when it was reaped, in ms; 'v' -> the room's
+-- presence version), the incarnation's users (id -> when the name was chosen, in ms since 1970, a space, the name).
+-- ARGV: channel, incarnation, kind, number of the change, number of the change before it, life of the keys in ms, until when
+-- the incarnation has its lease, by this server's clock, in ms since 1970, then for each user '+' or '-', id, value.
 --
--- A change that arrives late, after the node gave it up and sent another, must not undo that: numbers only rise. One that
--- arrives after the lease ran out would make a ghost, since the incarnation may be reaped already; so the time is compared
--- here, on the clock that the lease runs out by, in ms since 1970.
--- 'reap' removes an incarnation's users, 100 at a time, and then the incarnation.
+-- The kinds: 'd' changes some users, and only what the change before left; 'w' writes the whole set anew; 'x' reaps the
+-- incarnation. Answers the number that the incarnation has now; -1 where the change came too late: the lease has run out, the
+-- incarnation was reaped, or a later change came first; -2 where the change before is not the last that Redis has: then the
+-- node writes the whole set.
+--
+-- Published is: 'w', the version after the change, how many versions it took, incarnation, number before, number, kind, then of
+-- 'd' and 'w' for each user '+' or '-', the lengths of id and value, id and value. Kind 'r' is 'w' without the users: they
+-- are too many to publish.
 
-local users, incarnations, own = KEYS[1], KEYS[2], KEYS[3]
-local inc, number, life, leased = ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local incarnations, own = KEYS[1], KEYS[2]
+local inc, kind, number, before, life, leased = ARGV[2], ARGV[3], ARGV[4], ARGV[5], ARGV[6], ARGV[7]
+local published = 200 -- users at most
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
-local count = redis.call('HLEN', users)
-local told = {}
+local had = redis.call('HGET', incarnations, inc) or '0'
+local told, body, steps = 0, {}, 0
 
-local function tell(kind, id, name)
-  told[#told + 1] = kind .. ' ' .. count .. ' ' .. #id .. ' ' .. id .. name
+local function tell(sign, id, value)
+  told = told + 1
+  if told <= published then body[told] = sign .. #id .. ' ' .. #value .. ' ' .. id .. value end
 end
 
-local function entry(id)
-  local v = redis.call('HGET', users, id)
-  if not v then return end
-  local space = string.find(v, ' ', 1, true)
-  return tonumber(string.sub(v, 1, space - 1)), string.sub(v, space + 1)
-end
-
-local function enter(id, name)
-  local n, old = entry(id)
-  local new = redis.call('SADD', own, id) == 1
-  if not n then
-    count = count + 1
-    redis.call('HSET', users, id, '1 ' .. name)
-    tell('+', id, name)
-  elseif new or old ~= name then
-    redis.call('HSET', users, id, (new and n + 1 or n) .. ' ' .. name)
-    if old ~= name then tell('=', id, name) end
-  end
-end
-
-local function leave(id)
-  local n, name = entry(id)
-  if not n then return end
-  if n > 1 then
-    redis.call('HSET', users, id, (n - 1) .. ' ' .. name)
-  else
-    redis.call('HDEL', users, id)
-    count = count - 1
-    tell('-', id, name)
-  end
-end
-
-local left
-if number == 'reap' then
-  for _, id in ipairs(redis.call('SPOP', own, 100)) do leave(id) end
-  left = redis.call('SCARD', own)
-  if left == 0 then redis.call('HDEL', incarnations, inc) end
-else
-  if now >= tonumber(leased) then return {-1, 0} end
-  if tonumber(number) <= tonumber(redis.call('HGET', incarnations, inc) or 0) then return {-1, 0} end
-  redis.call('HSET', incarnations, inc, number)
-  for i = 6, #ARGV, 3 do
-    if ARGV[i] == '+' then
-      enter(ARGV[i + 1], ARGV[i + 2])
-    elseif redis.call('SREM', own, ARGV[i + 1]) == 1 then
-      leave(ARGV[i + 1])
+if kind == 'x' then
+  number = had
+  steps = redis.call('HLEN', own)
+  if had ~= '0' then steps = steps + 1 end
+  redis.call('UNLINK', own)
+  redis.call('HDEL', incarnations, inc)
+  -- What the incarnation has sent may arrive late still. It must not bring it back.
+  local known = redis.call('HGETALL', incarnations)
+  for i = 1, #known, 2 do
+    if string.sub(known[i], 1, 1) == 'x' and tonumber(known[i + 1]) < now - 600000 then
+      redis.call('HDEL', incarnations, known[i])
     end
   end
-  left = redis.call('SCARD', own)
+  redis.call('HSET', incarnations, 'x' .. inc, now)
+else
+  if now >= tonumber(leased) or redis.call('HEXISTS', incarnations, 'x' .. inc) == 1 then return -1 end
+  if kind == 'd' then
+    if had ~= before then return -2 end
+    for i = 8, #ARGV, 3 do
+      local id, value = ARGV[i + 1], ARGV[i + 2]
+      if ARGV[i] == '-' then
+        if redis.call('HDEL', own, id) == 1 then tell('-', id, '') end
+      elseif redis.call('HGET', own, id) ~= value then
+        redis.call('HSET', own, id, value)
+        tell('+', id, value)
+      end
+    end
+    if told == 0 then return tonumber(had) end
+    steps = told
+  else
+    if tonumber(number) <= tonumber(had) then return -1 end
+    steps = redis.call('HLEN', own) + (#ARGV - 7) / 3 + 1
+    redis.call('DEL', own)
+    for i = 8, #ARGV, 3 do
+      redis.call('HSET', own, ARGV[i + 1], ARGV[i + 2])
+      tell('+', ARGV[i + 1], ARGV[i + 2])
+    end
+    if told > published then kind, body = 'r', {} end
+  end
+  redis.call('HSET', incarnations, inc, number)
 end
 
-local version = 0
-if #told > 0 then
+if steps > 0 then
   -- Versions begin at the time, so that they rise on where Redis forgot them: in units that a room's changes don't outrun.
-  version = redis.call('HINCRBY', incarnations, 'v', #told)
-  if version == #told then
+  local version = redis.call('HINCRBY', incarnations, 'v', steps)
+  if version == steps then
     version = now * 50
-    redis.call('HSET', incarnations, 'v', version)
+    redis.call('HSET', incarnations, 'v', string.format('%.0f', version))
   end
-  for i, change in ipairs(told) do
-    redis.call('PUBLISH', ARGV[1], string.format('p%.0f ', version - #told + i) .. change)
-  end
+  redis.call('PUBLISH', ARGV[1], string.format('w%.0f %d ', version, steps) ..
+    inc .. ' ' .. had .. ' ' .. number .. ' ' .. kind .. table.concat(body))
 end
-for _, key in ipairs(KEYS) do redis.call('PEXPIRE', key, life) end
-return {left, version}
+redis.call('PEXPIRE', incarnations, life)
+redis.call('PEXPIRE', own, life)
+return tonumber(number)

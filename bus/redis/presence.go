@@ -1,7 +1,9 @@
 package redis
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -10,13 +12,15 @@ import (
 )
 
 const (
-	rosterBatch = 128 // rosters written in one pipeline
-	rosterUsers = 100 // of one roster in it
+	rosterBatch = 128    // rosters written in one pipeline
+	rosterUsers = 100    // of one roster in it
+	wholeUsers  = 20_000 // where all are written at once
+	readUsers   = 1000   // of each incarnation in a room that this node is not subscribed to
 )
 
 // rosterLoop writes to Redis who is in which room through this node. Each roster has one change on its way at a time. A change
-// that failed, or may have failed, is sent again under a higher number; that also stops the first attempt if it arrives
-// late.
+// that failed is sent again; after one that may have failed, all of the roster is, under a higher number: that also stops the
+// first attempt if it arrives late.
 func (r *Bus) rosterLoop() {
 	defer close(r.left)
 	for {
@@ -34,67 +38,58 @@ func (r *Bus) rosterLoop() {
 	}
 }
 
-// A rosterPlan is what is to be written of one roster.
-type rosterPlan struct {
-	roster *roster
-	users  []string // whose state it makes true
-	cmd    *redis.Cmd
-}
-
 // writeRosters returns false if it should be tried again later.
 func (r *Bus) writeRosters(taken []*roster) (ok bool) {
 	inc, leased := r.lease.current()
 	plans := make([]*rosterPlan, 0, len(taken))
 	var index []any
 	for _, ro := range taken {
-		plan, fresh := ro.plan(inc, leased)
-		if plan == nil {
+		p := ro.plan(inc, leased)
+		if p == nil {
 			r.forgetRoster(ro)
 			continue
 		}
-		plans = append(plans, plan)
-		if fresh {
+		plans = append(plans, p)
+		if p.fresh {
 			index = append(index, ro.keys.room)
 		}
 	}
-	err := r.writeIndex(inc, index)
-	if err == nil && len(plans) > 0 {
-		cmds := make([]redis.Cmder, len(plans))
-		for i, p := range plans {
-			cmds[i] = p.cmd
-		}
-		err = exec(context.Background(), r.own, cmds)
+	ok = true
+	if err := r.writeIndex(inc, index); err != nil {
+		ok = false
+		r.complain("write who is in a room", err)
+		plans = slices.DeleteFunc(plans, func(p *rosterPlan) bool { return p.fresh && !p.roster.written(p, err) })
 	}
-	ok = err == nil
-	var left []*roster
+	if len(plans) == 0 {
+		return ok
+	}
+	cmds := make([]redis.Cmder, len(plans))
+	for i, p := range plans {
+		cmds[i] = p.cmd
+	}
+	err := exec(context.Background(), r.own, cmds)
+	written := make([]*roster, 0, len(plans))
+	former := make(map[string][]string)
 	for _, p := range plans {
-		e := err
-		if e == nil {
-			e = p.cmd.Err()
+		if !p.roster.written(p, err) {
+			ok = false
+			if e := cmp.Or(err, p.cmd.Err()); e != nil {
+				r.complain("write who is in a room", e)
+			}
+			continue
 		}
-		n, version := membersAnswer(p.cmd)
-		p.roster.written(p.users, e == nil && n >= 0, version)
-		switch {
-		case e != nil:
-			ok = false
-			r.complain("write who is in a room", e)
-		case n < 0: // too late: another change, or another incarnation, makes up for it
-			ok = false
-		case n == 0:
-			left = append(left, p.roster)
+		written = append(written, p.roster)
+		if p.former != "" {
+			former[p.former] = append(former[p.former], p.roster.keys.room)
 		}
 	}
-	r.leaveIndex(inc, left)
+	for inc, rooms := range former {
+		if err := r.reapRooms(context.Background(), inc, rooms); err != nil {
+			r.complain("leave rooms under an earlier lease", err) // a reaper sees to it
+		}
+	}
+	r.leaveIndex(inc, written)
 	return ok
-}
-
-// membersAnswer reads what members.lua answers.
-func membersAnswer(cmd *redis.Cmd) (left int64, version uint64) {
-	both, err := cmd.Int64Slice()
-	if err != nil || len(both) != 2 {
-		return -1, 0
-	}
-	return both[0], uint64(both[1])
 }
 
 // forgetRoster drops a roster that nobody needs.
@@ -103,7 +98,7 @@ func (r *Bus) forgetRoster(ro *roster) {
 	defer r.mu.Unlock()
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
-	if !ro.open && len(ro.dirty) == 0 && r.rosters[ro.keys.room] == ro {
+	if !ro.open && ro.settledLocked() && r.rosters[ro.keys.room] == ro {
 		delete(r.rosters, ro.keys.room)
 	}
 }
@@ -115,18 +110,21 @@ func (r *Bus) writeIndex(inc string, rooms []any) error {
 		return nil
 	}
 	q := r.query(context.Background(), r.own)
-	q.do(append([]any{"sadd", roomsOfKey(inc)}, rooms...)...)
+	added := q.do(append([]any{"sadd", roomsOfKey(inc)}, rooms...)...)
 	q.do("pexpire", roomsOfKey(inc), r.cfg.presenceLife.Milliseconds())
-	return q.send()
+	if err := q.send(); err != nil {
+		return err
+	}
+	return added.Err()
 }
 
 // leaveIndex takes out of the index the rooms that nobody is in through this node. It does no harm if it fails.
-func (r *Bus) leaveIndex(inc string, left []*roster) {
+func (r *Bus) leaveIndex(inc string, written []*roster) {
 	var rooms []any
-	for _, ro := range left {
+	for _, ro := range written {
 		ro.mu.Lock()
-		if len(ro.want) == 0 && len(ro.dirty) == 0 && ro.indexed == inc {
-			ro.indexed = ""
+		if len(ro.want) == 0 && len(ro.dirty) == 0 && !ro.whole && ro.inc == inc && ro.indexed {
+			ro.indexed = false
 			rooms = append(rooms, ro.keys.room)
 		}
 		ro.mu.Unlock()
@@ -146,42 +144,65 @@ func (r *Bus) leaveAll() {
 	if inc == "" {
 		return
 	}
+	in := make(map[string][]string)
 	r.mu.RLock()
-	rooms := make([]string, 0, len(r.rosters))
 	for room, ro := range r.rosters {
 		ro.mu.Lock()
-		if ro.indexed != "" || len(ro.dirty) > 0 {
-			rooms = append(rooms, room)
+		if ro.touched {
+			in[ro.inc] = append(in[ro.inc], room)
+		}
+		if ro.former != "" {
+			in[ro.former] = append(in[ro.former], room)
 		}
 		ro.mu.Unlock()
 	}
 	r.mu.RUnlock()
 	ctx, cancel := context.WithTimeout(context.Background(), r.cfg.Timeout)
 	defer cancel()
-	if r.reapRooms(ctx, inc, rooms) != nil {
-		return // the lease ends, and others do it
+	for inc, rooms := range in {
+		if r.reapRooms(ctx, inc, rooms) != nil {
+			return // the lease ends, and others do it
+		}
 	}
 	q := r.query(ctx, r.own)
 	q.do("del", leaseKey(inc))
 	q.do("del", roomsOfKey(inc))
+	q.do("srem", incarnationsKey, inc)
 	_ = q.send()
 }
 
-// Roster implements bus.Bus.
+// Roster implements bus.Bus. Where many are in the room through one node, those who are there through others as well may be
+// counted twice.
 func (r *Bus) Roster(ctx context.Context, room string) (bus.Roster, error) {
-	k := r.keys(room)
 	q := r.query(ctx, r.reads)
-	version, count := q.do("hget", k.nodes, "v"), q.do("hlen", k.users)
-	users := q.do("hrandfield", k.users, bus.RosterMax, "withvalues")
+	cmd := q.readRoster(r.keys(room), readUsers, nil)
 	if err := q.send(); err != nil {
 		return bus.Roster{}, err
 	}
-	out := bus.Roster{}
-	out.Version, _ = version.Uint64()
-	n, _ := count.Int()
-	out.Count = n
-	for user, name := range usersOf(users) {
-		out.Members = append(out.Members, bus.Member{ID: user, Name: name})
+	rd, err := parseRosterRead(cmd)
+	if err != nil {
+		return bus.Roster{}, unavailable(err)
+	}
+	all, users, whole := 0, make(map[string]name), true
+	for inc, set := range rd.sets {
+		r.reaper.suspect(inc, room)
+		all += rd.counts[inc]
+		whole = whole && rd.counts[inc] == len(set)
+		for _, u := range set {
+			if n, there := users[u.id]; !there || u.name.laterThan(n) {
+				users[u.id] = u.name
+			}
+		}
+	}
+	out := bus.Roster{Count: len(users), Version: rd.version}
+	if !whole {
+		out.Count = all
+	}
+	for user, n := range users {
+		if len(out.Members) == bus.RosterMax {
+			break
+		}
+		out.Members = append(out.Members, bus.Member{ID: user, Name: n.text})
 	}
 	return out, nil
 }

@@ -8,7 +8,8 @@ import (
 	"github.com/redis/go-redis/v9"
 )
 
-// A reaper takes dead incarnations out of the rooms that they were in. Every node has one; two reapers do no harm.
+// A reaper takes dead incarnations out of the rooms that they were in. Every node has one, and one of them
+// claims each incarnation; two at the same one would do no harm.
 type reaper struct {
 	bus *Bus
 
@@ -108,15 +109,34 @@ func (p *reaper) round(ctx context.Context) error {
 		return nil
 	}
 	for _, inc := range incs {
-		if _, ok := alive[inc]; !ok {
-			if err := p.reap(ctx, inc, suspects[inc]); err != nil {
-				return err
-			}
+		if _, ok := alive[inc]; ok {
+			continue
+		}
+		if mine, err := p.claim(ctx, inc); err != nil {
+			return err
+		} else if !mine {
+			continue // if it stays in a room, it is met there again
+		}
+		if err := p.reap(ctx, inc, suspects[inc]); err != nil {
+			return err
 		}
 	}
 	done = true
 	return nil
 }
+
+// claim reports whether it is this node that is to reap an incarnation. The claim ends if it is not prolonged.
+func (p *reaper) claim(ctx context.Context, inc string) (mine bool, err error) {
+	r := p.bus
+	q := r.query(ctx, r.own)
+	set := q.do("set", claimKey(inc), "1", "nx", "px", r.claimLife().Milliseconds())
+	if err := q.send(); err != nil && !isFull(err) { // a full Redis can't keep order among us
+		return false, err
+	}
+	return set.Err() != redis.Nil, nil
+}
+
+func (r *Bus) claimLife() time.Duration { return 2 * r.cfg.HeartbeatInterval }
 
 func (p *reaper) accuseAll(suspects map[string]map[string]struct{}) {
 	p.mu.Lock()
@@ -154,32 +174,23 @@ func (r *Bus) reapRooms(ctx context.Context, inc string, rooms []string) error {
 	for len(rooms) > 0 {
 		n := min(len(rooms), rosterBatch)
 		q := r.query(ctx, r.own)
-		answers := make([]*redis.Cmd, n)
-		for i, room := range rooms[:n] {
-			k := keysOf(r.db, room)
-			answers[i] = q.do("evalsha", membersSHA, 3, k.users, k.nodes, k.usersOf(inc), k.channel, inc, "reap",
+		done := []any{"srem", roomsOfKey(inc)}
+		for _, room := range rooms[:n] {
+			k := r.keys(room)
+			q.do("evalsha", stayingSHA, 2, k.incarnations, k.usersOf(inc), k.channel, inc, "x", 0, 0,
 				r.cfg.presenceLife.Milliseconds(), 0)
+			done = append(done, room)
 		}
 		if err := q.send(); err != nil {
 			return err
 		}
-		var again []string
-		done := []any{"srem", roomsOfKey(inc)}
-		for i, room := range rooms[:n] {
-			if left, _ := membersAnswer(answers[i]); left > 0 {
-				again = append(again, room)
-			} else {
-				done = append(done, room)
-			}
+		q = r.query(ctx, r.own)
+		q.do(done...)
+		q.do("pexpire", claimKey(inc), r.claimLife().Milliseconds())
+		if err := q.send(); err != nil {
+			return err
 		}
-		if len(done) > 2 {
-			q := r.query(ctx, r.own)
-			q.do(done...)
-			if err := q.send(); err != nil {
-				return err
-			}
-		}
-		rooms = append(again, rooms[n:]...)
+		rooms = rooms[n:]
 	}
 	return nil
 }

@@ -17,8 +17,9 @@ type reconciled struct {
 	touched   time.Time // when it was last found in use
 	refreshed time.Time // when its keys' lives were last prolonged
 	last      bus.ID    // a newer id than ours, seen then: it must have arrived by now
-	version   uint64    // and a newer version of the roster
 	suspect   bool
+
+	numbers map[string]uint64 // and newer changes of incarnations; see roster.compare
 }
 
 // reconcileLoop compares rooms with Redis: the loss of the last message before a silence, or of the tail of a log, shows
@@ -74,13 +75,12 @@ func (r *Bus) dueRooms() (due []*room) {
 // A comparison is what is compared of one room.
 type comparison struct {
 	room    *room
-	at      bus.ID // ours, before the read
-	version uint64 // ours, before the read
-	want    int    // members through this node
-	writes  uint64 // of the roster, before the read
-	inc     string // whose members were counted; "" if there is something to be written first
+	at      bus.ID            // ours, before the read
+	numbers map[string]uint64 // of the incarnations as we know them, before the read
+	writes  uint64            // of the roster, before the read
+	inc     string            // whose members were counted; "" if there is something to be written first, or nothing ever was
 
-	last, nodes, own *redis.Cmd
+	last, incarnations, own *redis.Cmd
 }
 
 func (r *Bus) reconcileRooms(rooms []*room) error {
@@ -103,20 +103,21 @@ func (r *Bus) reconcileRooms(rooms []*room) error {
 			continue
 		}
 		ro := rm.roster
+		c.numbers = ro.numbers()
 		ro.mu.Lock()
-		c.version, c.want, c.writes = ro.version, len(ro.want), ro.writes
-		if !ro.queued && len(ro.dirty) == 0 && ro.indexed == inc {
+		c.writes = ro.writes
+		if ro.settledLocked() && ro.touched && ro.inc == inc {
 			c.inc = inc
 		}
 		ro.mu.Unlock()
-		c.last, c.nodes = q.get(rm.keys.last), q.do("hgetall", rm.keys.nodes)
+		c.last, c.incarnations = q.get(rm.keys.last), q.do("hgetall", rm.keys.incarnations)
 		if c.inc != "" {
-			c.own = q.do("scard", rm.keys.usersOf(inc))
+			c.own = q.do("hlen", rm.keys.usersOf(inc))
 		}
 		if now.Sub(rm.reconciled.refreshed) > refreshEvery {
 			rm.reconciled.refreshed = now
 			q.do("pexpire", rm.keys.last, r.lastLife().Milliseconds())
-			for _, key := range []string{rm.keys.users, rm.keys.nodes, rm.keys.usersOf(inc)} {
+			for _, key := range []string{rm.keys.incarnations, rm.keys.usersOf(inc)} {
 				q.do("pexpire", key, r.cfg.presenceLife.Milliseconds())
 			}
 		}
@@ -139,24 +140,15 @@ func (c *comparison) settle() {
 	rm := c.room
 	r := rm.bus
 	last := idOf(c.last)
-	nodes, _ := c.nodes.Val().([]any)
-	var version uint64
-	ownIsThere := false
-	for i := 0; i+1 < len(nodes); i += 2 {
-		field, _ := nodes[i].(string)
-		switch field {
-		case "v":
-			value, _ := nodes[i+1].(string)
-			version = parseVersion(value)
-		case c.inc:
-			ownIsThere = true
-		default:
-			r.reaper.suspect(field, rm.name)
+	_, numbers, reaped := parseIncarnations(c.incarnations.Val())
+	for inc := range numbers {
+		if inc != c.inc {
+			r.reaper.suspect(inc, rm.name)
 		}
 	}
 	if c.inc != "" {
 		n, _ := c.own.Int()
-		c.settleOwn(n, ownIsThere)
+		c.settleOwn(n, numbers[c.inc])
 	}
 
 	rm.mu.Lock()
@@ -178,41 +170,62 @@ func (c *comparison) settle() {
 			rm.reconciled.last = acked
 		}
 	}
-	ours := rm.roster.versionNow()
-	switch {
-	case rm.rosterStale: // and the read failed, or is under way
-		rm.readSoonLocked()
-	case version < c.version, before.suspect && ours < before.version:
+	behind, stale := rm.roster.compare(c.numbers, numbers, reaped, before.numbers)
+	rm.reconciled.numbers = behind
+	if behind != nil {
+		rm.reconciled.suspect = true
+	}
+	if rm.rosterStale || stale { // or the read failed, or is under way
 		rm.rosterStale = true
 		rm.readSoonLocked()
-	case ours < version:
-		rm.reconciled.suspect = true
-		rm.reconciled.version = version
 	}
 }
 
-// settleOwn writes this node's members of the room anew if Redis has others.
-func (c *comparison) settleOwn(n int, known bool) {
-	ro := c.room.roster
-	if n == c.want && (known || n == 0) {
-		return
-	}
-	q := ro.bus.query(ro.bus.ctx, ro.bus.own)
-	own := q.do("smembers", ro.keys.usersOf(c.inc))
-	if q.send() != nil {
-		return
-	}
-	users, _ := own.StringSlice()
+// compare compares what was known of a room's incarnations, before Redis was asked, with what Redis has. It returns those where
+// a change of that number, or the reaping (0), should arrive, and whether the roster must be read: what was awaited at the
+// comparison before has not arrived, or Redis has lacked for long what is known here.
+func (ro *roster) compare(known, numbers map[string]uint64, reaped map[string]struct{}, awaited map[string]uint64) (behind map[string]uint64, stale bool) {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
-	if ro.writes != c.writes || len(ro.dirty) > 0 {
-		return // it changed meanwhile
+	await := func(inc string, number uint64) {
+		if behind == nil {
+			behind = make(map[string]uint64)
+		}
+		behind[inc] = number
 	}
-	for _, user := range users {
-		ro.dirty[user] = struct{}{}
+	for inc, number := range awaited {
+		s := ro.sets[inc]
+		stale = stale || number == 0 && s != nil || number > 0 && (s == nil || s.number < number)
 	}
-	for user := range ro.want {
-		ro.dirty[user] = struct{}{}
+	for inc, number := range numbers {
+		if known[inc] < number {
+			await(inc, number)
+		}
 	}
-	ro.queueLocked()
+	for inc, had := range known {
+		s := ro.sets[inc]
+		if s == nil || s.number != had {
+			continue
+		}
+		number, there := numbers[inc]
+		if _, gone := reaped[inc]; !there && gone {
+			await(inc, 0)
+		} else if !there || number < had {
+			stale = ro.lostForLongLocked(s) || stale
+		} else if number == had {
+			s.lost = time.Time{}
+		}
+	}
+	return behind, stale
+}
+
+// settleOwn has this node's members of the room written anew if Redis has others.
+func (c *comparison) settleOwn(users int, number uint64) {
+	ro := c.room.roster
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	if ro.writes == c.writes && ro.settledLocked() && (users != len(ro.want) || number != ro.number) {
+		ro.whole = true
+		ro.queueLocked()
+	}
 }

@@ -218,7 +218,7 @@ func rawDialer(cfg Config, o *redis.Options) dialer {
 func (r *Bus) client(connections int) *redis.Client {
 	o := *r.options
 	o.PoolSize = connections
-	o.OnConnect = func(ctx context.Context, c *redis.Conn) error { return loadMembers(ctx, c) }
+	o.OnConnect = func(ctx context.Context, c *redis.Conn) error { return loadPresence(ctx, c) }
 	return redis.NewClient(&o)
 }
 

@@ -1,8 +1,6 @@
 package redis
 
 import (
-	"strconv"
-
 	"github.com/redis/go-redis/v9"
 
 	"parley/bus"
@@ -106,8 +104,7 @@ type reading struct {
 	last    *redis.Cmd
 	entries *redis.Cmd // after at; the newest alone when joining
 	changes int        // changes of the roster that were held at the time
-	version *redis.Cmd // nil unless the roster may be out of date; before the users
-	users   *redis.Cmd // nil unless it is
+	roster  *redis.Cmd // nil unless the roster may be out of date
 }
 
 // ask adds a room's reading to a query. It returns nil for a room that is closed.
@@ -133,11 +130,8 @@ func (rm *room) ask(q *query) *reading {
 		rd.entries = q.do("xrange", rm.keys.log, "("+rm.at.String(), "+", "count", repairPage)
 	}
 	rd.changes = len(rm.heldChanges)
-	if rm.state == joining || rm.rosterStale || rm.rosterUnchecked {
-		rd.version = q.do("hget", rm.keys.nodes, "v")
-	}
 	if rm.state == joining || rm.rosterStale {
-		rd.users = q.do("hgetall", rm.keys.users)
+		rd.roster = q.readRoster(rm.keys, 0, rm.roster.numbers())
 	}
 	return rd
 }
@@ -147,7 +141,7 @@ func (rd *reading) settle() (again bool, err error) {
 	if rd.term != rd.room.bus.server.term.Load() {
 		return false, nil // of a server that is left; it is read again with the next connection
 	}
-	for _, cmd := range []*redis.Cmd{rd.last, rd.entries, rd.version, rd.users} {
+	for _, cmd := range []*redis.Cmd{rd.last, rd.entries, rd.roster} {
 		if cmd != nil && cmd.Err() != nil && cmd.Err() != redis.Nil {
 			return false, cmd.Err()
 		}
@@ -264,48 +258,32 @@ func (rd *reading) settleRoster() (again bool, err error) {
 	rm := rd.room
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
-	if rm.state == over {
+	if rm.state == over || rd.roster == nil {
 		return false, nil
 	}
-	if rd.version == nil {
-		return rm.rosterStale, nil
+	read, err := parseRosterRead(rd.roster)
+	if err != nil {
+		return false, err
 	}
-	version := uint64(0)
-	if s, ok := rd.version.Val().(string); ok {
-		if version, err = strconv.ParseUint(s, 10, 64); err != nil {
-			return false, err
-		}
-	}
-	ro := rm.roster
-	if rd.users == nil {
-		ro.mu.Lock()
-		rm.rosterStale = rm.rosterStale || version != ro.version
-		ro.mu.Unlock()
-		rm.rosterUnchecked = false
-		return rm.rosterStale, nil
-	}
-	users := usersOf(rd.users)
-	changes := ro.replace(users, version)
+	changes := rm.roster.take(read)
 	switch {
 	case rd.joining:
 	case len(changes) > changesMax:
-		rm.sink.Presence(bus.Change{Kind: bus.Synced, Count: len(users), Version: version})
+		last := changes[len(changes)-1]
+		rm.sink.Presence(bus.Change{Kind: bus.Synced, Count: last.Count, Version: last.Version})
 	default:
 		for _, c := range changes {
 			rm.sink.Presence(c)
 		}
 	}
-	rm.rosterStale, rm.rosterUnchecked = false, false
-	held := rm.heldChanges
-	rm.heldChanges = nil
+	again = len(rm.heldChanges) == heldChangesMax // what came after these was not held
+	held := rm.heldChanges[rd.changes:]           // what came before was read
+	rm.heldChanges, rm.rosterStale = nil, again
 	for i, c := range held {
-		if i < rd.changes && c.version > version {
-			continue // it came before the read, which does not have it: Redis lost it
-		}
 		if !rm.applyChangeLocked(c) {
-			rm.rosterStale, rm.heldChanges = true, append(rm.heldChanges, held[i:]...)
+			rm.rosterStale, rm.heldChanges = true, held[i:]
 			return true, nil
 		}
 	}
-	return false, nil
+	return again, nil
 }

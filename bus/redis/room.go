@@ -47,8 +47,7 @@ type room struct {
 	waiters         []*waiter      // in Sync
 	heldChanges     []rosterChange // what arrived while the roster was being read
 	isConfirmed     bool           // the server confirmed the subscription once, so that a read makes sense
-	rosterUnchecked bool           // changes of the roster may have been missed: its version is to be read
-	rosterStale     bool           // changes of the roster were missed: it is to be read anew
+	rosterStale     bool           // changes of the roster may have been missed: it is to be read
 	repair          repairState    // whether it is being read
 
 	idsMu    sync.Mutex // a leaf: nothing is called under it
@@ -163,7 +162,7 @@ func (rm *room) confirmed() {
 	if rm.state == over {
 		return
 	}
-	rm.rosterUnchecked, rm.isConfirmed = true, true
+	rm.rosterStale, rm.isConfirmed = true, true
 	if rm.state == live {
 		rm.state = repairing
 	}
@@ -201,7 +200,7 @@ func (rm *room) receive(payload string) {
 		if rm.state != joining {
 			rm.sink.Signal(stringAsBytes(rest))
 		}
-	case 'p':
+	case 'w':
 		if c, err := parseRosterChange(rest); err == nil {
 			rm.rosterChangedLocked(c)
 		}

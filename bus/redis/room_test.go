@@ -216,8 +216,9 @@ func (*nothing) Presence(bus.Change) {}
 func FuzzRedisPayload(f *testing.F) {
 	f.Add(redis.Payload(bus.ID{Ms: 1, Seq: 2}, bus.ID{}, "body"))
 	f.Add("g1-2 0-0 0-0")
-	f.Add("p17 + 3 2 idname")
-	f.Add("p17 - 3 9 id")
+	f.Add("w17 2 INC 0 5 d+2 6 id1 name-1 0 a")
+	f.Add("w17 1 INC 5 9 d+99999999999 -1 id")
+	f.Add("w17 3 INC 9 9 x")
 	f.Fuzz(func(_ *testing.T, s string) { redis.ParsePayload(s) })
 }
 
@@ -225,13 +226,19 @@ func TestRedisRosterMendsItself(t *testing.T) {
 	k := redis.KeysOf("lobby")
 	for name, damage := range map[string]func(ctx context.Context, c *goredis.Client, own string) error{
 		"all of it gone": func(ctx context.Context, c *goredis.Client, own string) error {
-			return c.Del(ctx, k.Users, k.Nodes, own).Err()
+			return c.Del(ctx, k.Incarnations, own).Err()
+		},
+		"what tells which incarnations there are": func(ctx context.Context, c *goredis.Client, _ string) error {
+			return c.Del(ctx, k.Incarnations).Err()
+		},
+		"the node's own": func(ctx context.Context, c *goredis.Client, own string) error {
+			return c.Del(ctx, own).Err()
 		},
 		"one is gone from the node's own": func(ctx context.Context, c *goredis.Client, own string) error {
-			return c.SRem(ctx, own, "ann").Err()
+			return c.HDel(ctx, own, "ann").Err()
 		},
 		"one too many": func(ctx context.Context, c *goredis.Client, own string) error {
-			return c.SAdd(ctx, own, "ghost").Err()
+			return c.HSet(ctx, own, "ghost", "1 Ghost").Err()
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -247,7 +254,7 @@ func TestRedisRosterMendsItself(t *testing.T) {
 				t.Fatal(err)
 			}
 			eventually(t, "the members to be there again", func() bool {
-				users, err := r.Client().SMembers(ctx, own).Result()
+				users, err := r.Client().HKeys(ctx, own).Result()
 				slices.Sort(users)
 				roster, err2 := r.Roster(ctx, "lobby")
 				return err == nil && err2 == nil && slices.Equal(users, []string{"ann", "bob"}) && roster.Count == 2

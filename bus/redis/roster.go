@@ -3,50 +3,90 @@ package redis
 import (
 	"context"
 	"errors"
-	"math"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/redis/go-redis/v9"
 
 	"parley/bus"
 )
 
-// A roster is who is in a room: what Redis has, and what this node wants. Enter and Leave change what this node wants at once;
-// rosterLoop makes it true in Redis.
+// A roster is who is in a room. Enter and Leave change what this node wants, and rosterLoop writes that to Redis. Who is there
+// is what Redis has, as far as this node has heard: the union over the incarnations of all nodes, this one's included. So what
+// is told and what is listed change together, and in the same order on every node.
 type roster struct {
 	bus  *Bus
 	keys *roomKeys
 
-	mu      sync.Mutex          // a leaf
-	users   map[string]string   // guarded by mu, as is all of this; as Redis has them: id -> name; nil where not subscribed
-	version uint64              // of users
-	want    map[string]string   // who is to be a member through this node: id -> name
-	absent  int                 // how many of them are not in users
+	mu sync.Mutex // a leaf; guards all of this
+
+	want    map[string]wanted   // who is to be a member through this node
 	dirty   map[string]struct{} // users of whom it is not known that Redis has them as wanted
-	leaving map[string]uint64   // users who left here, till users has that: id -> the version that does without them
-	awaited uint64              // the latest of these versions; 0 for none
-	indexed string              // the incarnation whose index names this room
+	whole   bool                // it is not known what Redis has: all are to be written
+	inc     string              // the incarnation that was last written under
+	number  uint64              // of the last change that Redis took under it
+	former  string              // an earlier incarnation, to be taken out of the room
+	touched bool                // Redis may have something of it under inc
+	indexed bool                // the incarnation's index names the room
 	queued  bool                // rosterLoop is to look at it
 	writes  uint64              // how often something was sent for it
 	open    bool                // subscribed to
+
+	sets    map[string]*userSet   // by incarnation
+	users   map[string]attendance // their union
+	version uint64
+}
+
+// A name is what a user is called since a moment of Redis's clock, in ms since 1970. Of two names the later counts.
+type name struct {
+	text string
+	at   int64
+}
+
+func (n name) laterThan(o name) bool { return n.at > o.at || n.at == o.at && n.text > o.text }
+
+// value is how Redis has it.
+func (n name) value() string { return strconv.FormatInt(n.at, 10) + " " + n.text }
+
+func parseName(value string) name {
+	at, text, _ := strings.Cut(value, " ")
+	ms, _ := strconv.ParseInt(at, 10, 64)
+	return name{text, ms}
+}
+
+// wanted is a user who is to be a member through this node.
+type wanted struct {
+	name
+	known bool // Redis had him once: keeping him takes no memory
+}
+
+// A userSet is who is in the room through one incarnation, after the change of that number.
+type userSet struct {
+	number uint64
+	users  map[string]name
+	lost   time.Time // since when Redis lacks what is known of it; its node makes up for that
+}
+
+// attendance is a user in the room, through so many incarnations.
+type attendance struct {
+	name
+	via int
 }
 
 // rosterLocked gives the room's roster. r.mu is held.
 func (r *Bus) rosterLocked(k *roomKeys) *roster {
 	ro := r.rosters[k.room]
 	if ro == nil {
-		ro = &roster{
-			bus: r, keys: k,
-			want: make(map[string]string), dirty: make(map[string]struct{}), leaving: make(map[string]uint64),
-		}
+		ro = &roster{bus: r, keys: k, want: make(map[string]wanted), dirty: make(map[string]struct{})}
 		r.rosters[k.room] = ro
 	}
 	ro.mu.Lock()
 	ro.open = true
-	ro.users, ro.version, ro.absent = map[string]string{}, 0, len(ro.want)
-	clear(ro.leaving)
+	ro.sets, ro.users, ro.version = make(map[string]*userSet), make(map[string]attendance), 0
 	ro.mu.Unlock()
 	return ro
 }
@@ -63,34 +103,37 @@ func (rm *room) Roster() bus.Roster { return rm.roster.snapshot() }
 func (ro *roster) enter(m bus.Member) {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
-	name, wanted := ro.want[m.ID]
-	if !ro.open || wanted && name == m.Name {
+	if !ro.open {
 		return
 	}
-	ro.want[m.ID] = m.Name
-	delete(ro.leaving, m.ID)
-	if _, there := ro.users[m.ID]; !wanted && !there {
-		ro.absent++
+	w, again := ro.want[m.ID]
+	n, latest := name{m.Name, m.Named}, w.name
+	if a, there := ro.users[m.ID]; there && a.laterThan(latest) {
+		latest = a.name
 	}
+	switch {
+	case n.at == 0 && n.text != latest.text:
+		n.at = max(ro.bus.now().UnixMilli(), latest.at+1)
+	case !n.laterThan(latest) && latest.at > 0:
+		n = latest
+	case n.at == 0:
+		n.at = ro.bus.now().UnixMilli()
+	}
+	if again && n == w.name {
+		return
+	}
+	w.name = n
+	ro.want[m.ID] = w
 	ro.changedLocked(m.ID)
 }
 
 func (ro *roster) leave(user string) {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
-	ro.leaveLocked(user)
-}
-
-func (ro *roster) leaveLocked(user string) {
-	if _, wanted := ro.want[user]; !wanted {
-		return
+	if _, in := ro.want[user]; in {
+		delete(ro.want, user)
+		ro.changedLocked(user)
 	}
-	delete(ro.want, user)
-	ro.leaving[user] = math.MaxUint64 // until Redis tells which it is
-	if _, there := ro.users[user]; !there {
-		ro.absent--
-	}
-	ro.changedLocked(user)
 }
 
 // leaveAll is called when the subscription ends.
@@ -99,10 +142,10 @@ func (ro *roster) leaveAll() {
 	defer ro.mu.Unlock()
 	ro.open = false
 	for user := range ro.want {
-		ro.leaveLocked(user)
+		delete(ro.want, user)
+		ro.dirty[user] = struct{}{}
 	}
-	ro.users, ro.absent = nil, 0
-	clear(ro.leaving)
+	ro.sets, ro.users = nil, nil
 	ro.queueLocked() // even if nobody was in it, so that it is forgotten
 }
 
@@ -118,130 +161,207 @@ func (ro *roster) queueLocked() {
 	}
 }
 
-// plan takes what is to be written, nil for nothing. fresh reports that the incarnation's index does not name the room yet.
-func (ro *roster) plan(inc string, leased int64) (p *rosterPlan, fresh bool) {
+// rewrite has all written anew.
+func (ro *roster) rewrite() {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	ro.whole = true
+	ro.queueLocked()
+}
+
+// settledLocked reports whether Redis has what is wanted, as far as is known.
+func (ro *roster) settledLocked() bool { return !ro.queued && !ro.whole && len(ro.dirty) == 0 }
+
+// A rosterPlan is what is to be written of one roster.
+type rosterPlan struct {
+	roster *roster
+	users  []string // whose state it makes true
+	whole  bool     // they are all that the incarnation has
+	fresh  bool     // the incarnation's index does not name the room yet
+	former string   // is to be taken out of the room after it
+	cmd    *redis.Cmd
+}
+
+// plan takes what is to be written, nil for nothing. Who leaves is written before who enters, and who was in before him who was
+// not: that takes no memory, so a full Redis takes it.
+func (ro *roster) plan(inc string, leased int64) *rosterPlan {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
 	ro.queued = false
-	if len(ro.dirty) == 0 {
-		return nil, false
-	}
-	r := ro.bus
-	fresh = ro.indexed != inc
-	ro.indexed = inc
-	ro.writes++
-	p = &rosterPlan{roster: ro}
-	args := []any{
-		"evalsha", membersSHA, 3, ro.keys.users, ro.keys.nodes, ro.keys.usersOf(inc),
-		ro.keys.channel, inc, r.changeNumber.Add(1), r.cfg.presenceLife.Milliseconds(), leased,
-	}
-	for user := range ro.dirty {
-		if len(p.users) == rosterUsers {
-			ro.queueLocked()
-			break
+	if ro.inc != inc {
+		if ro.touched {
+			ro.former = ro.inc
 		}
-		sign := "-"
-		name, wanted := ro.want[user]
-		if wanted {
-			sign = "+"
+		ro.inc, ro.number, ro.whole, ro.touched, ro.indexed = inc, 0, true, false, false
+	}
+	if len(ro.want) == 0 && !ro.touched && ro.former == "" {
+		ro.whole = false // Redis has nothing of it, and is to have nothing
+		clear(ro.dirty)
+	}
+	if !ro.whole && len(ro.dirty) == 0 {
+		return nil
+	}
+	p := &rosterPlan{roster: ro, whole: ro.whole, former: ro.former}
+	script, kind, enters := stayingSHA, "d", false
+	args := make([]any, 10, 16)
+	add := func(sign, user string, w wanted) {
+		value := ""
+		if sign == "+" {
+			value, enters = w.value(), true
+			if !w.known {
+				script = membersSHA
+			}
 		}
-		args = append(args, sign, user, name)
+		args = append(args, sign, user, value)
 		p.users = append(p.users, user)
 		delete(ro.dirty, user)
 	}
-	p.cmd = redis.NewCmd(context.Background(), args...)
-	return p, fresh
-}
-
-// written is called when Redis answered, or failed to: ok says that it has the users as they were wanted, in that version.
-func (ro *roster) written(users []string, ok bool, version uint64) {
-	ro.mu.Lock()
-	defer ro.mu.Unlock()
-	for _, user := range users {
-		_, leaving := ro.leaving[user]
-		if _, again := ro.dirty[user]; leaving && ok && !again { // else what was written is not that it left
-			ro.leaving[user], ro.awaited = version, max(ro.awaited, version)
+	if ro.whole {
+		kind = "w"
+		clear(ro.dirty)
+		most, first := wholeUsers, !ro.touched && ro.former == ""
+		if first {
+			most = rosterUsers
+		}
+		for user, w := range ro.want {
+			if len(p.users) < most && (first || w.known) {
+				add("+", user, w)
+			} else {
+				ro.dirty[user] = struct{}{}
+			}
+		}
+	} else {
+		for user := range ro.dirty {
+			if _, in := ro.want[user]; !in && len(p.users) < rosterUsers {
+				add("-", user, wanted{})
+			}
+		}
+		if len(p.users) == 0 {
+			for user := range ro.dirty {
+				if len(p.users) == rosterUsers {
+					break
+				}
+				add("+", user, ro.want[user])
+			}
 		}
 	}
-	ro.arrivedLocked()
-	if !ok {
-		ro.indexed = ""
-		for _, user := range users {
+	if len(ro.dirty) > 0 {
+		ro.queueLocked()
+	}
+	r := ro.bus
+	copy(args, []any{
+		"evalsha", script, 2, ro.keys.incarnations, ro.keys.usersOf(inc),
+		ro.keys.channel, inc, kind, r.changeNumber.Add(1), ro.number,
+	})
+	args = slices.Insert(args, 10, any(r.cfg.presenceLife.Milliseconds()), any(leased))
+	ro.writes++
+	p.fresh = enters && !ro.indexed
+	ro.indexed = ro.indexed || enters
+	ro.whole, ro.touched = false, true
+	p.cmd = redis.NewCmd(context.Background(), args...)
+	return p
+}
+
+// written is called when Redis answered, or failed to. It reports whether Redis took what was planned.
+func (ro *roster) written(p *rosterPlan, err error) (ok bool) {
+	number := int64(answerUnknown)
+	if err == nil {
+		if number, err = p.cmd.Int64(); err != nil && !isReply(err) {
+			number = answerUnknown
+		}
+	}
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	ok = err == nil && number > 0
+	if ok {
+		ro.number = uint64(number)
+		if p.former == ro.former {
+			ro.former = ""
+		}
+		for _, user := range p.users {
+			if w, in := ro.want[user]; in && !w.known {
+				w.known = true
+				ro.want[user] = w
+			}
+		}
+	} else {
+		for _, user := range p.users {
 			ro.dirty[user] = struct{}{}
 		}
+		ro.indexed = ro.indexed && !p.fresh
+		// What was refused has changed nothing. Otherwise it is not known what Redis has.
+		ro.whole = ro.whole || p.whole || err == nil || !isReply(err)
 	}
 	if !ok || !ro.open {
 		ro.queueLocked() // once more at least, so that it is forgotten
 	}
+	return ok
 }
 
-// renew enters everyone anew, under another incarnation.
-func (ro *roster) renew() {
-	ro.mu.Lock()
-	defer ro.mu.Unlock()
-	clear(ro.dirty)
-	clear(ro.leaving)
-	for user := range ro.want {
-		ro.dirty[user] = struct{}{}
-	}
-	ro.queueLocked()
-}
+const answerUnknown = -3
 
 func (ro *roster) snapshot() bus.Roster {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
-	out := bus.Roster{Count: len(ro.users) + ro.absent, Version: ro.version}
-	for user := range ro.leaving {
-		if _, there := ro.users[user]; there {
-			out.Count--
-		}
-	}
+	out := bus.Roster{Count: len(ro.users), Version: ro.version}
 	out.Members = make([]bus.Member, 0, min(out.Count, bus.RosterMax))
-	for user, name := range ro.want {
+	for user, a := range ro.users {
 		if len(out.Members) == bus.RosterMax {
-			return out
+			break
 		}
-		out.Members = append(out.Members, bus.Member{ID: user, Name: name})
-	}
-	for user, name := range ro.users {
-		if len(out.Members) == bus.RosterMax {
-			return out
-		}
-		_, told := ro.want[user]
-		if _, leaving := ro.leaving[user]; !told && !leaving {
-			out.Members = append(out.Members, bus.Member{ID: user, Name: name})
-		}
+		out.Members = append(out.Members, bus.Member{ID: user, Name: a.text})
 	}
 	return out
 }
 
 // A rosterChange is what members.lua publishes.
 type rosterChange struct {
-	version uint64
-	kind    byte // '+' entered, '-' left, '=' changed the name
-	count   int
-	member  bus.Member
+	version, steps uint64 // the versions up to version are the change's
+	inc            string
+	before, number uint64
+	kind           byte // 'd', 'w', 'r', 'x'
+	users          []userChange
+}
+
+type userChange struct {
+	entered bool
+	id      string
+	name    name
 }
 
 var errChange = errors.New("not a change of a roster")
 
-// parseRosterChange reads "version kind count idlength idname".
+// parseRosterChange reads "version steps incarnation before number kind", and for each user "sign length length id value".
 func parseRosterChange(s string) (c rosterChange, err error) {
-	f := strings.SplitN(s, " ", 5)
-	if len(f) != 5 || len(f[1]) != 1 {
+	f := strings.SplitN(s, " ", 6)
+	if len(f) != 6 || f[5] == "" {
 		return c, errChange
 	}
-	c.kind = f[1][0]
-	var err1, err2, err3 error
-	var n int
-	c.version, err1 = strconv.ParseUint(f[0], 10, 64)
-	c.count, err2 = strconv.Atoi(f[2])
-	n, err3 = strconv.Atoi(f[3])
-	if err1 != nil || err2 != nil || err3 != nil || n < 0 || n > len(f[4]) {
-		return c, errChange
+	for i, n := range map[int]*uint64{0: &c.version, 1: &c.steps, 3: &c.before, 4: &c.number} {
+		if *n, err = strconv.ParseUint(f[i], 10, 64); err != nil {
+			return c, errChange
+		}
 	}
-	c.member = bus.Member{ID: f[4][:n], Name: f[4][n:]}
+	c.inc, c.kind = f[2], f[5][0]
+	for rest := f[5][1:]; rest != ""; {
+		var u userChange
+		u.entered = rest[0] == '+'
+		idLen, after, ok := cutNumber(rest[1:])
+		valueLen, after, ok2 := cutNumber(after)
+		if !ok || !ok2 || idLen+valueLen > len(after) {
+			return c, errChange
+		}
+		u.id, u.name = after[:idLen], parseName(after[idLen:idLen+valueLen])
+		c.users = append(c.users, u)
+		rest = after[idLen+valueLen:]
+	}
 	return c, nil
+}
+
+func cutNumber(s string) (n int, after string, ok bool) {
+	digits, after, ok := strings.Cut(s, " ")
+	n, err := strconv.Atoi(digits)
+	return n, after, ok && err == nil && n >= 0 && n <= len(after)
 }
 
 const (
@@ -252,124 +372,292 @@ const (
 // rosterChangedLocked takes a published change.
 func (rm *room) rosterChangedLocked(c rosterChange) {
 	if rm.state == joining || rm.rosterStale {
-		if len(rm.heldChanges) < heldChangesMax { // what is too much is noticed by its version
+		if len(rm.heldChanges) < heldChangesMax { // what is too much is noticed by its number
 			rm.heldChanges = append(rm.heldChanges, c)
 		}
 		return
 	}
 	if !rm.applyChangeLocked(c) {
 		rm.rosterStale = true
-		rm.heldChanges = append(rm.heldChanges, c)
 		rm.readSoonLocked()
 	}
 }
 
-// applyChangeLocked takes the next change of the roster and tells it to the sink. It returns false if changes were missed.
+// applyChangeLocked takes a change of the roster, and tells the sink what it changes for the room as a whole. It returns false
+// if the incarnation must be read anew.
 func (rm *room) applyChangeLocked(c rosterChange) bool {
-	ro := rm.roster
+	changes, ok := rm.roster.apply(c)
+	for _, ch := range changes {
+		rm.sink.Presence(ch)
+	}
+	return ok
+}
+
+func (ro *roster) apply(c rosterChange) (changes []bus.Change, ok bool) {
 	ro.mu.Lock()
-	_, there := ro.users[c.member.ID]
-	first := ro.version == 0 && c.kind == '+' && c.count == 1 && len(ro.users) == 0
+	defer ro.mu.Unlock()
+	s := ro.sets[c.inc]
+	had := uint64(0)
+	if s != nil {
+		had = s.number
+	}
+	t := ro.tellingLocked()
 	switch {
-	case c.version <= ro.version:
-		ro.mu.Unlock()
-		return true
-	case c.version != ro.version+1 && !first:
-		ro.mu.Unlock()
-		return false
+	case c.kind == 'x':
+		if s != nil && had > c.number {
+			return nil, false // Redis had lost a part of it before
+		}
+		t.drop(c.inc)
+	case c.number <= had:
+		// known already
+	case c.kind == 'w':
+		t.replace(c.inc, c.number, c.users)
+	case c.kind == 'd' && c.before == had && s != nil:
+		s.number = c.number
+		for _, u := range c.users {
+			t.change(c.inc, s, u)
+		}
+	default:
+		return nil, false
 	}
-	ro.version = c.version
-	kind := bus.Joined
-	if c.kind == '-' {
-		ro.removeLocked(c.member.ID)
-		kind = bus.Left
+	t.end(c.version)
+	return t.changes, true
+}
+
+// A telling collects what changes for the room as a whole. roster.mu is held.
+type telling struct {
+	roster  *roster
+	count   int                   // of users, before
+	touched []string              // whom it may have changed, in order
+	before  map[string]attendance // how they were in the room; via is 0 if they were not
+	changes []bus.Change
+}
+
+func (ro *roster) tellingLocked() *telling {
+	return &telling{roster: ro, count: len(ro.users), before: make(map[string]attendance)}
+}
+
+// touch is called before a user's attendance changes; it may be called again.
+func (t *telling) touch(user string) attendance {
+	a := t.roster.users[user]
+	if _, again := t.before[user]; !again {
+		t.touched = append(t.touched, user)
+		t.before[user] = a
+	}
+	return a
+}
+
+// end makes changes of the difference, and gives them their versions, the last one that of the room if it can.
+func (t *telling) end(version uint64) {
+	ro := t.roster
+	for _, user := range t.touched {
+		before, a := t.before[user], ro.users[user]
+		var kind bus.ChangeKind
+		switch {
+		case before.via == 0 && a.via > 0:
+			kind = bus.Joined
+			t.count++
+		case before.via > 0 && a.via == 0:
+			kind = bus.Left
+			t.count--
+			a = before
+		case before.text != a.text:
+			kind = bus.Renamed
+		default:
+			continue
+		}
+		t.changes = append(t.changes, bus.Change{Kind: kind, Member: bus.Member{ID: user, Name: a.text}, Count: t.count})
+	}
+	n := uint64(len(t.changes))
+	ro.version = max(version, ro.version+n)
+	for i := range t.changes {
+		t.changes[i].Version = ro.version - n + uint64(i) + 1
+	}
+}
+
+func (t *telling) change(inc string, s *userSet, u userChange) {
+	if !u.entered {
+		t.left(s, u.id)
+		return
+	}
+	ro := t.roster
+	a := t.touch(u.id)
+	if _, again := s.users[u.id]; !again {
+		a.via++
+	}
+	s.users[u.id] = u.name
+	if u.name.laterThan(a.name) {
+		a.name = u.name
+	}
+	ro.users[u.id] = a
+	// The later name outlives the connection that brought it.
+	if w, in := ro.want[u.id]; in && inc != ro.inc && u.name.laterThan(w.name) {
+		w.name = u.name
+		ro.want[u.id] = w
+		ro.changedLocked(u.id)
+	}
+}
+
+func (t *telling) left(s *userSet, user string) {
+	if _, there := s.users[user]; !there {
+		return
+	}
+	a := t.touch(user)
+	delete(s.users, user)
+	if a.via--; a.via > 0 {
+		t.roster.users[user] = a
 	} else {
-		ro.putLocked(c.member)
+		delete(t.roster.users, user)
 	}
-	if ro.awaited != 0 && ro.awaited <= c.version {
-		ro.arrivedLocked()
-	}
-	ro.mu.Unlock()
-	if there == (kind == bus.Left) { // otherwise it was told before, or is a new name
-		rm.sink.Presence(bus.Change{Kind: kind, Member: c.member, Count: c.count, Version: c.version})
-	}
-	return true
 }
 
-func (ro *roster) putLocked(m bus.Member) {
-	_, there := ro.users[m.ID]
-	if _, wanted := ro.want[m.ID]; wanted && !there {
-		ro.absent--
+// replace takes all of an incarnation's users anew. Every node tells that in the same order.
+func (t *telling) replace(inc string, number uint64, users []userChange) {
+	s := t.roster.sets[inc]
+	if s == nil {
+		s = &userSet{users: make(map[string]name, len(users))}
+		t.roster.sets[inc] = s
 	}
-	ro.users[m.ID] = m.Name
-}
-
-func (ro *roster) removeLocked(user string) {
-	_, there := ro.users[user]
-	if _, wanted := ro.want[user]; wanted && there {
-		ro.absent++
-	}
-	delete(ro.users, user)
-}
-
-// arrivedLocked forgets leaves that the version at hand has. Who left here, and is in the room over another node, shows again.
-func (ro *roster) arrivedLocked() {
-	if ro.awaited <= ro.version {
-		ro.awaited = 0
-	}
-	for user, version := range ro.leaving {
-		if version <= ro.version {
-			delete(ro.leaving, user)
+	s.number, s.lost = number, time.Time{}
+	if len(s.users) > 0 {
+		stay := make(map[string]struct{}, len(users))
+		for _, u := range users {
+			stay[u.id] = struct{}{}
+		}
+		for _, user := range slices.Sorted(maps.Keys(s.users)) {
+			if _, ok := stay[user]; !ok {
+				t.left(s, user)
+			}
 		}
 	}
+	for _, u := range users {
+		t.change(inc, s, u)
+	}
 }
 
-// replace takes the users that Redis has and returns how they differ from those known.
-func (ro *roster) replace(users map[string]string, version uint64) (changes []bus.Change) {
-	ro.mu.Lock()
-	defer ro.mu.Unlock()
-	count := len(ro.users)
-	for user, name := range ro.users {
-		if _, there := users[user]; !there {
-			count--
-			changes = append(changes, bus.Change{Kind: bus.Left, Member: bus.Member{ID: user, Name: name}, Count: count, Version: version})
-		}
+// drop forgets an incarnation.
+func (t *telling) drop(inc string) {
+	s := t.roster.sets[inc]
+	if s == nil {
+		return
 	}
-	for user, name := range users {
-		if _, there := ro.users[user]; !there {
-			count++
-			changes = append(changes, bus.Change{Kind: bus.Joined, Member: bus.Member{ID: user, Name: name}, Count: count, Version: version})
-		}
+	for _, user := range slices.Sorted(maps.Keys(s.users)) {
+		t.left(s, user)
 	}
-	ro.users, ro.version, ro.absent = users, version, 0
-	ro.arrivedLocked()
-	for user := range ro.want {
-		if _, there := users[user]; !there {
-			ro.absent++
-		}
-	}
-	return changes
+	delete(t.roster.sets, inc)
 }
 
-// usersOf reads the answer to HGETALL of a room's users.
-func usersOf(cmd *redis.Cmd) map[string]string {
-	flat, _ := cmd.Val().([]any)
-	users := make(map[string]string, len(flat)/2)
+// A rosterRead is what roster.lua answers.
+type rosterRead struct {
+	version uint64
+	numbers map[string]uint64 // of the room's incarnations
+	reaped  map[string]struct{}
+	sets    map[string][]userChange // of those that were read
+	counts  map[string]int
+}
+
+// readRoster asks for a room's roster, but for the incarnations that are known.
+func (q *query) readRoster(k *roomKeys, most int, known map[string]uint64) *redis.Cmd {
+	args := append(make([]any, 0, 6+2*len(known)), "evalsha", rosterSHA, 1, k.incarnations, k.usersBase, most)
+	for inc, number := range known {
+		args = append(args, inc, number)
+	}
+	return q.do(args...)
+}
+
+func parseRosterRead(cmd *redis.Cmd) (rd rosterRead, err error) {
+	answer, err := cmd.Slice()
+	if err != nil {
+		return rd, err
+	}
+	if len(answer) == 0 {
+		return rd, errChange
+	}
+	rd.version, rd.numbers, rd.reaped = parseIncarnations(answer[0])
+	rd.sets, rd.counts = make(map[string][]userChange), make(map[string]int)
+	for _, e := range answer[1:] {
+		f, _ := e.([]any)
+		if len(f) != 3 {
+			return rd, errChange
+		}
+		inc, _ := f[0].(string)
+		count, _ := f[1].(int64)
+		flat, _ := f[2].([]any)
+		users := make([]userChange, 0, len(flat)/2)
+		for i := 0; i+1 < len(flat); i += 2 {
+			id, _ := flat[i].(string)
+			value, _ := flat[i+1].(string)
+			users = append(users, userChange{entered: true, id: id, name: parseName(value)})
+		}
+		rd.sets[inc], rd.counts[inc] = users, int(count)
+	}
+	return rd, nil
+}
+
+// parseIncarnations reads the hash of a room's incarnations.
+func parseIncarnations(hash any) (version uint64, numbers map[string]uint64, reaped map[string]struct{}) {
+	flat, _ := hash.([]any)
+	numbers, reaped = make(map[string]uint64, len(flat)/2), make(map[string]struct{})
 	for i := 0; i+1 < len(flat); i += 2 {
-		user, _ := flat[i].(string)
+		field, _ := flat[i].(string)
 		value, _ := flat[i+1].(string)
-		_, users[user], _ = strings.Cut(value, " ")
+		n, _ := strconv.ParseUint(value, 10, 64)
+		switch {
+		case field == "v":
+			version = n
+		case strings.HasPrefix(field, "x"):
+			reaped[field[1:]] = struct{}{}
+		default:
+			numbers[field] = n
+		}
 	}
-	return users
+	return version, numbers, reaped
 }
 
-func (ro *roster) versionNow() uint64 {
+// numbers are what is known of each incarnation.
+func (ro *roster) numbers() map[string]uint64 {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
-	return ro.version
+	out := make(map[string]uint64, len(ro.sets))
+	for inc, s := range ro.sets {
+		out[inc] = s.number
+	}
+	return out
 }
 
-func parseVersion(s string) uint64 {
-	v, _ := strconv.ParseUint(s, 10, 64)
-	return v
+// take takes what was read. Where Redis has lost what is known here, the node whose it is writes it anew: nobody leaves for
+// that, unless it takes too long.
+func (ro *roster) take(rd rosterRead) []bus.Change {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	t := ro.tellingLocked()
+	for inc, s := range ro.sets {
+		number, there := rd.numbers[inc]
+		_, reaped := rd.reaped[inc]
+		if !there && (reaped || ro.lostForLongLocked(s)) {
+			t.drop(inc)
+		} else if there && number == s.number {
+			s.lost = time.Time{}
+		}
+	}
+	for inc, users := range rd.sets {
+		number := rd.numbers[inc]
+		s := ro.sets[inc]
+		if s == nil || number > s.number || number < s.number && ro.lostForLongLocked(s) {
+			t.replace(inc, number, users)
+		}
+	}
+	t.end(rd.version)
+	return t.changes
 }
+
+// lostForLongLocked reports whether Redis has lacked for long what is known of an incarnation, and notes that it does.
+func (ro *roster) lostForLongLocked(s *userSet) bool {
+	if s.lost.IsZero() {
+		s.lost = time.Now()
+	}
+	return time.Since(s.lost) > ro.bus.lostAfter()
+}
+
+// lostAfter is how long a node may take to write anew what Redis has lost: until it compares the room, twice.
+func (r *Bus) lostAfter() time.Duration { return 3 * r.cfg.CompareInterval }

@@ -21,11 +21,19 @@ var (
 	//go:embed mend.lua
 	mendText string
 	//go:embed members.lua
-	membersText string
+	membersBody string
+	//go:embed roster.lua
+	rosterText string
+
+	// A full Redis runs what needs no memory: the same for leaving, and for staying.
+	membersText = "#!lua\n" + membersBody
+	stayingText = "#!lua flags=allow-oom\n" + membersBody
 
 	appendSHA  = sha(logText + appendText)
 	mendSHA    = sha(logText + mendText)
 	membersSHA = sha(membersText)
+	stayingSHA = sha(stayingText)
+	rosterSHA  = sha(rosterText)
 )
 
 func sha(text string) string {
@@ -33,9 +41,14 @@ func sha(text string) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// loadMembers has a server know members.lua, which is run over connections of go-redis's.
-func loadMembers(ctx context.Context, c redis.Scripter) error {
-	return c.ScriptLoad(ctx, membersText).Err()
+// loadPresence has a server know the scripts that are run over connections of go-redis's.
+func loadPresence(ctx context.Context, c redis.Cmdable) error {
+	p := c.Pipeline()
+	for _, text := range []string{membersText, stayingText, rosterText} {
+		p.ScriptLoad(ctx, text)
+	}
+	_, err := p.Exec(ctx)
+	return err
 }
 
 // appendLoad appends the commands that have a server know the scripts that are run over links; each has an answer.
@@ -62,7 +75,7 @@ func exec(ctx context.Context, c *redis.Client, cmds []redis.Cmder) error {
 	if again == nil {
 		return nil
 	}
-	if err := loadMembers(ctx, c); err != nil {
+	if err := loadPresence(ctx, c); err != nil {
 		return err
 	}
 	return execOnce(ctx, c, again)

@@ -195,10 +195,11 @@ func (f Gap) Append(dst []byte) []byte {
 
 // Events of Presence.
 const (
-	EventJoin  = "join"  // User came
-	EventLeave = "leave" // User went
-	EventCount = "count" // only Count is told, in a large room
-	EventSync  = "sync"  // Members is the list anew
+	EventJoin   = "join"   // User came
+	EventLeave  = "leave"  // User went
+	EventUpdate = "update" // User has another name
+	EventCount  = "count"  // only Count is told, in a large room
+	EventSync   = "sync"   // Members is the list anew
 )
 
 // Presence tells a change in who is there.
