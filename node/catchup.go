@@ -86,7 +86,11 @@ func (m *member) goLiveLocked(buf, scratch []byte) (frames, grown []byte, done b
 		buf = m.s.codec.appendEventAt(buf, m.cursor, "live", scratch)
 	}
 	if m.version != m.r.presence.version {
-		scratch = m.r.sync().Append(scratch[:0])
+		sync := m.r.sync()
+		if sync.Event == wire.EventSync {
+			sync.Members, sync.Count, sync.Presence = m.rosterLocked()
+		}
+		scratch = sync.Append(scratch[:0])
 		buf = m.s.codec.appendEvent(buf, "presence", scratch)
 	}
 	return buf, scratch, true

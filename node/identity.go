@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
+	"time"
 
 	"parley/node/wire"
 )
@@ -29,6 +30,7 @@ type User struct {
 // An identity is who makes a request. A guest is known again by its secret: what the wire calls a session.
 type identity struct {
 	user   User
+	named  int64  // when the name was chosen, in ms since 1970: over all that the user has open, the latest counts
 	secret string // empty for a token's user
 	addr   string // where it calls from, as http.Request.RemoteAddr
 }
@@ -36,8 +38,11 @@ type identity struct {
 // newGuest is a guest nobody has seen before.
 func newGuest(r *http.Request, name string) identity {
 	secret := newSecret()
-	return identity{guest(secret, name), secret, r.RemoteAddr}
+	return identity{guest(secret, name), namedBefore, secret, r.RemoteAddr}
 }
+
+// namedBefore is when a name was chosen that came with a handshake, or that nobody chose: before any that was.
+const namedBefore = 1
 
 // guestPrefix begins the id of a guest, and of nobody else.
 const guestPrefix = "guest-"
@@ -67,7 +72,8 @@ func guest(secret, name string) User {
 	return User{ID: guestPrefix + id, Name: name, Guest: true}
 }
 
-// hello says who the caller is: a token's user, or the guest that a secret stands for.
+// hello says who the caller is: a token's user, or the guest that a secret stands for. In a room it may change the name, but not
+// who it is. Who merely comes back says when the name was chosen, or an old tab would undo what a newer one has chosen.
 func (s *Server) hello(ctx context.Context, c *caller, req *wire.Request) (appender, *wire.Error) {
 	who := c.identity
 	switch {
@@ -85,10 +91,25 @@ func (s *Server) hello(ctx context.Context, c *caller, req *wire.Request) (appen
 	case req.Name != "" && who.user.Guest:
 		who.user = guest(who.secret, req.Name)
 	}
-	if len(c.rooms) > 0 && who.user != c.user {
-		return nil, wire.Errorf(wire.Forbidden, "the user cannot change after the first join")
+	same := who.user.ID == c.user.ID && who.user.Guest == c.user.Guest
+	switch now := time.Now().UnixMilli(); {
+	case who.user.Guest && req.Name == "" && same:
+		who.user.Name, who.named = c.user.Name, c.named
+	case who.user.Guest && req.Name == "":
+		who.named = namedBefore
+	case req.Token == "" && req.Name == "": // it says nothing new
+	case req.Named == 0 || req.Named > now:
+		who.named = now
+	default:
+		who.named = req.Named
+	}
+	if len(c.rooms) > 0 && !same {
+		return nil, wire.Errorf(wire.Forbidden, "the user cannot change after the first join: only the name can")
 	}
 	c.identity = who
+	for _, m := range c.rooms {
+		m.rename()
+	}
 	c.session.welcome(req.Req)
 	return nil, nil
 }
@@ -110,7 +131,7 @@ func (s *Server) identify(r *http.Request) (identity, *wire.Error) {
 		ctx, cancel := context.WithTimeout(r.Context(), busTimeout)
 		defer cancel()
 		user, bad := s.authenticate(ctx, token)
-		return identity{user: user, addr: r.RemoteAddr}, bad
+		return identity{user: user, named: namedBefore, addr: r.RemoteAddr}, bad
 	}
 	secret := cmp.Or(r.Header.Get("Parley-Session"), query.Get("session"))
 	if secret == "" {
@@ -123,7 +144,7 @@ func (s *Server) identify(r *http.Request) (identity, *wire.Error) {
 	if !validSecret(secret) {
 		return identity{}, wire.Errorf(wire.BadRequest, "the session is no token that a welcome, or the header Parley-Session, gave, nor 128 bits in base64url")
 	}
-	return identity{guest(secret, name), secret, r.RemoteAddr}, nil
+	return identity{guest(secret, name), namedBefore, secret, r.RemoteAddr}, nil
 }
 
 // bearer reads the token that a request brings, in its header (RFC 6750 section 2.1, the scheme in any case of letters) or its query.

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"slices"
+
 	"parley/bus"
 	"parley/node/wire"
 )
@@ -18,6 +20,7 @@ type member struct {
 	cursor  bus.ID // the last id written while not live; only catchUp moves it
 	version uint64 // the version of the roster that it knows of while not live
 	told    bus.ID // the marker of the newest break that it was told of, or that came before it
+	user    wire.Member
 }
 
 // admit makes a new member one of its room and answers its join, in one piece: what the roster in the answer does not have is
@@ -45,9 +48,34 @@ func (m *member) admit(req *wire.Request, recovered *bool) {
 	}
 }
 
+// enterLocked makes the user a member through this node, or changes the name. It needs room.mu, and the reader calls it.
+func (m *member) enterLocked() {
+	who := &m.s.identity
+	m.user = wire.Member{ID: who.user.ID, Name: who.user.Name}
+	m.r.sub.Enter(bus.Member{ID: who.user.ID, Name: who.user.Name, Named: who.named})
+}
+
+// rename tells the room a name that may be new.
+func (m *member) rename() {
+	m.r.mu.Lock()
+	defer m.r.mu.Unlock()
+	m.enterLocked()
+}
+
+// rosterLocked is the room's roster as its answers to this member list it: with him, though the bus may not have taken him in yet.
+// All others learn of him when it has.
+func (m *member) rosterLocked() (members []wire.Member, count int, version uint64) {
+	roster := m.r.sub.Roster()
+	members = wireMembers(roster)
+	if slices.ContainsFunc(members, func(o wire.Member) bool { return o.ID == m.user.ID }) || roster.Count > len(members) {
+		return members, roster.Count, roster.Version
+	}
+	return append(members, m.user), roster.Count + 1, roster.Version
+}
+
 // joinedLocked answers a join from the node's memory. It needs room.mu.
 func (m *member) joinedLocked(req *wire.Request, recovered *bool) wire.Joined {
-	roster := m.r.sub.Roster()
+	members, count, version := m.rosterLocked()
 	last := m.r.head
 	if recovered != nil && *recovered && last.Less(*req.Since) {
 		last = *req.Since // seen over another node, or before this one's flush
@@ -57,8 +85,8 @@ func (m *member) joinedLocked(req *wire.Request, recovered *bool) wire.Joined {
 		Room:      m.r.name,
 		Last:      last,
 		Recovered: recovered,
-		Members:   wireMembers(roster),
-		Count:     roster.Count,
-		Presence:  roster.Version,
+		Members:   members,
+		Count:     count,
+		Presence:  version,
 	}
 }

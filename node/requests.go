@@ -150,7 +150,13 @@ func (s *Server) history(ctx context.Context, _ *caller, req *wire.Request) (app
 }
 
 // members reads who is in a room: from the node's memory if it is subscribed to the room.
-func (s *Server) members(ctx context.Context, _ *caller, req *wire.Request) (appender, *wire.Error) {
+func (s *Server) members(ctx context.Context, c *caller, req *wire.Request) (appender, *wire.Error) {
+	if m := c.rooms[req.Room]; m != nil {
+		m.r.mu.Lock()
+		members, count, version := m.rosterLocked()
+		m.r.mu.Unlock()
+		return membersOf(req, members, count, version), nil
+	}
 	roster, known := s.knownRoster(req.Room)
 	if !known {
 		var err error
@@ -158,9 +164,12 @@ func (s *Server) members(ctx context.Context, _ *caller, req *wire.Request) (app
 			return nil, busError(err)
 		}
 	}
-	members := wireMembers(roster)
+	return membersOf(req, wireMembers(roster), roster.Count, roster.Version), nil
+}
+
+func membersOf(req *wire.Request, members []wire.Member, count int, version uint64) wire.Members {
 	slices.SortFunc(members, func(a, b wire.Member) int { return strings.Compare(a.ID, b.ID) })
-	return wire.Members{Req: req.Req, Room: req.Room, Members: members, Count: roster.Count, Presence: roster.Version}, nil
+	return wire.Members{Req: req.Req, Room: req.Room, Members: members, Count: count, Presence: version}
 }
 
 func (s *Server) knownRoster(room string) (bus.Roster, bool) {

@@ -240,7 +240,7 @@ func (r *room) admitLocked(m *member) {
 		a.leave = nil
 	}
 	a.conns++
-	r.sub.Enter(bus.Member{ID: m.s.user.ID, Name: m.s.user.Name})
+	m.enterLocked()
 }
 
 // dismiss undoes admitLocked and the member's enter. A user whose last connection dropped leaves after the grace.

@@ -173,6 +173,7 @@ func (s *session) welcome(req json.RawMessage) {
 		Stream:  name,
 		Req:     req,
 		User:    wire.User(s.user),
+		Named:   s.named,
 		Session: s.secret,
 		Node:    cfg.ID,
 		Version: cfg.Version,

@@ -25,7 +25,7 @@ func (c *Client) ask(ctx context.Context, r wire.Request) (*wire.Frame, error) {
 		c.mu.Unlock()
 		select {
 		case f := <-answer:
-			if f.Op == "ok" {
+			if f.Op != "error" {
 				return f, nil
 			}
 			if r.Op == "signal" || !mayRepeat(f.Err()) {

@@ -80,6 +80,8 @@ type Client struct {
 	up       chan struct{}    // guarded by mu; closed while there is one
 	rooms    map[string]*Room // guarded by mu; by name
 	user     wire.User        // guarded by mu
+	name     string           // guarded by mu; the one that was asked for, if any
+	named    int64            // guarded by mu; since when the node has it so, in ms since 1970; 0 if it does not know it yet
 	session  string           // guarded by mu
 	limits   wire.Limits      // guarded by mu
 	err      error            // guarded by mu; why the client has ended
@@ -102,6 +104,7 @@ func Dial(ctx context.Context, to string, o Options) (*Client, error) {
 		done:    make(chan struct{}),
 		up:      make(chan struct{}),
 		rooms:   make(map[string]*Room),
+		name:    o.Name,
 		session: o.Session,
 	}
 	c.ctx, c.stop = context.WithCancel(context.Background())
@@ -163,6 +166,35 @@ func (c *Client) User() wire.User {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.user
+}
+
+// Rename has a guest called by another name, over all that the same guest has open: the name chosen last counts. It is kept over
+// all connections to come.
+func (c *Client) Rename(ctx context.Context, name string) error {
+	c.mu.Lock()
+	before, named := c.name, c.named
+	c.name, c.named = name, 0
+	hello := c.helloLocked()
+	c.mu.Unlock()
+	f, err := c.ask(ctx, hello)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil {
+		c.greetLocked(f)
+		return nil
+	}
+	if refused := new(wire.Error); errors.As(err, &refused) && c.name == name {
+		c.name, c.named = before, named
+	}
+	return fmt.Errorf("take the name %q: %w", name, err)
+}
+
+// greetLocked takes a welcome.
+func (c *Client) greetLocked(f *wire.Frame) {
+	c.user, c.session, c.limits = f.User, f.Session, f.Limits
+	if f.User.Name == c.name {
+		c.named = f.Named
+	}
 }
 
 // Session makes a guest the same guest again, given to Dial in Options. It is a secret.

@@ -37,7 +37,7 @@ type Gap struct{ After ID }
 // Presence says that who is there has changed.
 type Presence struct {
 	Event   string        // one of wire's, such as wire.EventJoin
-	User    wire.Member   // of a join or leave
+	User    wire.Member   // of a join, a leave or an update
 	Members []wire.Member // of a sync
 	Count   int
 	Version uint64

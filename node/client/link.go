@@ -62,7 +62,7 @@ func (c *Client) serve(l *link) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { c.write(l) })
 	c.mu.Lock()
-	l.requestLocked(wire.Request{Op: "hello", Token: c.opts.Token, Session: c.session, Name: c.opts.Name}, func(f *wire.Frame) {
+	l.requestLocked(c.helloLocked(), func(f *wire.Frame) {
 		if f.Op == "error" {
 			l.end(f.Err())
 		} else {
@@ -80,6 +80,12 @@ func (c *Client) serve(l *link) error {
 	l.ws.CloseNow()
 	wg.Wait()
 	return err
+}
+
+// helloLocked says who the client is. It says since when the name is so, where that is known: by that the node knows who merely
+// comes back from who has a new name.
+func (c *Client) helloLocked() wire.Request {
+	return wire.Request{Op: "hello", Token: c.opts.Token, Session: c.session, Name: c.name, Named: c.named}
 }
 
 // heard puts off the end of a silent connection.
@@ -132,7 +138,7 @@ func (c *Client) welcomed(l *link, f *wire.Frame) {
 	l.heard()
 	l.began = time.Now()
 	c.mu.Lock()
-	c.user, c.session, c.limits = f.User, f.Session, f.Limits
+	c.greetLocked(f)
 	c.link = l
 	for _, r := range c.rooms {
 		r.joinLocked()

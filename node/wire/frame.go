@@ -21,6 +21,7 @@ type Frame struct {
 
 	// Welcome; User is in presence and signal too.
 	User    User
+	Named   int64 // when the name was chosen, in ms since 1970
 	Session string
 	Stream  string
 	Node    string
@@ -110,6 +111,8 @@ func (f *Frame) field(name []byte) any {
 		return &f.Room
 	case "user":
 		return &f.User
+	case "named":
+		return &f.Named
 	case "session":
 		return &f.Session
 	case "stream":

@@ -147,7 +147,7 @@ func FuzzFrame(f *testing.F) {
 func rewrite(f Frame) []byte {
 	switch f.Op {
 	case "welcome":
-		w := Welcome{f.Req, f.User, f.Session, f.Stream, f.Node, f.Version, f.Ping, f.Limits}
+		w := Welcome{f.Req, f.User, f.Named, f.Session, f.Stream, f.Node, f.Version, f.Ping, f.Limits}
 		return w.Append(nil)
 	case "ok":
 		switch {

@@ -15,6 +15,7 @@ import (
 type Welcome struct {
 	Req     json.RawMessage
 	User    User
+	Named   int64 // when the name was chosen, in ms since 1970
 	Session string
 	Stream  string // of an event stream of several rooms
 	Node    string
@@ -55,6 +56,7 @@ func (f Welcome) Append(dst []byte) []byte {
 	user.str("name", f.User.Name)
 	user.bool("guest", f.User.Guest)
 	o.b = user.end()
+	o.int("named", f.Named)
 	o.str("session", f.Session)
 	o.strIf("stream", f.Stream)
 	o.str("node", f.Node)

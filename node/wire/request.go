@@ -19,6 +19,7 @@ type Request struct {
 	Token   string
 	Session string
 	Name    string
+	Named   int64 // when the name was chosen, in ms since 1970; 0 means now
 	Text    string
 	Key     string
 	Kind    string
@@ -38,6 +39,7 @@ const (
 	fieldToken
 	fieldSession
 	fieldName
+	fieldNamed
 	fieldText
 	fieldData
 	fieldKey
@@ -49,7 +51,7 @@ const (
 )
 
 var fieldNames = [fields]string{
-	"op", "req", "room", "token", "session", "name", "text", "data", "key", "kind", "since", "before", "limit",
+	"op", "req", "room", "token", "session", "name", "named", "text", "data", "key", "kind", "since", "before", "limit",
 }
 
 // ops says which fields each op has. A field that an op does not have is ignored like an unknown one.
@@ -58,7 +60,7 @@ var ops = []struct {
 	needs []field
 	takes []field
 }{
-	{"hello", nil, []field{fieldToken, fieldSession, fieldName}},
+	{"hello", nil, []field{fieldToken, fieldSession, fieldName, fieldNamed}},
 	{"join", []field{fieldRoom}, []field{fieldSince, fieldLimit}},
 	{"leave", []field{fieldRoom}, nil},
 	{"send", []field{fieldRoom}, []field{fieldText, fieldData, fieldKey}},
@@ -232,6 +234,13 @@ func (r *Request) set(f field, raw []byte, maxText int) (err *Error) {
 		}
 		r.Limit = &n
 		return nil
+	case fieldNamed:
+		n, bad := strconv.ParseInt(string(raw), 10, 64)
+		if bad != nil || n < 0 {
+			return Errorf(BadRequest, `"named" must be a whole number of milliseconds since 1970, as a welcome gives it`)
+		}
+		r.Named = n
+		return nil
 	}
 	value, err := str(f, raw)
 	if err != nil {
@@ -302,6 +311,9 @@ func (r *Request) Append(dst []byte) []byte {
 	o.strIf("room", r.Room)
 	o.strIf("token", r.Token)
 	o.strIf("session", r.Session)
+	if r.Named != 0 {
+		o.int("named", r.Named)
+	}
 	o.strIf("name", r.Name)
 	o.strIf("text", r.Text)
 	o.strIf("kind", r.Kind)
