@@ -24,6 +24,7 @@ type lease struct {
 	steady  time.Time // guarded by mu; since when no outage could have cost another node its lease
 	full    time.Time // guarded by mu; when Redis last refused a new one for lack of memory
 	cause   error     // guarded by mu; why it is not renewed
+	reaped  string    // guarded by mu; an incarnation that was reaped, whatever its lease says
 }
 
 func (l *lease) init(r *Bus) { l.bus = r }
@@ -34,6 +35,13 @@ func (l *lease) current() (inc string, until int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.inc, l.until
+}
+
+// distrust is told that an incarnation was reaped, as may happen where Redis lost a lease and got it back.
+func (l *lease) distrust(inc string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.reaped = inc
 }
 
 // age is how long ago Redis last took a renewal, or would have but for lack of memory, and why it takes none. A node without a
@@ -88,7 +96,12 @@ func (l *lease) renew(ctx context.Context) (err error) {
 		l.cause = err
 		l.mu.Unlock()
 	}()
-	inc, _ := l.current()
+	l.mu.Lock()
+	inc, reaped := l.inc, l.reaped == l.inc
+	l.mu.Unlock()
+	if reaped {
+		return l.take(ctx)
+	}
 	sent := time.Now()
 	q := l.bus.query(ctx, l.bus.own)
 	renewed := q.do("pexpire", leaseKey(inc), l.bus.cfg.LeaseTTL.Milliseconds()) // which takes no memory

@@ -6,9 +6,9 @@
 -- the incarnation has its lease, by this server's clock, in ms since 1970, then for each user '+' or '-', id, value.
 --
 -- The kinds: 'd' changes some users, and only what the change before left; 'w' writes the whole set anew; 'x' reaps the
--- incarnation. Answers the number that the incarnation has now; -1 where the change came too late: the lease has run out, the
--- incarnation was reaped, or a later change came first; -2 where the change before is not the last that Redis has: then the
--- node writes the whole set.
+-- incarnation. Answers the number that the incarnation has now; -1 where the change came too late: the lease has run out, or a
+-- later change came first; -2 where the change before is not the last that Redis has: then the node writes the whole set; -3
+-- where the incarnation was reaped: then the node needs another.
 --
 -- Published is: 'w', the version after the change, how many versions it took, incarnation, number before, number, kind, then of
 -- 'd' and 'w' for each user '+' or '-', the lengths of id and value, id and value. Kind 'r' is 'w' without the users: they
@@ -42,7 +42,8 @@ if kind == 'x' then
   end
   redis.call('HSET', incarnations, 'x' .. inc, now)
 else
-  if now >= tonumber(leased) or redis.call('HEXISTS', incarnations, 'x' .. inc) == 1 then return -1 end
+  if redis.call('HEXISTS', incarnations, 'x' .. inc) == 1 then return -3 end
+  if now >= tonumber(leased) then return -1 end
   if kind == 'd' then
     if had ~= before then return -2 end
     for i = 8, #ARGV, 3 do

@@ -289,6 +289,9 @@ func (ro *roster) written(p *rosterPlan, err error) (ok bool) {
 			ro.dirty[user] = struct{}{}
 		}
 		ro.indexed = ro.indexed && !p.fresh
+		if number == answerReaped {
+			ro.bus.lease.distrust(ro.inc)
+		}
 		// What was refused has changed nothing. Otherwise it is not known what Redis has.
 		ro.whole = ro.whole || p.whole || err == nil || !isReply(err)
 	}
@@ -298,7 +301,11 @@ func (ro *roster) written(p *rosterPlan, err error) (ok bool) {
 	return ok
 }
 
-const answerUnknown = -3
+// What members.lua answers where it changes nothing. answerUnknown is none of it.
+const (
+	answerReaped  = -3
+	answerUnknown = -4
+)
 
 func (ro *roster) snapshot() bus.Roster {
 	ro.mu.Lock()
