@@ -151,3 +151,14 @@ func IsLive(s bus.Subscription) bool {
 
 // LinkOf tells links apart.
 func (r *Bus) LinkOf(room string) any { return r.linkOf(room) }
+
+// Reap has an incarnation taken out of a room, though its lease holds.
+func (r *Bus) Reap(ctx context.Context, inc, room string) error {
+	return r.reapRooms(ctx, inc, []string{room})
+}
+
+// Incarnation is the one that the node acts under.
+func (r *Bus) Incarnation() string {
+	inc, _ := r.lease.current()
+	return inc
+}

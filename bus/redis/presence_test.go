@@ -71,3 +71,28 @@ func TestChangesAfterAFlushAreToldAtOnce(t *testing.T) {
 		return slices.Equal(names, []string{"ann", "bob", "cay", "dan"})
 	})
 }
+
+// An incarnation that was reaped stays so, though its lease holds: its node takes another, and everybody is back under that.
+func TestRedisReapedStaysReaped(t *testing.T) {
+	server := bustest.StartRedis(t)
+	cfg := redis.Config{URL: server.URL(), HeartbeatInterval: 300 * time.Millisecond}
+	a, b := openRedis(t, cfg), openRedis(t, cfg)
+	subA, _ := subscribe(t, a, "lobby")
+	subB, atB := subscribe(t, b, "lobby")
+	subA.Enter(bus.Member{ID: "ann"})
+	atB.change(bus.Joined, "ann")
+	dead := a.Incarnation()
+	if err := b.Reap(t.Context(), dead, "lobby"); err != nil {
+		t.Fatal(err)
+	}
+	atB.change(bus.Left, "ann")
+	subA.Enter(bus.Member{ID: "late"})
+	atB.change(bus.Joined, "late")
+	eventually(t, "both to be there", func() bool { return subB.Roster().Count == 2 })
+	if now := a.Incarnation(); now == dead {
+		t.Error("the node acts under the incarnation that was reaped")
+	}
+	atB.until("nobody else to be told", func(lines []string) bool {
+		return len(lines) == 4 && lines[0] == "+ann" && lines[1] == "-ann"
+	})
+}
