@@ -235,12 +235,14 @@ func closingLeaves(c *cluster) {
 func largeRoom(c *cluster) {
 	const n = bus.RosterMax + 50
 	a, b := c.open(), c.open()
-	subA, _ := a.subscribe(room)
+	subA, atA := a.subscribe(room)
 	subB, atB := b.subscribe(room)
 	for i := range n {
 		subA.Enter(bus.Member{ID: fmt.Sprint("u", i)})
 	}
-	s := atB.Wait(c.t, "all to join", func(s Seen) bool { return len(s.Changes) >= n })
+	all := func(s Seen) bool { return len(s.Changes) >= n }
+	atA.Wait(c.t, "all to join", all)
+	s := atB.Wait(c.t, "all to join", all)
 	check(c.t, "members by the changes", len(follow(c.t, s.Changes)), n)
 	for _, roster := range []bus.Roster{subA.Roster(), subB.Roster(), c.open().roster(room)} {
 		check(c.t, "count", roster.Count, n)

@@ -50,3 +50,18 @@ func TestRedisOpenNeedsNoMoreThanItsOwnKeysAndChannels(t *testing.T) {
 	appendTo(t, r, "lobby", "m", "k")
 	told.expect("m")
 }
+
+// Without the right to publish, a script would end with the entry written and its key not: each repeat would be one more.
+func TestRedisWhatMayNotBePublishedIsKeptOnce(t *testing.T) {
+	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
+	r := openRedis(t, redis.Config{URL: strings.Replace(server.URL(), "unix://", "unix://node:secret@", 1)})
+	allow(t, server, "resetchannels", "&parley:beat:*")
+	first := appendTo(t, r, "lobby", "m", "k")
+	if again := appendTo(t, r, "lobby", "m", "k"); again != first {
+		t.Errorf("a repeat got %v, the first %v", again, first)
+	}
+	if n := server.Client().XLen(t.Context(), redis.KeysOf("lobby").Log).Val(); n != 1 {
+		t.Errorf("%d entries were kept of one", n)
+	}
+}
