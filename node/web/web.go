@@ -51,19 +51,47 @@ type variant struct {
 
 // Handler serves the page at /, what it is made of, the client module at /parley.js, and the same as a package for npm at
 // /parley.tgz. All other paths are not found.
-func Handler() http.Handler { return handler() }
+func Handler() http.Handler { return site() }
 
 // Has reports whether Handler serves a path.
-func Has(path string) bool {
-	if path == "/" || path == "/favicon.ico" {
-		return true
-	}
-	info, err := fs.Stat(files, strings.TrimPrefix(path, "/"))
-	return err == nil && !info.IsDir()
+func Has(path string) bool { return path == latestPackage || site().find(path) != nil }
+
+// latestPackage redirects to the package, whose path tells its version.
+const latestPackage = "/parley.tgz"
+
+// pages are all that is served.
+type pages struct {
+	assets map[string]*asset // by path
+	latest map[string]*asset // those with a hashed path, by name
+	tgz    string            // the package's name
 }
 
-// handler packs the files once, however many nodes a process runs.
-var handler = sync.OnceValue(func() http.Handler {
+// find gives what is at a path, nil for nothing.
+func (p *pages) find(at string) *asset {
+	a := p.assets[at]
+	if a == nil && strings.HasPrefix(at, hashedPrefix) {
+		// A page of another version, from another node while they are updated: it gets ours, but not to keep.
+		a = p.latest[path.Base(at)]
+	}
+	return a
+}
+
+func (p *pages) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Path == latestPackage {
+		w.Header().Set("Location", p.tgz) // relative, for nodes under a prefix
+		w.Header().Set("Cache-Control", "no-cache")
+		w.WriteHeader(http.StatusTemporaryRedirect)
+		return
+	}
+	if a := p.find(r.URL.Path); a != nil {
+		a.serve(w, r)
+		return
+	}
+	http.NotFound(w, r)
+}
+
+// site packs the files once, however many nodes a process runs.
+var site = sync.OnceValue(func() *pages {
 	assets := make(map[string]*asset)
 	err := fs.WalkDir(files, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || d.IsDir() {
@@ -104,24 +132,7 @@ var handler = sync.OnceValue(func() http.Handler {
 	assets["/index.html"] = newAsset("index.html", page)
 	assets["/"] = assets["/index.html"]
 	assets["/favicon.ico"] = assets["/favicon.svg"]
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/parley.tgz" {
-			w.Header().Set("Location", tgz) // relative, for nodes under a prefix
-			w.Header().Set("Cache-Control", "no-cache")
-			w.WriteHeader(http.StatusTemporaryRedirect)
-			return
-		}
-		a, ok := assets[r.URL.Path]
-		if !ok && strings.HasPrefix(r.URL.Path, hashedPrefix) {
-			// A page of another version, from another node while they are updated: it gets ours, but not to keep.
-			a, ok = latest[path.Base(r.URL.Path)]
-		}
-		if !ok {
-			http.NotFound(w, r)
-			return
-		}
-		a.serve(w, r)
-	})
+	return &pages{assets, latest, tgz}
 })
 
 // hashedPrefix is followed by a hash of the content, and a name.
