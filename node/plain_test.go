@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net"
@@ -161,7 +162,9 @@ func TestUpgradesThatAreRefusedSayWhy(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			status, body, header := get(t, c.Nodes[0].HTTP(tc.path), append(append([]string{}, base...), tc.header...)...)
-			if status != tc.status || !strings.Contains(body, tc.says) {
+			var problem struct{ Detail string }
+			err := json.Unmarshal([]byte(body), &problem)
+			if status != tc.status || err != nil || !strings.Contains(problem.Detail, tc.says) || header.Get("Content-Type") != "application/problem+json" {
 				t.Errorf("got %d %q, want %d and %s", status, body, tc.status, tc.says)
 			}
 			if tc.name == "another version" && header.Get("Sec-WebSocket-Version") != "13" {
