@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"fmt"
+	"maps"
 	"strings"
 	"sync"
 	"testing"
@@ -47,6 +48,13 @@ func (w *watch) count(what string) int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.counts[what]
+}
+
+// all are the counts.
+func (w *watch) all() map[string]int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return maps.Clone(w.counts)
 }
 
 // wait returns once something was noted at least n times.
@@ -200,8 +208,11 @@ func TestWhoTakesNothingIsDropped(t *testing.T) {
 		frozen := nodetest.Dial(t, c.Nodes[0].URL("/"))
 		frozen.Narrow()
 		frozen.Join("lobby")
-		for w.count(fmt.Sprint("closed ", wire.StatusStalled)) == 0 {
+		for began := time.Now(); w.count(fmt.Sprint("closed ", wire.StatusStalled)) == 0; {
 			sender.SendText("lobby", strings.Repeat("x", 4000))
+			if w.count("closed 1006") > 0 || time.Since(began) > 30*time.Second {
+				t.Fatalf("it is not dropped as one who takes nothing: %v", w.all())
+			}
 		}
 	})
 }

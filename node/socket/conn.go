@@ -119,6 +119,7 @@ func (c *Conn) putLocked(b []byte) {
 	}
 	if !c.draining && !c.corked {
 		n, err := writeNow(c.fd, b)
+		c.brokenLocked(err)
 		if err != nil || n == len(b) { // a broken socket is the reader's to notice
 			return
 		}
@@ -147,6 +148,7 @@ func (c *Conn) uncork() {
 		return
 	}
 	n, err := writeNow(c.fd, c.queue)
+	c.brokenLocked(err)
 	if err != nil || n == len(c.queue) {
 		c.queue = nil
 		return
@@ -203,7 +205,7 @@ func (c *Conn) drain() {
 				continue
 			}
 			code := 0
-			if errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, syscall.ETIMEDOUT) {
+			if errors.Is(err, os.ErrDeadlineExceeded) || isGivenUp(err) {
 				code = wire.StatusStalled
 			}
 			c.Abort(code)
@@ -418,6 +420,33 @@ func (c *Conn) expect(d time.Duration) {
 	}
 }
 
+// isGivenUp reports that the kernel has given the peer up (see giveUpAfter). It says so once: to whoever reads or writes first.
+func isGivenUp(err error) bool { return errors.Is(err, syscall.ETIMEDOUT) }
+
+// brokenLocked notes why a write failed, if that is not the peer's doing: the reader only finds that the connection has ended.
+func (c *Conn) brokenLocked(err error) {
+	if isGivenUp(err) && c.code == 0 {
+		c.code = wire.StatusStalled
+	}
+}
+
+// awaitDrain returns once a drain has noted why the connection has ended, as the kernel may have told it and not the reader.
+func (c *Conn) awaitDrain() {
+	for {
+		c.mu.Lock()
+		if !c.draining || c.dead || !isOver(c.below) { // else its write fails at once
+			c.mu.Unlock()
+			return
+		}
+		if c.freed == nil {
+			c.freed = make(chan struct{})
+		}
+		freed := c.freed
+		c.mu.Unlock()
+		<-freed
+	}
+}
+
 // codeOf is the code that the connection was closed with, by the node or else by the peer. err ended the reading.
 func (c *Conn) codeOf(err error) int {
 	c.mu.Lock()
@@ -428,7 +457,7 @@ func (c *Conn) codeOf(err error) int {
 	if code := errClosed(0); errors.As(err, &code) {
 		return int(code)
 	}
-	if errors.Is(err, syscall.ETIMEDOUT) { // see giveUpAfter
+	if isGivenUp(err) {
 		return wire.StatusStalled
 	}
 	return wire.StatusAbnormal

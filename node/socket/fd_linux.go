@@ -100,3 +100,12 @@ func progressOf(fd int) (progress, bool) {
 	}
 	return progress{info.Bytes_acked, info.Snd_wnd, info.Notsent_bytes > 0}, true
 }
+
+// isOver reports that a connection has ended in both directions, and not by a shutdown.
+func isOver(fd int) bool {
+	if fd < 0 {
+		return false
+	}
+	info, err := unix.GetsockoptTCPInfo(fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+	return err == nil && info.State == unix.BPF_TCP_CLOSE
+}

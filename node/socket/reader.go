@@ -74,6 +74,7 @@ func (c *Conn) over(err error) {
 	if c.polled {
 		c.group.poller.remove(c)
 	}
+	c.awaitDrain()
 	c.close() // once what is queued has left
 	c.handler.Ended(c.codeOf(err))
 }
