@@ -163,16 +163,19 @@ func (b *batch) sendLocked() {
 		if !m.live {
 			continue
 		}
-		frames, answers := b.frames[m.s.codec], 0
+		frames, answers, answered := b.frames[m.s.codec], 0, 0
 		if len(b.own) > 0 && b.saidBy(m.s) {
-			frames, answers = b.personal(m.s)
+			frames, answers, answered = b.personal(m.s)
 		}
-		if len(frames) == 0 {
-			continue
-		}
-		if !m.offer(frames) {
+		fits := len(frames) == 0 || m.offer(frames)
+		if !fits {
 			m.s.conn.Put(frames[:answers]) // which the log does not have
 			m.overflowLocked(b.from)
+		}
+		if answered > 0 {
+			m.s.pending.answered(answered)
+		}
+		if !fits || len(frames) == 0 {
 			continue
 		}
 		members[m.s.codec]++
@@ -195,9 +198,9 @@ func (b *batch) saidBy(s *session) bool {
 	return false
 }
 
-// personal returns the batch for a session that said some of it. The answers to its sends come first: so many bytes. In plain
-// text there are no answers, and the session's own messages are left out.
-func (b *batch) personal(s *session) (frames []byte, answers int) {
+// personal returns the batch for a session that said some of it. The answers to its sends come first: so many bytes, to so many
+// sends as pending.answered is to be told of. In plain text they have no bytes, and the session's own messages are left out.
+func (b *batch) personal(s *session) (frames []byte, answers, answered int) {
 	b.extra = b.extra[:0]
 	rest := 0
 	for i := range b.own {
@@ -206,6 +209,9 @@ func (b *batch) personal(s *session) (frames []byte, answers int) {
 			continue
 		}
 		req, waits := s.pending.take(o.from.Seq)
+		if waits {
+			answered++
+		}
 		switch {
 		case !s.codec.hasWords():
 			b.extra = append(b.extra, b.frames[plain][rest:o.start]...)
@@ -220,5 +226,5 @@ func (b *batch) personal(s *session) (frames []byte, answers int) {
 		answers = 0
 	}
 	b.extra = append(b.extra, b.frames[s.codec][rest:]...)
-	return b.extra, answers
+	return b.extra, answers, answered
 }

@@ -17,6 +17,7 @@ type pending struct {
 	mu    sync.Mutex
 	next  uint32           // guarded by mu
 	open  []pendingRequest // guarded by mu; in the order they came
+	taken int              // guarded by mu; requests whose answer is being said
 	freed chan struct{}    // guarded by mu; made by a waiter, closed when a request was answered
 
 	unconfirmed map[string]unconfirmed // guarded by mu; by room
@@ -84,11 +85,30 @@ func (p *pending) begin(req json.RawMessage) uint32 {
 	return p.next
 }
 
-// take returns the req of a request that has no answer yet. The caller has to answer it.
+// take returns the req of a request that has no answer yet. The caller has to answer it, and then to call answered.
 func (p *pending) take(seq uint32) (json.RawMessage, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.takeLocked(seq)
+	req, waits := p.takeLocked(seq)
+	if waits {
+		p.taken++
+	}
+	return req, waits
+}
+
+// answered notes that n requests which were taken have their answers: until then a goodbye waits.
+func (p *pending) answered(n int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.taken -= n
+	p.freeLocked()
+}
+
+func (p *pending) freeLocked() {
+	if p.freed != nil {
+		close(p.freed)
+		p.freed = nil
+	}
 }
 
 // answer has say answer a request that has no answer yet, before the flush of its message can find it answered.
@@ -97,6 +117,7 @@ func (p *pending) answer(seq uint32, say func(req json.RawMessage)) {
 	defer p.mu.Unlock()
 	if req, waits := p.takeLocked(seq); waits {
 		say(req)
+		p.freeLocked()
 	}
 }
 
@@ -109,10 +130,6 @@ func (p *pending) takeLocked(seq uint32) (json.RawMessage, bool) {
 	if p.open = slices.Delete(p.open, i, i+1); len(p.open) == 0 {
 		p.open = nil // an idle connection keeps nothing
 	}
-	if p.freed != nil {
-		close(p.freed)
-		p.freed = nil
-	}
 	return req, true
 }
 
@@ -120,21 +137,21 @@ func (p *pending) takeLocked(seq uint32) (json.RawMessage, bool) {
 func (p *pending) none() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.open) == 0
+	return len(p.open)+p.taken == 0
 }
 
 // full reports whether there are as many as there may be.
 func (p *pending) full() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return len(p.open) >= maxPending
+	return len(p.open)+p.taken >= maxPending
 }
 
 // wait returns once fewer than n requests are open; false if done is closed first.
 func (p *pending) wait(n int, done <-chan struct{}) bool {
 	for {
 		p.mu.Lock()
-		if len(p.open) < n {
+		if len(p.open)+p.taken < n {
 			p.mu.Unlock()
 			return true
 		}

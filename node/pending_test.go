@@ -24,3 +24,18 @@ func TestASendThatIsFoundAnsweredHasBeenAnswered(t *testing.T) {
 	}
 	o.answer(seq, func(json.RawMessage) { t.Error("answered twice") })
 }
+
+// A goodbye that came between taking a request and saying its answer would have the answer dropped.
+func TestARequestThatWasTakenIsWaitedForUntilItsAnswerIsSaid(t *testing.T) {
+	var o pending
+	seq := o.begin(json.RawMessage(`1`))
+	over := make(chan struct{})
+	close(over)
+	if _, waits := o.take(seq); !waits || o.none() || o.wait(1, over) {
+		t.Error("it counts as answered before it is")
+	}
+	o.answered(1)
+	if !o.none() || !o.wait(1, over) {
+		t.Error("it is still waited for")
+	}
+}

@@ -37,6 +37,7 @@ func (s *Server) send(_ context.Context, c *caller, req *wire.Request) (appender
 				c.pending.unconfirm(seq, r.name, key)
 			}
 			c.replies.refuse(req, busError(err))
+			c.pending.answered(1)
 		}
 	})
 	return nil, nil
@@ -57,14 +58,13 @@ func (s *Server) signal(_ context.Context, c *caller, req *wire.Request) (append
 		Data:   req.Data,
 	}.Body()
 	r.sub.Signal(body, func(err error) {
-		req, waits := c.pending.take(seq)
-		switch {
-		case !waits:
-		case err != nil:
-			c.replies.refuse(req, busError(err))
-		default:
+		c.pending.answer(seq, func(req json.RawMessage) {
+			if err != nil {
+				c.replies.refuse(req, busError(err))
+				return
+			}
 			c.replies.answer(wire.OK{Req: req})
-		}
+		})
 	})
 	return nil, nil
 }
