@@ -34,6 +34,7 @@ type plainVoice struct {
 	id      string          // guarded by mu; its user's
 	key     string          // guarded by mu; keys begin with it
 	count   int             // guarded by mu; of keys
+	hungUp  error           // guarded by mu; why it ended conn itself
 	lines   []*line         // guarded by mu; what is not acknowledged, in order
 	open    int             // guarded by mu; how many of them were sent over conn and have no answer
 	held    bool            // guarded by mu; something was refused: wait until nothing is open, and begin at the first
@@ -153,7 +154,7 @@ func (v *plainVoice) connect() error {
 		return fmt.Errorf("no welcome: %w", err)
 	}
 	v.mu.Lock()
-	v.conn, v.in, v.open, v.held = conn, false, 0, false
+	v.conn, v.in, v.open, v.held, v.hungUp = conn, false, 0, false, nil
 	for _, l := range v.lines {
 		l.open = false
 	}
@@ -184,7 +185,7 @@ func (v *plainVoice) connect() error {
 		v.awaitReading()
 		var f said
 		if err := conn.ReadJSON(&f); err != nil {
-			return err
+			return v.whyEnded(err)
 		}
 		alive()
 		v.take(conn, &f, since)
@@ -194,10 +195,41 @@ func (v *plainVoice) connect() error {
 func (v *plainVoice) write(conn *websocket.Conn, frame any) {
 	v.writing.Lock()
 	defer v.writing.Unlock()
+	v.writeLocked(conn, frame)
+}
+
+// writeLocked reports whether the frame was written. If it was not, what the node said last is read before the connection ends:
+// it may be why.
+func (v *plainVoice) writeLocked(conn *websocket.Conn, frame any) bool {
 	conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
-	if conn.WriteJSON(frame) != nil {
-		conn.Close()
+	if conn.WriteJSON(frame) == nil {
+		return true
 	}
+	conn.SetReadDeadline(time.Now().Add(time.Second))
+	return false
+}
+
+var errHungUp = errors.New("the client hung up")
+
+// hangUp ends a connection whose node refuses what it must not do without. It comes back over another one.
+func (v *plainVoice) hangUp(conn *websocket.Conn, why string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.hangUpLocked(conn, why)
+}
+
+func (v *plainVoice) hangUpLocked(conn *websocket.Conn, why string) {
+	v.hungUp = fmt.Errorf("%w: %s", errHungUp, why)
+	conn.Close()
+}
+
+func (v *plainVoice) whyEnded(err error) error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.hungUp != nil {
+		return v.hungUp
+	}
+	return err
 }
 
 func (v *plainVoice) welcome(f said) {
@@ -214,7 +246,7 @@ func (v *plainVoice) take(conn *websocket.Conn, f *said, since string) {
 		v.enter(conn, f, since)
 	case f.Req == "join": // later, over another connection
 		v.m.trial.refusal(fmt.Sprint("join: ", f.Code))
-		conn.Close()
+		v.hangUp(conn, fmt.Sprint("its join was refused: ", f.Code))
 	case strings.HasPrefix(f.Req, "k"):
 		v.answer(conn, f)
 	case f.Op == "message":
@@ -307,9 +339,7 @@ func (v *plainVoice) pump(conn *websocket.Conn) {
 	}
 	v.mu.Unlock()
 	for _, f := range frames {
-		conn.SetWriteDeadline(time.Now().Add(10 * time.Second))
-		if conn.WriteJSON(f) != nil {
-			conn.Close()
+		if !v.writeLocked(conn, f) {
 			return
 		}
 	}
@@ -334,7 +364,7 @@ func (v *plainVoice) answer(conn *websocket.Conn, f *said) {
 			v.held = true
 			v.m.trial.refusal(fmt.Sprint(f.Code))
 		case f.Code == "not_joined":
-			conn.Close()
+			v.hangUpLocked(conn, "its room was lost")
 		default:
 			v.lines = append(v.lines[:i:i], v.lines[i+1:]...)
 			l.done(id.ID{}, fmt.Errorf("%v: %s", f.Code, f.Message))
