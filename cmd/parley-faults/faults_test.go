@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -12,17 +13,26 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
+// onlyAlone are the rows that "make faults" runs, and TestFaults does not. They hold; but they take long, or the whole machine.
+var onlyAlone = []string{
+	"300 clients of a killed node",        // everyone hears 300
+	"the same, and its rooms are empty",   // 20 s, most of which nothing happens
+	"Redis stands still",                  // the next row is that, and more
+	"the network is a black hole for all", // as if Redis stood still
+}
+
 // Whatever breaks under traffic: every acknowledged message reaches every member who stays or comes back, or that member is
 // told of a gap; nothing is heard twice, all hear it in one order, and who is there is right in the end. "make faults" has more
-// clients, and faults that last longer.
+// clients, faults that last longer, and the rows of onlyAlone.
 func TestFaults(t *testing.T) {
 	parley, err := build(t.Context(), t.TempDir(), ".")
 	if err != nil {
 		t.Fatal(err)
 	}
 	previous, err := buildRevision(t.Context(), t.TempDir(), "HEAD^")
-	all := append(faults(), versions(parley, previous, err)...)
-	rows := runAll(t.Context(), all, 12, func(f fault) result { return f.perform(short, parley, io.Discard) })
+	all := slices.DeleteFunc(append(faults(), versions(parley, previous, err)...), func(f fault) bool { return slices.Contains(onlyAlone, f.name) })
+	// On two cores that test another package too, a dozen at a time left nodes deaf until 25 s after a fault.
+	rows := runAll(t.Context(), all, 5, func(f fault) result { return f.perform(short, parley, io.Discard) })
 	for i := range rows {
 		t.Run(all[i].name, func(t *testing.T) {
 			r := &rows[i]
