@@ -435,7 +435,7 @@ func TestBackoffGrowsWhereNodesTakeConnectionsAndSayNothing(t *testing.T) {
 		fc.cut()
 		for failures := range 10 {
 			wantBackoff(t, waits, failures)
-			fc = n.next() // and its attempt times out
+			n.next() // and its attempt times out
 		}
 		wantBackoff(t, waits, 10)
 		n.next().welcome()
