@@ -23,8 +23,8 @@ import (
 
 // narrowWays are the ways with sockets that take little, so that what a node holds can be told by what it took.
 var narrowWays = map[string]starter{
-	"parked":    nodetest.StartNarrow,
-	"goroutine": nodetest.StartNarrowTLS,
+	"parked": nodetest.StartNarrow,
+	"TLS":    nodetest.StartNarrowTLS,
 }
 
 // sockets is more than the two sockets of a narrow connection hold.

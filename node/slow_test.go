@@ -78,10 +78,11 @@ func (w *watch) wait(t *testing.T, what string, n int) {
 
 type starter = func(testing.TB, int, ...func(*node.Config)) *nodetest.Cluster
 
-// ways are those in which a node serves a connection: parked while it is idle, or by a goroutine, as with TLS.
+// ways are those in which a node serves a connection: parked while it is idle, with TLS or without, or by a goroutine.
 var ways = map[string]starter{
 	"parked":    nodetest.Start,
-	"goroutine": nodetest.StartTLS,
+	"TLS":       nodetest.StartTLS,
+	"goroutine": nodetest.StartUnparked,
 }
 
 // eachWay runs a test for each of the ways.

@@ -14,6 +14,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"parley/node/socket"
 )
 
 // listeners are the addresses of a node.
@@ -112,7 +114,7 @@ func (s *servers) start() (failed <-chan error) {
 		})
 	}
 	if s.tls {
-		serve(func() error { return s.public.ServeTLS(s.listeners.public, "", "") })
+		serve(func() error { return s.public.Serve(socket.TLSListener(s.listeners.public, s.public.TLSConfig)) })
 	} else {
 		serve(func() error { return s.public.Serve(s.listeners.public) })
 	}

@@ -38,9 +38,9 @@ func newCertificate(certFile, keyFile string, log *slog.Logger) (*certificate, e
 	return c, nil
 }
 
-// config is for a server that speaks TLS 1.2 at least. Which protocol comes next is for the server to say.
+// config is for a server that speaks TLS 1.2 at least, and HTTP/1.1 under it (see newServer).
 func (c *certificate) config() *tls.Config {
-	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
+	return &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get, NextProtos: []string{"http/1.1"}}
 }
 
 // get implements tls.Config.GetCertificate. Handshakes that come while another looks at the files don't wait for it.

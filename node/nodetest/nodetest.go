@@ -15,6 +15,7 @@ import (
 	"parley/bus"
 	"parley/bus/memory"
 	"parley/node"
+	"parley/node/socket"
 )
 
 // A Cluster is some nodes on one bus.
@@ -43,6 +44,12 @@ func StartTLS(t testing.TB, n int, each ...func(*node.Config)) *Cluster {
 	return start(t, n, front{secure: true}, memory.New(bus.Retention{}).Open, each...)
 }
 
+// StartUnparked is StartTLS with a goroutine for each connection, as on systems without a poller.
+func StartUnparked(t testing.TB, n int, each ...func(*node.Config)) *Cluster {
+	t.Helper()
+	return start(t, n, front{secure: true, unparked: true}, memory.New(bus.Retention{}).Open, each...)
+}
+
 // StartNarrow is Start with nodes whose sockets take little: what a client does not read soon waits in its queue.
 func StartNarrow(t testing.TB, n int, each ...func(*node.Config)) *Cluster {
 	t.Helper()
@@ -62,7 +69,7 @@ func StartOn(t testing.TB, n int, open func(bus.Observer) bus.Bus, each ...func(
 }
 
 // A front is what nodes listen with.
-type front struct{ secure, narrow bool }
+type front struct{ secure, narrow, unparked bool }
 
 func start(t testing.TB, n int, f front, open func(bus.Observer) bus.Bus, each ...func(*node.Config)) *Cluster {
 	t.Helper()
@@ -86,7 +93,11 @@ func start(t testing.TB, n int, f front, open func(bus.Observer) bus.Bus, each .
 		}
 		if f.secure {
 			cert := httptest.NewTLSServer(nil)
-			l = tls.NewListener(l, cert.TLS)
+			if f.unparked {
+				l = tls.NewListener(l, cert.TLS)
+			} else {
+				l = socket.TLSListener(l, cert.TLS)
+			}
 			cert.Close()
 			nd.scheme = "wss://"
 		}

@@ -22,9 +22,10 @@ const closeWait = 5 * time.Second
 // queue is empty writes it. All methods may be called concurrently, but for Serve.
 type Conn struct {
 	group   *Group   // static
-	nc      net.Conn // static
-	fd      int      // static; the socket, or -1 where only nc may use it (TLS)
-	below   int      // static; the socket, under TLS too, or -1: only to be asked about
+	nc      net.Conn // static; under TLS what is beneath it, but where only crypto/tls may use that
+	secure  *secure  // static; nil without TLS, and there
+	fd      int      // static; the socket of nc, or -1 where only nc may use it
+	below   int      // static; the socket in any case, or -1: only to be asked about
 	polled  bool     // static; it has no goroutine while it is idle
 	listens bool     // static; the client only listens: it is no WebSocket
 
@@ -59,11 +60,17 @@ type Conn struct {
 }
 
 func (g *Group) newConn(nc net.Conn) *Conn {
-	c := &Conn{group: g, nc: nc, fd: socketOf(nc)}
-	if c.below = c.fd; c.below < 0 {
-		if t, ok := nc.(interface{ NetConn() net.Conn }); ok { // TLS
-			c.below = socketOf(t.NetConn())
+	c := &Conn{group: g, nc: nc}
+	if g.poller != nil {
+		if c.secure = secureOf(nc, c); c.secure != nil {
+			c.nc = c.secure.under.Conn
 		}
+	}
+	c.fd = socketOf(c.nc)
+	c.below = c.fd
+	for t, ok := nc.(interface{ NetConn() net.Conn }); ok && c.below < 0; t, ok = nc.(interface{ NetConn() net.Conn }) {
+		nc = t.NetConn()
+		c.below = socketOf(nc)
 	}
 	giveUpAfter(c.below, g.cfg.StallTimeout)
 	c.polled = g.poller != nil && c.fd >= 0
@@ -116,6 +123,17 @@ func (c *Conn) putLocked(b []byte) {
 	if c.head != nil {
 		b = append(c.head, b...)
 		c.head = nil
+	}
+	if c.secure != nil {
+		b = c.secure.seal(b)
+	}
+	c.sendLocked(b)
+}
+
+// sendLocked writes or queues bytes as the socket is to have them.
+func (c *Conn) sendLocked(b []byte) {
+	if len(b) == 0 {
+		return
 	}
 	if !c.draining && !c.corked {
 		n, err := writeNow(c.fd, b)
@@ -362,6 +380,9 @@ func (c *Conn) close() error {
 }
 
 func (c *Conn) closeLocked() error {
+	if c.secure != nil && !c.dead && c.waitingLocked() == 0 {
+		writeNow(c.fd, c.secure.goodbye())
+	}
 	c.dead, c.closed = true, true // under mu: nobody may use a descriptor that is somebody else's by now
 	c.queue = nil
 	c.freeLocked()

@@ -47,8 +47,8 @@ func writeNow(fd int, b []byte) (int, error) {
 	}
 }
 
-// readNow reads what has come, without waiting: errNothing if nothing has, io.EOF at the end.
-func (c *Conn) readNow(b []byte) (int, error) {
+// readSocket reads what has come, without waiting: errNothing if nothing has, io.EOF at the end.
+func (c *Conn) readSocket(b []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.closed {

@@ -12,7 +12,7 @@ func socketOf(net.Conn) int { return -1 }
 
 func writeNow(int, []byte) (int, error) { return 0, nil }
 
-func (c *Conn) readNow([]byte) (int, error) { return 0, net.ErrClosed }
+func (c *Conn) readSocket([]byte) (int, error) { return 0, net.ErrClosed }
 
 func shutdownNow(int) bool { return false }
 

@@ -13,13 +13,20 @@ import (
 )
 
 // A parked connection is read when something has come: a turn's worth of it is handled, and it is parked again, so that others have
-// their turn. So it needs a goroutine only while one of its requests has to wait for something. Other connections (TLS, other
+// their turn. So it needs a goroutine only while one of its requests has to wait for something. Other connections (on other
 // systems) have a goroutine that reads until the end. What is read goes the same way in both: take.
 
 var (
-	errNothing   = errors.New("nothing to read yet")
+	errNothing   = error(nothing{})
 	errWouldWait = errors.New("this has to wait") // for space in the queue, or for what Handler.Wait waits for
 )
+
+// nothing is a net.Error, and a temporary one: TLS reads on after it.
+type nothing struct{}
+
+func (nothing) Error() string   { return "nothing to read yet" }
+func (nothing) Timeout() bool   { return true }
+func (nothing) Temporary() bool { return true }
 
 // errClosed ends the reading: the peer closed, with that code.
 type errClosed int
@@ -86,6 +93,8 @@ func (c *Conn) readPolled(buf []byte) {
 		c.group.wg.Go(c.servePolled)
 	case err != nil:
 		c.group.wg.Go(func() { c.over(err) }) // Ended may wait
+	case c.secure != nil && c.secure.inside: // others have their turn; the poller is not woken for it
+		c.group.wg.Go(c.servePolled)
 	case !c.group.poller.park(c):
 		c.group.wg.Go(func() { c.over(io.ErrClosedPipe) })
 	}
@@ -96,7 +105,12 @@ func (c *Conn) servePolled() {
 	buf := readBuffers.Get().(*[]byte)
 	defer readBuffers.Put(buf)
 	c.wait()
-	if err := c.readSome(*buf, true); err != nil {
+	err := c.readSome(*buf, true)
+	for err == nil && c.secure != nil && c.secure.inside {
+		runtime.Gosched()
+		err = c.readSome(*buf, true)
+	}
+	if err != nil {
 		c.over(err)
 	} else if !c.group.poller.park(c) {
 		c.over(io.ErrClosedPipe)
@@ -113,13 +127,26 @@ func (c *Conn) readSome(buf []byte, mayWait bool) error {
 		}
 	}
 	n, err := c.readNow(buf[:min(turnBytes+c.frames.left, len(buf))])
+	if err == nil {
+		err = c.take(buf[:n], mayWait)
+	}
 	if errors.Is(err, errNothing) {
-		return nil
+		err = nil
 	}
-	if err != nil {
-		return err
+	if err == nil && c.secure != nil {
+		c.timeRecord()
 	}
-	return c.take(buf[:n], mayWait)
+	return err
+}
+
+// readNow reads what the client has said, without waiting: errNothing if it has said nothing, io.EOF at the end.
+func (c *Conn) readNow(b []byte) (int, error) {
+	if c.secure == nil {
+		return c.readSocket(b)
+	}
+	n, err := c.secure.read(b)
+	c.flushSecure()
+	return n, err
 }
 
 // take handles what has come. It returns the error with which the connection has ended, or errWouldWait: then what is left is in

@@ -15,8 +15,15 @@ import (
 	"time"
 )
 
-// fronts are the two ways in which connections are read.
-var fronts = map[string]bool{"parked": false, "goroutine": true}
+// fronts are the ways in which connections are read.
+var fronts = map[string]func(*httptest.Server){
+	"parked": (*httptest.Server).Start,
+	"TLS": func(s *httptest.Server) {
+		s.Listener = beneathTLS{s.Listener}
+		s.StartTLS()
+	},
+	"goroutine": (*httptest.Server).StartTLS,
+}
 
 // An echo says what it is told.
 type echo struct {
@@ -40,11 +47,12 @@ func (e *echo) Ended(code int) { e.ended <- code }
 // An echoes is a server that echoes what it is told, and the codes that its connections ended with.
 type echoes struct {
 	*httptest.Server
-	conns chan *Conn
-	ended chan int
+	conns  chan *Conn
+	ended  chan int
+	byHand bool // connections are not served: the test reads
 }
 
-func serveEchoes(t *testing.T, secure bool) *echoes {
+func serveEchoes(t *testing.T, start func(*httptest.Server)) *echoes {
 	t.Helper()
 	g := NewGroup(Config{QueueBytes: 1 << 20, StallTimeout: 10 * time.Second, MessageWait: 30 * time.Second, Log: slog.New(slog.DiscardHandler)})
 	t.Cleanup(g.Close)
@@ -56,14 +64,12 @@ func serveEchoes(t *testing.T, secure bool) *echoes {
 			return
 		}
 		c.Put(nil)
+		if c.handler = (&echo{c, s.ended}); !s.byHand {
+			go c.Serve(c.handler)
+		}
 		s.conns <- c
-		go c.Serve(&echo{c, s.ended})
 	}))
-	if secure {
-		s.StartTLS()
-	} else {
-		s.Start()
-	}
+	start(s.Server)
 	t.Cleanup(s.Close)
 	return s
 }
@@ -98,9 +104,9 @@ func (s *echoes) dial(t *testing.T, early []byte) net.Conn {
 }
 
 func TestAllConnectionsAreReadAlike(t *testing.T) {
-	for name, secure := range fronts {
+	for name, start := range fronts {
 		t.Run(name, func(t *testing.T) {
-			s := serveEchoes(t, secure)
+			s := serveEchoes(t, start)
 			for _, c := range conversations {
 				for how, piece := range map[string]int{"whole": len(c.in), "byte by byte": 1, "with the handshake": 0} {
 					if piece == 1 && len(c.in) > 1000 || piece == 0 && len(c.in) > 2000 {
@@ -144,9 +150,9 @@ func TestAllConnectionsAreReadAlike(t *testing.T) {
 
 // The library's connection has a finalizer, which closes what it was made of.
 func TestIdleConnectionsOutliveCollections(t *testing.T) {
-	for name, secure := range fronts {
+	for name, start := range fronts {
 		t.Run(name, func(t *testing.T) {
-			s := serveEchoes(t, secure)
+			s := serveEchoes(t, start)
 			var all []net.Conn
 			for range 20 {
 				all = append(all, s.dial(t, nil))
