@@ -112,6 +112,9 @@ func (l *link) run() {
 
 // serve makes a connection, and reads and writes until it breaks.
 func (l *link) serve() error {
+	if err := l.bus.notLetIn(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(l.bus.ctx)
 	defer cancel()
 	nc, err := l.bus.dial(ctx, l.bus.options.Network, l.bus.options.Addr, true)

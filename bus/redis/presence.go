@@ -41,6 +41,12 @@ func (r *Bus) rosterLoop() {
 // writeRosters returns false if it should be tried again later.
 func (r *Bus) writeRosters(taken []*roster) (ok bool) {
 	inc, leased := r.lease.current()
+	if inc == "" { // the server has not let us in yet
+		for _, ro := range taken {
+			r.changes.add(ro)
+		}
+		return false
+	}
 	plans := make([]*rosterPlan, 0, len(taken))
 	var index []any
 	for _, ro := range taken {

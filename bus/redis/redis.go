@@ -116,9 +116,10 @@ type Bus struct {
 	rosters map[string]*roster // guarded by mu; by name; of rooms that are subscribed to, or not yet left
 
 	closed       atomic.Bool
-	skew         atomic.Int64 // how far the server's clock is ahead of ours, in ns
-	complained   sync.Map     // when something was last logged, a time.Time, by the first word of what was being done
-	changeNumber atomic.Int64 // of the last change of a roster
+	outside      atomic.Pointer[error] // why the server has not let the node in yet; nil once it has
+	skew         atomic.Int64          // how far the server's clock is ahead of ours, in ns
+	complained   sync.Map              // when something was last logged, a time.Time, by the first word of what was being done
+	changeNumber atomic.Int64          // of the last change of a roster
 
 	ctx     context.Context // ends when Close has said its goodbyes
 	stop    context.CancelFunc
@@ -140,8 +141,8 @@ func parseURL(url string) (*redis.Options, error) {
 	return options, nil
 }
 
-// Open connects to the server and takes part from then on. The error names the host, never the password;
-// see ErrMisconfigured.
+// Open connects to the server and takes part from then on, or as soon as a server can be used that is full, loading, read-only or
+// the like: until then the bus is not ready. The error names the host, never the password; see ErrMisconfigured.
 func Open(ctx context.Context, cfg Config) (*Bus, error) {
 	cfg = cfg.withDefaults()
 	options, err := parseURL(cfg.URL)
@@ -189,7 +190,7 @@ func Open(ctx context.Context, cfg Config) (*Bus, error) {
 	if err := r.start(ctx); err != nil {
 		r.stop() // nothing is running yet
 		r.closeClients()
-		if isPermanent(err) {
+		if isPermanent(err) && !errors.Is(err, ErrMisconfigured) {
 			err = misconfigured{err}
 		}
 		return nil, fmt.Errorf("redis at %s: %w", options.Addr, err)
@@ -222,22 +223,14 @@ func (r *Bus) client(connections int) *redis.Client {
 	return redis.NewClient(&o)
 }
 
+// start starts the loops. Those that act under a lease begin once the server has let the node in.
 func (r *Bus) start(ctx context.Context) error {
-	if err := r.own.Ping(ctx).Err(); err != nil {
-		return err
-	}
-	if err := r.tryRights(ctx); err != nil {
-		return err
-	}
-	if err := r.claimLayout(ctx); err != nil {
-		return err
-	}
 	r.lease.init(r)
-	if err := r.lease.take(ctx); err != nil {
+	r.reaper.init(r)
+	err := r.enter(ctx)
+	if err != nil && !isForNow(err) {
 		return err
 	}
-	r.warnOfEviction(ctx)
-	r.reaper.init(r)
 	for range r.cfg.Links {
 		r.links = append(r.links, newLink(r))
 	}
@@ -249,11 +242,66 @@ func (r *Bus) start(ctx context.Context) error {
 	}
 	r.running.Go(r.heartbeatLoop)
 	r.running.Go(r.probeLoop)
+	r.running.Go(r.rosterLoop)
+	if err == nil {
+		r.takePart()
+		return nil
+	}
+	r.complain("not ready", err)
+	r.running.Go(r.enterLoop)
+	return nil
+}
+
+// enter does what comes before all else: it tries our rights, claims the layout and takes a lease. Until all is done the node
+// publishes nothing, and is not ready.
+func (r *Bus) enter(ctx context.Context) (err error) {
+	defer func() {
+		if err != nil {
+			r.outside.Store(&err)
+		} else {
+			r.outside.Store(nil)
+		}
+	}()
+	if err := r.tryRights(ctx); err != nil {
+		return err
+	}
+	if err := r.claimLayout(ctx); err != nil {
+		return err
+	}
+	return r.lease.take(ctx)
+}
+
+// enterLoop tries to enter until it succeeds. What would have ended a start does not end a node: it says what is wrong.
+func (r *Bus) enterLoop() {
+	for {
+		select {
+		case <-time.After(r.cfg.HeartbeatInterval / 2):
+		case <-r.ctx.Done():
+			return
+		}
+		err := r.enter(r.ctx)
+		if err == nil {
+			break
+		}
+		r.complain("not ready", err)
+	}
+	r.takePart()
+}
+
+// takePart starts the loops of a node that was let in.
+func (r *Bus) takePart() {
+	r.warnOfEviction(r.ctx)
 	r.running.Go(r.leaseLoop)
 	r.running.Go(r.layoutLoop)
-	r.running.Go(r.rosterLoop)
 	r.running.Go(r.reaper.run)
 	r.running.Go(r.reconcileLoop)
+}
+
+// notLetIn is why the node may do nothing yet, nil once it may.
+func (r *Bus) notLetIn() error {
+	if why := r.outside.Load(); why != nil {
+		return *why
+	}
 	return nil
 }
 
@@ -268,8 +316,14 @@ func (r *Bus) warnOfEviction(ctx context.Context) {
 	}
 }
 
+// isForNow reports whether the server is there, and says that it can't do for now what it was asked.
+func isForNow(err error) bool { return isReply(err) && !isPermanent(err) }
+
 // isPermanent reports whether a failed start would fail again.
 func isPermanent(err error) bool {
+	if errors.Is(err, ErrMisconfigured) {
+		return true
+	}
 	var cert *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
 	if errors.As(err, &cert) || errors.As(err, &record) {
@@ -294,6 +348,9 @@ func isPermanent(err error) bool {
 func (r *Bus) Ready() error {
 	if r.closed.Load() {
 		return bus.ErrClosed
+	}
+	if err := r.notLetIn(); err != nil {
+		return fmt.Errorf("redis can't be used yet: %w", err)
 	}
 	limit := 3 * r.cfg.HeartbeatInterval
 	if age := r.HeartbeatAge(); age > limit {

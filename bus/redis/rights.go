@@ -13,50 +13,101 @@ import (
 
 // A trial is a command that a node will need, tried at the start.
 type trial struct {
-	needs   string // what is missing where it is refused
+	name    string // of the command
+	on      string // what it is tried on
 	command []byte
 }
 
-// trials do on a room of their own all that links, and reads of logs, do. They leave nothing.
+// trials do, on a room and an incarnation of their own, all that a node does to Redis. They leave nothing.
 func (r *Bus) trials() []trial {
-	k := keysOf(r.db, "start "+randomName())
-	beat := "parley:beat:" + randomName()
+	name := randomName()
+	k := keysOf(r.db, "start "+name)
+	users, lease, claim, rooms := k.usersOf(name), leaseKey(name), claimKey(name), roomsOfKey(name)
+	beat := "parley:beat:" + name
+	var trials []trial
+	try := func(on, command string, args ...string) {
+		trials = append(trials, trial{command, on, resp.Append(nil, append([]string{command}, args...)...)})
+	}
+	script := func(call []byte) { trials = append(trials, trial{"EVALSHA", "on keys parley:*", call}) }
+
+	for _, text := range scripts {
+		try("", "SCRIPT", "LOAD", text)
+	}
+	try("", "TIME")
+	const ofRoom = "on keys parley:{*"
+	try(ofRoom, "XADD", k.log, "NOMKSTREAM", "*", "m", "")
+	try(ofRoom, "XTRIM", k.log, "MINID", "~", "0")
+	try(ofRoom, "XINFO", "STREAM", k.log)
+	try(ofRoom, "XRANGE", k.log, "-", "+", "COUNT", "1")
+	try(ofRoom, "XREVRANGE", k.log, "+", "-", "COUNT", "1")
+	try(ofRoom, "SET", k.last, "0-0", "PX", "10000")
+	try(ofRoom, "GET", k.last)
+	try(ofRoom, "PEXPIRE", k.last, "10000")
+	for _, key := range []string{k.records[0], k.records[1], k.incarnations, users} {
+		try(ofRoom, "HSET", key, "", "")
+		try(ofRoom, "PEXPIREAT", key, fmt.Sprint(time.Now().Add(time.Minute).UnixMilli()))
+		try(ofRoom, "HGET", key, "")
+		try(ofRoom, "HLEN", key)
+	}
+	try(ofRoom, "HEXISTS", k.incarnations, "")
+	try(ofRoom, "HGETALL", k.incarnations)
+	try(ofRoom, "HINCRBY", k.incarnations, "v", "1")
+	try(ofRoom, "HDEL", k.incarnations, "")
+	try(ofRoom, "HRANDFIELD", users, "1", "WITHVALUES")
+	try(ofRoom, "UNLINK", users)
+
+	const ofNodes = "on keys parley:lease:*, parley:reap:*, parley:rooms:*, parley:incarnations, parley:layout"
+	for _, key := range []string{lease, claim} {
+		try(ofNodes, "SET", key, "1", "NX", "PX", "10000")
+		try(ofNodes, "PEXPIRE", key, "10000")
+		try(ofNodes, "EXISTS", key)
+	}
+	try(ofNodes, "SADD", rooms, "")
+	try(ofNodes, "PEXPIRE", rooms, "10000")
+	try(ofNodes, "SMEMBERS", rooms)
+	try(ofNodes, "SREM", incarnationsKey, "")
+	try(ofNodes, "EXISTS", incarnationsKey)
+	try(ofNodes, "GET", layoutKey)
+	try(ofNodes, "EXPIRE", layoutKey, fmt.Sprint(int(layoutLife.Seconds())))
+	for _, key := range []string{lease, claim, rooms} {
+		try(ofNodes, "DEL", key)
+	}
+
+	const channels = "channels parley:*"
 	message := r.appendScript(nil, appendSHA, k, nil, 3)
 	for _, arg := range []string{"", "0123456789abcdef", "01234567"} {
 		message = resp.AppendArg(message, arg)
 	}
-	var trials []trial
-	try := func(needs string, args ...string) {
-		trials = append(trials, trial{needs, resp.Append(nil, args...)})
+	try("on "+channels, "PUBLISH", k.channel, "")
+	script(message)
+	script(r.appendMend(nil, k, bus.ID{}, bus.ID{}, []bus.ID{{}}))
+	for _, key := range []string{k.log, k.last, k.lastBreak, k.records[0], k.records[1], k.incarnations, users} {
+		try(ofRoom, "DEL", key)
 	}
-	try("TIME", "TIME")
-	try("XADD on keys parley:*", "XADD", k.log, "NOMKSTREAM", "*", "m", "")
-	try("SET on keys parley:*", "SET", k.last, "0-0", "PX", "10000")
-	try("HSET on keys parley:*", "HSET", k.records[0], "", "")
-	try("HLEN on keys parley:*", "HLEN", k.records[0])
-	try("HGET on keys parley:*", "HGET", k.records[0], "")
-	try("PEXPIREAT on keys parley:*", "PEXPIREAT", k.records[0], fmt.Sprint(time.Now().Add(time.Minute).UnixMilli()))
-	try("PEXPIRE on keys parley:*", "PEXPIRE", k.last, "10000")
-	try("PUBLISH on channels parley:*", "PUBLISH", k.channel, "")
-	trials = append(trials,
-		trial{"EVALSHA on keys parley:*", message},
-		trial{"EVALSHA on keys parley:*", r.appendMend(nil, k, bus.ID{}, bus.ID{}, []bus.ID{{}})})
-	try("XTRIM on keys parley:*", "XTRIM", k.log, "MINID", "~", "0")
-	try("XINFO on keys parley:*", "XINFO", "STREAM", k.log)
-	try("GET on keys parley:*", "GET", k.last)
-	try("XRANGE on keys parley:*", "XRANGE", k.log, "-", "+", "COUNT", "1")
-	try("XREVRANGE on keys parley:*", "XREVRANGE", k.log, "+", "-", "COUNT", "1")
-	try("DEL on keys parley:*", "DEL", k.log, k.last, k.records[0], k.records[1])
-	try("PUBLISH on channels parley:*", "PUBLISH", beat, "")
-	try("SUBSCRIBE to channels parley:*", "SUBSCRIBE", beat)
-	try("SUBSCRIBE to channels parley:*", "SUBSCRIBE", k.channel)
-	try("UNSUBSCRIBE", "UNSUBSCRIBE", k.channel)
+	try("on "+channels, "PUBLISH", beat, "")
+	try("to "+channels, "SUBSCRIBE", beat)
+	try("to "+channels, "SUBSCRIBE", k.channel)
+	try("", "UNSUBSCRIBE", k.channel)
 	return trials
+}
+
+// lacks says what is missing where the trial is refused so, "" for nothing: then the server refuses it for now.
+func (t *trial) lacks(refusal string) string {
+	what, keys := strings.CutPrefix(t.on, "on ")
+	switch {
+	case !isForbidden(refusal):
+		return ""
+	case keys && strings.HasPrefix(refusal, "NOPERM") && strings.Contains(refusal, " key"):
+		return what
+	case t.on == "":
+		return t.name
+	}
+	return t.name + " " + t.on
 }
 
 // tryRights finds out whether the server lets us do all that we will need to.
 func (r *Bus) tryRights(ctx context.Context) error {
-	c, err := r.dial(ctx, r.options.Network, r.options.Addr, true)
+	c, err := r.dial(ctx, r.options.Network, r.options.Addr, false)
 	if err != nil {
 		return err
 	}
@@ -89,8 +140,10 @@ func (r *Bus) tryRights(ctx context.Context) error {
 			got = append(got, buf[:n]...)
 			continue
 		}
-		if v.Kind == resp.Error && isForbidden(string(v.Text)) && !slices.Contains(missing, trials[i].needs) {
-			missing = append(missing, trials[i].needs)
+		if v.Kind == resp.Error {
+			if what := trials[i].lacks(string(v.Text)); what != "" && !slices.Contains(missing, what) {
+				missing = append(missing, what)
+			}
 		}
 		got = got[size:]
 		i++

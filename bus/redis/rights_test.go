@@ -1,7 +1,10 @@
 package redis_test
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"net"
 	"strings"
 	"testing"
 
@@ -17,7 +20,15 @@ func TestRedisOpenNamesTheRightsThatAreMissing(t *testing.T) {
 	}{
 		"channels, as by default": {[]any{"resetchannels"}, []string{"PUBLISH on channels", "SUBSCRIBE to channels"}},
 		"commands":                {[]any{"allchannels", "-xadd", "-xrevrange"}, []string{"XADD", "XREVRANGE", "EVALSHA"}},
-		"which run this is":       {[]any{"allchannels", "-info"}, []string{"info"}},
+		"commands of presence": {
+			[]any{"allchannels", "-hrandfield", "-sadd", "-unlink", "-exists"},
+			[]string{"HRANDFIELD", "SADD", "UNLINK", "EXISTS"},
+		},
+		"keys of nodes":     {[]any{"allchannels", "resetkeys", "~parley:{*"}, []string{"keys parley:lease:*"}},
+		"keys of rooms":     {[]any{"allchannels", "resetkeys", "~parley:[a-z]*"}, []string{"keys parley:{*"}},
+		"keys of a lease":   {[]any{"allchannels", "resetkeys", "~parley:[{ri]*", "~parley:layout"}, []string{"keys parley:lease:*"}},
+		"a room's log":      {[]any{"allchannels", "resetkeys", "~parley:[a-z]*", "~parley:{*}:[^l]*"}, []string{"keys parley:{*"}},
+		"which run this is": {[]any{"allchannels", "-info"}, []string{"info"}},
 	} {
 		server := bustest.StartRedis(t)
 		allow(t, server, c.rules...)
@@ -39,6 +50,39 @@ func TestRedisOpenNamesTheRightsThatAreMissing(t *testing.T) {
 			t.Errorf("%s: left behind %v", name, keys)
 		}
 	}
+}
+
+// A server that is too old is told by its version, before it is asked for what it can't do.
+func TestRedisOpenSaysWhichVersionIsNeeded(t *testing.T) {
+	server := bustest.StartRedis(t)
+	cfg := redis.Config{URL: server.URL()}
+	cfg.SetDial(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+		return olderConn{c}, err
+	})
+	wantsNewer := func(err error, is string) {
+		t.Helper()
+		if !errors.Is(err, redis.ErrMisconfigured) || !strings.Contains(err.Error(), "needs Redis 7.0 or newer, and this server is "+is) {
+			t.Errorf("says %v", err)
+		}
+	}
+	_, err := redis.Open(t.Context(), cfg)
+	wantsNewer(err, "6.")
+
+	_, err = redis.Open(t.Context(), redis.Config{URL: bustest.StartRedis(t, `rename-command HELLO ""`).URL()})
+	wantsNewer(err, "older")
+}
+
+// An olderConn leads to a server that gives out to be of Redis 6.
+type olderConn struct{ net.Conn }
+
+func (c olderConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	const says = "redis_version:"
+	if i := bytes.Index(b[:n], []byte(says)); i >= 0 && i+len(says) < n {
+		b[i+len(says)] = '6'
+	}
+	return n, err
 }
 
 // The least that a node needs.

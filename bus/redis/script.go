@@ -34,6 +34,8 @@ var (
 	membersSHA = sha(membersText)
 	stayingSHA = sha(stayingText)
 	rosterSHA  = sha(rosterText)
+
+	scripts = []string{logText + appendText, logText + mendText, membersText, stayingText, rosterText}
 )
 
 func sha(text string) string {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -170,14 +171,18 @@ func (r *Bus) greet(nc net.Conn, link bool) (run string, err error) {
 			continue
 		}
 		switch {
-		case v.Kind == resp.Error && answers == 0 && strings.HasPrefix(string(v.Text), "ERR"):
-			return "", fmt.Errorf("a connection in version 3 of the protocol: %w", refusal(v.Text))
+		case v.Kind == resp.Error && answers == 0 && isUnknownHello(string(v.Text)):
+			return "", tooOld("older")
 		case v.Kind == resp.Error:
 			return "", refusal(v.Text)
 		case answers == 0 && field(v, "role") != "master":
 			return "", refusal("READONLY this server is a replica")
 		case answers == 2:
 			run = lineOf(string(v.Text), "run_id:")
+			version := lineOf(string(v.Text), "redis_version:")
+			if major, err := strconv.Atoi(strings.SplitN(version, ".", 2)[0]); err == nil && major < needsMajor {
+				return "", tooOld(version)
+			}
 		}
 		got = got[size:]
 		answers++
@@ -186,6 +191,18 @@ func (r *Bus) greet(nc net.Conn, link bool) (run string, err error) {
 		return "", errors.New("the server does not say which run of it this is")
 	}
 	return run, nil
+}
+
+// needsMajor is the oldest version of Redis whose scripts have flags.
+const needsMajor = 7
+
+func tooOld(version string) error {
+	return misconfigured{fmt.Errorf("needs Redis %d.0 or newer, and this server is %s", needsMajor, version)}
+}
+
+// isUnknownHello reports whether a server knows no HELLO, or not that of version 3 of the protocol.
+func isUnknownHello(said string) bool {
+	return strings.HasPrefix(said, "ERR unknown command") || strings.HasPrefix(said, "NOPROTO")
 }
 
 // field is a field of a map.
