@@ -45,6 +45,7 @@ func massMissed(c *cluster) {
 	check(c.t, "those told one by one", len(s.Changes), 3)
 
 	enterAll(c, subA, atB, "next") // from here on, each is told again
+	atA.Wait(c.t, "next to be there", changed(bus.Joined, "next", 1))
 	last = atB.Seen().Changes[3]
 	check(c.t, "count after the next", last.Count, 302)
 	check(c.t, "version after the next", last.Version, subA.Roster().Version)

@@ -1,6 +1,10 @@
 package redis
 
-import "parley/bus"
+import (
+	"sync/atomic"
+
+	"parley/bus"
+)
 
 const (
 	heldMax      = 1024
@@ -29,20 +33,49 @@ func (rm *room) repairNowLocked() {
 	rm.readSoonLocked()
 }
 
-// holdLocked keeps what arrived until the log was read. If that is too much it drops all of it: the log has it.
+// holdLocked keeps what arrived until the log was read. If that is too much, for the room or the node, it drops all of the room's:
+// the log has it.
 func (rm *room) holdLocked(m bus.Message) {
-	rm.heldSize += heldOverhead + len(m.Body)
-	if len(rm.held) == heldMax || rm.heldSize > heldSizeMax {
-		rm.held, rm.heldSize, rm.dropped = nil, 0, true
+	size := heldOverhead + len(m.Body)
+	if len(rm.held) == heldMax || rm.heldSize+size > heldSizeMax || !rm.bus.held.take(size, rm.bus.cfg.heldBytes) {
+		rm.takeHeldLocked()
+		rm.dropped = true
 		return
 	}
+	rm.heldSize += size
 	rm.held = append(rm.held, m)
 }
 
+// takeHeldLocked gives what was held, which is held no more.
+func (rm *room) takeHeldLocked() []bus.Message {
+	held := rm.held
+	rm.bus.held.give(rm.heldSize)
+	rm.held, rm.heldSize = nil, 0
+	return held
+}
+
+// A hold counts the bytes that all rooms of a node hold.
+type hold struct{ bytes atomic.Int64 }
+
+// take reports whether there is room for so many more.
+func (h *hold) take(size, most int) bool {
+	for {
+		before := h.bytes.Load()
+		after := before + int64(size)
+		if after > int64(most) {
+			return false
+		}
+		if h.bytes.CompareAndSwap(before, after) {
+			return true
+		}
+	}
+}
+
+func (h *hold) give(size int) { h.bytes.Add(-int64(size)) }
+
 // releaseLocked delivers what was held, and reports whether the chain is unbroken so far.
 func (rm *room) releaseLocked() bool {
-	held := rm.held
-	rm.held, rm.heldSize = nil, 0
+	held := rm.takeHeldLocked()
 	whole := !rm.dropped
 	rm.dropped = false
 	for _, m := range held {

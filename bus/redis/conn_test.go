@@ -138,14 +138,6 @@ func TestRedisAForbiddenChannelIsNoMatterOfOtherRooms(t *testing.T) {
 	})
 }
 
-func TestRedisThatDoesNotSpeakVersion3IsNoMatterOfWaiting(t *testing.T) {
-	server := bustest.StartRedis(t, `rename-command HELLO ""`)
-	_, err := redis.Open(t.Context(), redis.Config{URL: server.URL()})
-	if !errors.Is(err, redis.ErrMisconfigured) || !strings.Contains(err.Error(), "version 3") {
-		t.Errorf("says %v", err)
-	}
-}
-
 // orderly is a sink that notes which messages it was told.
 type orderly struct {
 	nothing

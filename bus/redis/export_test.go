@@ -48,6 +48,12 @@ func (c *Config) SetDial(dial func(ctx context.Context, network, addr string) (n
 // SetPresenceLife shortens how long Redis keeps who is in a room of which nothing is heard.
 func (c *Config) SetPresenceLife(d time.Duration) { c.presenceLife = d }
 
+// SetHeldBytes bounds what all rooms hold until their logs are read.
+func (c *Config) SetHeldBytes(n int) { c.heldBytes = n }
+
+// Held is how many bytes all rooms hold.
+func (r *Bus) Held() int { return int(r.held.bytes.Load()) }
+
 // Client is the client that reads.
 func (r *Bus) Client() *redis.Client { return r.reads }
 

@@ -73,7 +73,7 @@ func (r *Bus) writeRosters(taken []*roster) (ok bool) {
 	for i, p := range plans {
 		cmds[i] = p.cmd
 	}
-	err := exec(context.Background(), r.own, cmds)
+	err := exec(r.ctx, r.own, cmds)
 	written := make([]*roster, 0, len(plans))
 	former := make(map[string][]string)
 	for _, p := range plans {
@@ -90,7 +90,7 @@ func (r *Bus) writeRosters(taken []*roster) (ok bool) {
 		}
 	}
 	for inc, rooms := range former {
-		if err := r.reapRooms(context.Background(), inc, rooms); err != nil {
+		if err := r.reapRooms(r.ctx, inc, rooms); err != nil {
 			r.complain("leave rooms under an earlier lease", err) // a reaper sees to it
 		}
 	}
@@ -115,7 +115,7 @@ func (r *Bus) writeIndex(inc string, rooms []any) error {
 	if len(rooms) == 0 {
 		return nil
 	}
-	q := r.query(context.Background(), r.own)
+	q := r.query(r.ctx, r.own)
 	added := q.do(append([]any{"sadd", roomsOfKey(inc)}, rooms...)...)
 	q.do("pexpire", roomsOfKey(inc), r.cfg.presenceLife.Milliseconds())
 	if err := q.send(); err != nil {
@@ -136,16 +136,19 @@ func (r *Bus) leaveIndex(inc string, written []*roster) {
 		ro.mu.Unlock()
 	}
 	if len(rooms) > 0 {
-		q := r.query(context.Background(), r.own)
+		q := r.query(r.ctx, r.own)
 		q.do(append([]any{"srem", roomsOfKey(inc)}, rooms...)...)
 		_ = q.send()
 	}
 }
 
-// leaveAll takes this node's members out of all rooms, and gives up the lease.
+// leaveAll takes this node's members out of all rooms, and gives up the lease. The loop that writes rosters is about to end.
 func (r *Bus) leaveAll() {
-	close(r.leaving)
-	<-r.left
+	select {
+	case <-r.left:
+	case <-time.After(silence):
+		return // the lease ends, and others do it
+	}
 	inc, _ := r.lease.current()
 	if inc == "" {
 		return
@@ -163,18 +166,26 @@ func (r *Bus) leaveAll() {
 		ro.mu.Unlock()
 	}
 	r.mu.RUnlock()
-	ctx, cancel := context.WithTimeout(context.Background(), r.cfg.Timeout)
-	defer cancel()
 	for inc, rooms := range in {
-		if r.reapRooms(ctx, inc, rooms) != nil {
-			return // the lease ends, and others do it
+		for some := range slices.Chunk(rooms, rosterBatch) {
+			if r.leaveRooms(inc, some) != nil {
+				return
+			}
 		}
 	}
+	ctx, cancel := context.WithTimeout(r.ctx, silence)
+	defer cancel()
 	q := r.query(ctx, r.own)
 	q.do("del", leaseKey(inc))
 	q.do("del", roomsOfKey(inc))
 	q.do("srem", incarnationsKey, inc)
 	_ = q.send()
+}
+
+func (r *Bus) leaveRooms(inc string, rooms []string) error {
+	ctx, cancel := context.WithTimeout(r.ctx, silence)
+	defer cancel()
+	return r.reapRooms(ctx, inc, rooms)
 }
 
 // Roster implements bus.Bus. Where many are in the room through one node, those who are there through others as well may be

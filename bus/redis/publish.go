@@ -129,6 +129,7 @@ type publisher struct {
 	batch    *batch    // guarded by mu; nil when nothing is sent and not settled
 	sentAt   time.Time // guarded by mu; when a batch last was
 	failed   *failure  // guarded by mu; while it is being told
+	settled  uint64    // guarded by mu; batches, and failures
 	finished bool      // guarded by mu
 	ended    bool      // guarded by mu; idle is closed
 
@@ -196,6 +197,28 @@ func (p *publisher) restLocked() {
 		p.ended = true
 		close(p.idle)
 	}
+}
+
+// awaitIdle returns once it is finished and all is settled, true, or once nothing has been settled for too long.
+func (p *publisher) awaitIdle() bool {
+	for settled := p.settledSoFar(); ; {
+		select {
+		case <-p.idle:
+			return true
+		case <-time.After(silence):
+		}
+		now := p.settledSoFar()
+		if now == settled {
+			return false
+		}
+		settled = now
+	}
+}
+
+func (p *publisher) settledSoFar() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.settled
 }
 
 // early is how long the writer has to wait before the next batch.
@@ -374,6 +397,7 @@ func (p *publisher) batchDone() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.batch, p.failed = nil, nil
+	p.settled++
 	p.restLocked()
 	if len(p.queue) > 0 {
 		wake(p.link.wake)

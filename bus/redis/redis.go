@@ -39,6 +39,8 @@ type Config struct {
 	Links      int // connections that publish and receive, each with a goroutine that calls the sinks; default 2, of one core 1
 	QueueBytes int // what may wait to be published over one of them; default 16 MiB
 
+	heldBytes int // what all rooms together hold until their logs are read; default 64 MiB
+
 	// dial replaces the network in tests.
 	dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
@@ -67,6 +69,9 @@ func (c Config) withDefaults() Config {
 	fill(&c.presenceLife, time.Hour)
 	if c.Links == 0 {
 		c.Links = min(2, runtime.GOMAXPROCS(0))
+	}
+	if c.heldBytes == 0 {
+		c.heldBytes = 64 << 20
 	}
 	if c.QueueBytes == 0 {
 		c.QueueBytes = 16 << 20
@@ -104,6 +109,7 @@ type Bus struct {
 	server  server
 	links   []*link
 	trails  trails
+	held    hold
 	repairs workQueue[*room] // rooms to be read
 	lease   lease
 	reaper  reaper
@@ -391,7 +397,11 @@ func (r *Bus) heartbeatLoop() {
 	}
 }
 
-// Close implements bus.Bus. It takes at most a few time-outs.
+// silence is how long a node that closes waits for a server from which nothing comes.
+const silence = 700 * time.Millisecond
+
+// Close implements bus.Bus. It takes as long as the server needs to take what is left to say; twice the silence and little more if
+// that is away.
 func (r *Bus) Close() error {
 	if r.closed.Swap(true) {
 		return nil
@@ -399,8 +409,9 @@ func (r *Bus) Close() error {
 	for _, l := range r.links {
 		l.publisher.finish()
 	}
+	answers := true
 	for _, l := range r.links {
-		<-l.publisher.idle
+		answers = answers && l.publisher.awaitIdle()
 	}
 	r.mu.RLock()
 	rooms := make([]*room, 0, len(r.rooms))
@@ -411,11 +422,12 @@ func (r *Bus) Close() error {
 	for _, rm := range rooms {
 		rm.Close()
 	}
-	r.leaveAll()
-	r.stop()
-	for _, l := range r.links {
-		l.drop()
+	close(r.leaving)
+	if answers {
+		r.leaveAll()
 	}
+	r.stop()
+	r.server.leave() // nobody waits for an answer any more
 	r.running.Wait()
 	r.closeClients()
 	return nil

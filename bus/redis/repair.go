@@ -276,12 +276,15 @@ func (rd *reading) settleRoster() (again bool, err error) {
 			rm.sink.Presence(c)
 		}
 	}
-	again = len(rm.heldChanges) == heldChangesMax // what came after these was not held
-	held := rm.heldChanges[rd.changes:]           // what came before was read
-	rm.heldChanges, rm.rosterStale = nil, again
+	again = rm.changesDropped
+	held := rm.takeHeldChangesLocked()[rd.changes:] // what came before was read
+	rm.changesDropped, rm.rosterStale = false, again
 	for i, c := range held {
 		if !rm.applyChangeLocked(c) {
-			rm.rosterStale, rm.heldChanges = true, held[i:]
+			rm.rosterStale = true
+			for _, c := range held[i:] {
+				rm.holdChangeLocked(c)
+			}
 			return true, nil
 		}
 	}

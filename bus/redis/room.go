@@ -46,6 +46,7 @@ type room struct {
 	reads           uint64         // how often a read of the log began
 	waiters         []*waiter      // in Sync
 	heldChanges     []rosterChange // what arrived while the roster was being read
+	changesDropped  bool           // more arrived than could be held
 	isConfirmed     bool           // the server confirmed the subscription once, so that a read makes sense
 	rosterStale     bool           // changes of the roster may have been missed: it is to be read
 	repair          repairState    // whether it is being read
@@ -131,7 +132,8 @@ func (rm *room) Close() {
 	rm.mu.Lock()
 	before := rm.state
 	rm.state = over
-	rm.held, rm.heldChanges = nil, nil
+	rm.takeHeldLocked()
+	rm.takeHeldChangesLocked()
 	rm.releaseWaitersLocked(func(*waiter) bool { return true })
 	tr := rm.trail
 	if before != joining {

@@ -328,6 +328,7 @@ type rosterChange struct {
 	before, number uint64
 	kind           byte // 'd', 'w', 'r', 'x'
 	users          []userChange
+	size           int // bytes that it takes, about
 }
 
 type userChange struct {
@@ -349,7 +350,7 @@ func parseRosterChange(s string) (c rosterChange, err error) {
 			return c, errChange
 		}
 	}
-	c.inc, c.kind = f[2], f[5][0]
+	c.inc, c.kind, c.size = f[2], f[5][0], heldOverhead+len(s)
 	for rest := f[5][1:]; rest != ""; {
 		var u userChange
 		u.entered = rest[0] == '+'
@@ -360,6 +361,7 @@ func parseRosterChange(s string) (c rosterChange, err error) {
 		}
 		u.id, u.name = after[:idLen], parseName(after[idLen:idLen+valueLen])
 		c.users = append(c.users, u)
+		c.size += heldOverhead
 		rest = after[idLen+valueLen:]
 	}
 	return c, nil
@@ -379,15 +381,32 @@ const (
 // rosterChangedLocked takes a published change.
 func (rm *room) rosterChangedLocked(c rosterChange) {
 	if rm.state == joining || rm.rosterStale {
-		if len(rm.heldChanges) < heldChangesMax { // what is too much is noticed by its number
-			rm.heldChanges = append(rm.heldChanges, c)
-		}
+		rm.holdChangeLocked(c)
 		return
 	}
 	if !rm.applyChangeLocked(c) {
 		rm.rosterStale = true
 		rm.readSoonLocked()
 	}
+}
+
+// holdChangeLocked keeps a change until the roster was read. What is too much is read.
+func (rm *room) holdChangeLocked(c rosterChange) {
+	if len(rm.heldChanges) == heldChangesMax || !rm.bus.held.take(c.size, rm.bus.cfg.heldBytes) {
+		rm.changesDropped = true
+		return
+	}
+	rm.heldChanges = append(rm.heldChanges, c)
+}
+
+// takeHeldChangesLocked gives what was held, which is held no more.
+func (rm *room) takeHeldChangesLocked() []rosterChange {
+	held := rm.heldChanges
+	for _, c := range held {
+		rm.bus.held.give(c.size)
+	}
+	rm.heldChanges = nil
+	return held
 }
 
 // applyChangeLocked takes a change of the roster, and tells the sink what it changes for the room as a whole. It returns false

@@ -106,6 +106,9 @@ func isElsewhere(said string) bool {
 // dial makes a connection to the server, which is a primary and speaks version 3 of the protocol. As a link's it is given our
 // scripts too.
 func (r *Bus) dial(ctx context.Context, network, addr string, link bool) (*serverConn, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.ctx, cancel)() // go-redis dials in a context of its own
 	term := r.server.term.Load()
 	nc, err := r.dialRaw(ctx, network, addr)
 	if err != nil {

@@ -1,0 +1,76 @@
+package redis_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"parley/bus"
+	"parley/bus/bustest"
+	"parley/bus/redis"
+)
+
+// What arrives while logs can't be read is held, for a node as a whole within a bound. What is past it is read.
+func TestRedisWhatANodeHoldsIsBounded(t *testing.T) {
+	const rooms, each, most = 8, 40, 100_000
+	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
+	cfg := redis.Config{
+		URL:             strings.Replace(server.URL(), "unix://", "unix://node:secret@", 1),
+		CompareInterval: 300 * time.Millisecond,
+	}
+	cfg.SetHeldBytes(most)
+	r := openRedis(t, cfg)
+	other := openRedis(t, redis.Config{URL: server.URL()})
+	var told [rooms]*listener
+	for i := range rooms {
+		_, told[i] = subscribe(t, r, fmt.Sprint("room", i))
+	}
+	say := func(phase string) {
+		t.Helper()
+		for j := range each {
+			for i := range rooms {
+				appendTo(t, other, fmt.Sprint("room", i), fmt.Sprint(phase, j, strings.Repeat(".", 2000)), "")
+			}
+			if held := r.Held(); held > most {
+				t.Fatalf("%d bytes are held", held)
+			}
+		}
+	}
+	allow(t, server, "allchannels", "-xrange", "-xrevrange")
+	before := r.Sessions()
+	r.Reconnect()
+	eventually(t, "the links to come back", func() bool { return r.Sessions() >= before+2 })
+	say("a")
+	if held := r.Held(); held == 0 {
+		t.Error("nothing is held")
+	}
+	allow(t, server, "allchannels")
+	say("b")
+	for i := range rooms {
+		lines := told[i].until("all of it", func(lines []string) bool { return len(lines) >= 2*each })
+		if slices.Contains(lines, "break") || len(lines) > 2*each {
+			t.Errorf("room %d was told %d lines: %.100q", i, len(lines), lines)
+		}
+	}
+	eventually(t, "nothing to be held", func() bool { return r.Held() == 0 })
+
+	// Who is in a room is held too, and given back when the room is closed.
+	allow(t, server, "allchannels", "-hgetall")
+	again := r.Sessions()
+	r.Reconnect()
+	eventually(t, "the links to come back", func() bool { return r.Sessions() >= again+2 })
+	sub, err := other.Subscribe(t.Context(), "room0", &nothing{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 50 {
+		sub.Enter(bus.Member{ID: fmt.Sprint("user", i), Name: strings.Repeat("n", 100)})
+	}
+	eventually(t, "changes to be held", func() bool { return r.Held() > 0 })
+	allow(t, server, "allchannels")
+	told[0].until("all", func(lines []string) bool { return slices.Contains(lines, "+user49") })
+	eventually(t, "nothing to be held", func() bool { return r.Held() == 0 })
+}
