@@ -42,7 +42,7 @@ func eachNarrowWay(t *testing.T, test func(t *testing.T, start starter)) {
 
 func TestAQueueHoldsNoMoreThanItsLimitAndFrees(t *testing.T) {
 	eachNarrowWay(t, func(t *testing.T, start starter) {
-		const limit, piece, rooms = 2 << 20, 16 << 10, 5
+		const limit, piece, rooms = 1 << 20, 16 << 10, 4
 		w := newWatch()
 		c := start(t, 1, func(cfg *node.Config) { cfg.Observer = w; cfg.QueueBytes = limit })
 		slow, sender := nodetest.Dial(t, c.Nodes[0].URL("/")), nodetest.Dial(t, c.Nodes[0].URL("/"))
@@ -63,15 +63,15 @@ func TestAQueueHoldsNoMoreThanItsLimitAndFrees(t *testing.T) {
 		}
 		for round := range 2 {
 			for i := range rooms { // in each the slow one is served by the fan-out until there is no space
-				room, overflows := fmt.Sprint(i), w.count("overflowed")
-				for w.count("overflowed") == overflows {
+				room := fmt.Sprint(i)
+				w.overflow(t, func() {
 					owed[room]++
 					sender.SendText(room, fmt.Sprint(owed[room]), data)
 					sender.Until("message") // the slow one was before it
 					if unread += piece; unread-refused > limit+sockets {
 						t.Fatalf("round %d, room %d: %d bytes were taken by one who reads nothing", round, i, unread-refused)
 					}
-				}
+				})
 				refused += piece
 				if i == 0 && unread < limit-piece {
 					t.Errorf("round %d: the queue was full at %d bytes", round, unread)
@@ -94,7 +94,7 @@ func TestAQueueHoldsNoMoreThanItsLimitAndFrees(t *testing.T) {
 
 func TestWhatIsSaidIsNotReadWhileTheAnswersDontFit(t *testing.T) {
 	eachNarrowWay(t, func(t *testing.T, start starter) {
-		const limit, page, asks = 16 << 10, 50 << 10, 200
+		const limit, page, asks = 16 << 10, 50 << 10, 40
 		w := newWatch()
 		c := start(t, 1, func(cfg *node.Config) { cfg.Observer = w; cfg.QueueBytes = limit })
 		other := nodetest.Dial(t, c.Nodes[0].URL("/"))
@@ -104,9 +104,9 @@ func TestWhatIsSaidIsNotReadWhileTheAnswersDontFit(t *testing.T) {
 		}
 		p := nodetest.Dial(t, c.Nodes[0].URL("/"))
 		p.Narrow()
-		for round := range 3 {
+		for round := range 2 {
 			before := w.count("received")
-			for range asks { // 10 MB of answers
+			for range asks { // 2 MB of answers
 				p.Say(`{"op":"history","room":"lobby","limit":50}`)
 			}
 			if n := still(func() int { return w.count("received") }) - before; n > 2+(limit+sockets)/page {
@@ -127,7 +127,7 @@ func TestPingsAreNotReadWhileThePongsDontFit(t *testing.T) {
 		p := dialRaw(t, c.Nodes[0])
 		pings := bytes.Repeat(masked(wire.OpPing, strings.Repeat("x", 125)), 500)
 		for round := range 2 {
-			const times = 200 // 13 MB
+			const times = 50 // 3 MB
 			var wrote atomic.Int64
 			done := make(chan error, 1)
 			go func() {
@@ -205,21 +205,19 @@ func TestWhoReadsSlowlyGetsTheAnswersToItsSends(t *testing.T) {
 		var g *gate
 		c := start(t, 1, func(cfg *node.Config) {
 			g = &gate{Bus: slowBus{cfg.Bus, hold}, w: w, room: "own"}
-			cfg.Bus, cfg.Observer, cfg.QueueBytes = g, w, 256<<10
+			cfg.Bus, cfg.Observer, cfg.QueueBytes = g, w, 64<<10
 		})
 		slow, other := nodetest.Dial(t, c.Nodes[0].URL("/")), nodetest.Dial(t, c.Nodes[0].URL("/"))
 		slow.Narrow()
 		slow.Join("own")
 		slow.Join("busy")
 		other.Join("busy")
-		for round := range 5 {
+		for round := range 3 {
 			g.close()
 			slow.Say(`{"op":"send","req":%d,"room":"own","text":%q}`, round, strings.Repeat("x", 4000))
 			w.wait(t, "held", round+1)
 			overflows := w.count("overflowed")
-			for w.count("overflowed") == overflows {
-				other.SendText("busy", strings.Repeat("x", 2000))
-			}
+			w.overflow(t, func() { other.SendText("busy", strings.Repeat("x", 2000)) })
 			g.open()
 			w.wait(t, "overflowed", overflows+2)
 			for answered := false; ; {

@@ -15,7 +15,7 @@ import (
 	"parley/node/wire"
 )
 
-// onRedis runs n nodes on a Redis of their own.
+// onRedis runs n nodes on a Redis of their own. What their clients do not read soon waits in its queue.
 func onRedis(t *testing.T, n int, each ...func(*node.Config)) (*nodetest.Cluster, *bustest.RedisServer) {
 	t.Helper()
 	server := bustest.StartRedis(t)
@@ -28,10 +28,11 @@ func onRedis(t *testing.T, n int, each ...func(*node.Config)) (*nodetest.Cluster
 		}
 		return b
 	}
-	return nodetest.StartOn(t, n, open, each...), server
+	return nodetest.StartNarrowOn(t, n, open, each...), server
 }
 
 func TestNodesOnRedisShareRooms(t *testing.T) {
+	t.Parallel()
 	c, _ := onRedis(t, 3)
 	var peers []*nodetest.Peer
 	for _, nd := range c.Nodes {
@@ -53,6 +54,7 @@ func TestNodesOnRedisShareRooms(t *testing.T) {
 }
 
 func TestALostLogIsToldAsAGapToThoseWhoAreThereAndThoseWhoComeBack(t *testing.T) {
+	t.Parallel()
 	c, redis := onRedis(t, 2)
 	a := nodetest.Dial(t, c.Nodes[0].URL("/"))
 	a.Join("lobby")
@@ -87,6 +89,7 @@ func TestALostLogIsToldAsAGapToThoseWhoAreThereAndThoseWhoComeBack(t *testing.T)
 
 // A replica that was promoted without the newest message: the log has a break in its middle.
 func TestABreakInTheLogIsToldInItsPlaceToWhoComesBack(t *testing.T) {
+	t.Parallel()
 	c, redis := onRedis(t, 2)
 	a := nodetest.Dial(t, c.Nodes[0].URL("/"))
 	a.Join("lobby")
@@ -109,6 +112,7 @@ func TestABreakInTheLogIsToldInItsPlaceToWhoComesBack(t *testing.T) {
 }
 
 func TestWithoutRedisSendsAreUnavailableAndNobodyIsDropped(t *testing.T) {
+	t.Parallel()
 	c, redis := onRedis(t, 2)
 	a := nodetest.Dial(t, c.Nodes[0].URL("/"))
 	b := nodetest.Dial(t, c.Nodes[1].URL("/"))
@@ -137,6 +141,7 @@ func TestWithoutRedisSendsAreUnavailableAndNobodyIsDropped(t *testing.T) {
 }
 
 func TestAnAnswerComesBeforeTheMessageItIsFor(t *testing.T) {
+	t.Parallel()
 	c, _ := onRedis(t, 1)
 	p := nodetest.Dial(t, c.Nodes[0].URL("/"))
 	p.Join("lobby", `"limit":0`)

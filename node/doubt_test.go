@@ -40,6 +40,7 @@ func (b *awayFor) Publish(room string, d bus.Draft, done func(bus.ID, error)) {
 
 // Where several sends are in doubt the first is waited for: what is behind it must not overtake its repeat.
 func TestOfSeveralSendsInDoubtTheFirstIsRepeatedFirst(t *testing.T) {
+	t.Parallel()
 	const sends = 3
 	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Bus = &awayFor{Bus: cfg.Bus, sends: sends} })
 	p := nodetest.Dial(t, c.Nodes[0].URL("/"))
@@ -63,6 +64,7 @@ func TestOfSeveralSendsInDoubtTheFirstIsRepeatedFirst(t *testing.T) {
 
 // A page of long messages has as many as fit into an answer, and says that there are more.
 func TestAPageIsBoundedInBytes(t *testing.T) {
+	t.Parallel()
 	const said, most = 60, 80 << 10
 	c := nodetest.Start(t, 1)
 	p := nodetest.Dial(t, c.Nodes[0].URL("/"))

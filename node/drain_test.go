@@ -16,6 +16,7 @@ import (
 )
 
 func TestADrainHandsClientsOverAndRefusesNewOnes(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 2, func(cfg *node.Config) { cfg.Drain = 200 * time.Millisecond })
 	url := c.Nodes[0].URL("/")
 	holdOut := nodetest.Dial(t, url) // keeps the drain from ending, as it doesn't answer the close
@@ -32,6 +33,20 @@ func TestADrainHandsClientsOverAndRefusesNewOnes(t *testing.T) {
 	acked := peers[0].SendText("lobby", "before")
 	stopped := make(chan error, 1)
 	go func() { stopped <- c.Nodes[0].Stop(context.Background()) }()
+	for c.Nodes[0].Ready() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	if status, body, _ := get(t, c.Nodes[0].HTTP("/readyz")); status != http.StatusServiceUnavailable || !strings.Contains(body, "shutting down") {
+		t.Errorf("readyz while draining: %d %s", status, body)
+	}
+	if status, _, _ := get(t, c.Nodes[0].HTTP("/healthz")); status != 200 {
+		t.Errorf("healthz while draining: %d", status)
+	}
+	status, _, header := get(t, c.Nodes[0].HTTP("/"), "Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13",
+		"Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
+	if status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" {
+		t.Errorf("an upgrade while draining: %d %v", status, header)
+	}
 	spread := map[time.Duration]bool{}
 	for _, p := range peers {
 		for {
@@ -49,17 +64,6 @@ func TestADrainHandsClientsOverAndRefusesNewOnes(t *testing.T) {
 	plain.WantClose(wire.StatusRestart)
 	if len(spread) < 10 {
 		t.Errorf("the clients are all told to come back after %v", spread)
-	}
-	if status, body, _ := get(t, c.Nodes[0].HTTP("/readyz")); status != http.StatusServiceUnavailable || !strings.Contains(body, "shutting down") {
-		t.Errorf("readyz while draining: %d %s", status, body)
-	}
-	if status, _, _ := get(t, c.Nodes[0].HTTP("/healthz")); status != 200 {
-		t.Errorf("healthz while draining: %d", status)
-	}
-	status, _, header := get(t, c.Nodes[0].HTTP("/"), "Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13",
-		"Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==")
-	if status != http.StatusServiceUnavailable || header.Get("Retry-After") == "" {
-		t.Errorf("an upgrade while draining: %d %v", status, header)
 	}
 	holdOut.WantClose(wire.StatusRestart)
 	if err := <-stopped; err != nil {
@@ -198,7 +202,6 @@ func TestGoodbyesAreSpreadOverTheDrain(t *testing.T) {
 // A client that ignores its close delays the end by no more than the time for an answer, 5 s.
 func TestADrainDoesNotWaitForWhoIgnoresTheClose(t *testing.T) {
 	eachWay(t, func(t *testing.T, start starter) {
-		t.Parallel()
 		c := start(t, 1)
 		nodetest.Dial(t, c.Nodes[0].URL("/"))
 		began := time.Now()

@@ -35,7 +35,7 @@ func TestTheRoomsOfAConnectionAreBoundedAndWelcomeTells(t *testing.T) {
 // All of its rooms catch up at once, and see that there is space.
 func TestCatchingUpInManyRoomsStaysWithinTheQueue(t *testing.T) {
 	eachNarrowWay(t, func(t *testing.T, start starter) {
-		const rooms, limit = 60, 256 << 10
+		const rooms, limit = 40, 128 << 10
 		pages := make(chan struct{})
 		c := start(t, 1, func(cfg *node.Config) { cfg.QueueBytes = limit; cfg.Bus = slowPages{cfg.Bus, pages} })
 		sender := nodetest.Dial(t, c.Nodes[0].URL("/"))
@@ -43,7 +43,7 @@ func TestCatchingUpInManyRoomsStaysWithinTheQueue(t *testing.T) {
 		for i := range rooms {
 			room := fmt.Sprint("room ", i)
 			sender.Join(room)
-			for range 30 {
+			for range 15 {
 				sender.SendText(room, strings.Repeat("x", 4000))
 			}
 		}

@@ -48,7 +48,7 @@ type event struct{ id, name, data string }
 
 func listen(t *testing.T, url string, header ...string) *stream {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	req, _ := http.NewRequestWithContext(ctx, "GET", url, nil)
 	for i := 0; i < len(header); i += 2 {
@@ -234,16 +234,19 @@ func TestHTTPErrorsAreProblemDetails(t *testing.T) {
 }
 
 func TestAFrozenEventStreamCatchesUp(t *testing.T) {
+	t.Parallel()
 	w := newWatch()
-	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Observer = w; cfg.QueueBytes = 32 << 10 })
+	c := nodetest.StartNarrow(t, 1, func(cfg *node.Config) { cfg.Observer = w; cfg.QueueBytes = 32 << 10 })
 	s := listen(t, c.Nodes[0].HTTP("/v1/rooms/lobby/events"))
 	s.until("live")
 	p := nodetest.Dial(t, c.Nodes[0].URL("/"))
 	p.Join("lobby")
 	n := 0
-	for pad := strings.Repeat("x", 4000); w.count("overflowed") == 0; n++ {
+	pad := strings.Repeat("x", 4000)
+	w.overflow(t, func() {
 		p.SendText("lobby", fmt.Sprint(n, " ", pad))
-	}
+		n++
+	})
 	for i := range n {
 		if _, m := s.until(""); !strings.HasPrefix(m.Text, fmt.Sprint(i, " ")) {
 			t.Fatalf("got %.20q, want %d", m.Text, i)

@@ -37,7 +37,7 @@ func numbers(from, to int) []string {
 }
 
 func TestWelcomeComesFirstAndHelloMakesTheSameGuestOnAnyNode(t *testing.T) {
-	c := nodetest.Start(t, 2)
+	c := nodetest.Start(t, 2, func(cfg *node.Config) { cfg.PingInterval = 0 })
 	a := nodetest.Dial(t, c.Nodes[0].URL("/"))
 	w := a.Welcome
 	if !w.User.Guest || !strings.HasPrefix(w.User.ID, "guest-") || w.Session == "" || w.Ping != 25 || w.Limits.Text != 4096 {
@@ -174,6 +174,7 @@ func TestRepeatingASendOverAnotherNodeYieldsOneMessage(t *testing.T) {
 }
 
 func TestJoinGivesTheNewestAndResumeExactlyWhatWasMissed(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 2)
 	a := nodetest.Dial(t, c.Nodes[0].URL("/"))
 	j, backlog := a.Join("lobby")
@@ -205,6 +206,7 @@ func TestJoinGivesTheNewestAndResumeExactlyWhatWasMissed(t *testing.T) {
 }
 
 func TestResumingPastTheLogIsToldAsAGap(t *testing.T) {
+	t.Parallel()
 	mem := memory.New(bus.Retention{Size: 20})
 	c := nodetest.StartOn(t, 2, mem.Open)
 	a := nodetest.Dial(t, c.Nodes[0].URL("/"))
@@ -303,6 +305,7 @@ func TestPresenceTellsJoinsAndLeavesOncePerUser(t *testing.T) {
 }
 
 func TestLargeRoomsAreToldOnlyTheCount(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.PresenceLimit = 3; cfg.Grace = 1 })
 	var peers []*nodetest.Peer
 	for range 6 {

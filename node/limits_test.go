@@ -24,21 +24,27 @@ func within(t *testing.T, limits node.Limits) (*nodetest.Node, *watch) {
 }
 
 func TestAConnectionThatSaysTooMuchWaits(t *testing.T) {
-	n, w := within(t, node.Limits{Messages: 20, MessageBurst: 5})
+	t.Parallel()
+	const burst = 5
+	n, w := within(t, node.Limits{Messages: 1, MessageBurst: burst})
 	p := nodetest.Dial(t, n.URL("/"))
+	began := time.Now()
 	p.Join("lobby")
 	ok := 0
-	for i := range 10 {
-		p.Say(`{"op":"send","req":%d,"room":"lobby","text":"x"}`, i)
+	for refused := 0; refused < 4; {
+		p.Say(`{"op":"send","room":"lobby","text":"x"}`)
 		switch f := answer(p); {
 		case f.Op == "ok":
 			ok++
-		case f.Code != wire.RateLimited || f.RetryAfter < time.Second/2 || f.RetryAfter > 2*time.Second:
+		case f.Code != wire.RateLimited || f.RetryAfter <= 0 || f.RetryAfter > 2*time.Second:
 			t.Fatalf("got %s", nodetest.Show(f))
+		default:
+			refused++
 		}
 	}
-	if ok < 3 || ok > 6 { // the join took from it, and it fills up while the machine is slow
-		t.Errorf("%d of 10 messages at once were taken", ok)
+	// The join took from it, and it fills up while the machine is slow.
+	if most := burst + 1 + int(time.Since(began)/time.Second); ok < burst-1 || ok > most {
+		t.Errorf("%d messages were taken, want at most %d", ok, most)
 	}
 	w.wait(t, "limited messages", 4)
 	time.Sleep(time.Second + 100*time.Millisecond) // as it was told
@@ -47,10 +53,12 @@ func TestAConnectionThatSaysTooMuchWaits(t *testing.T) {
 
 // What was sent before the refusal was heard does not overtake what is repeated.
 func TestNothingOvertakesWhatWasRefused(t *testing.T) {
+	t.Parallel()
 	n, _ := within(t, node.Limits{Messages: 1000, MessageBurst: 3})
 	p := nodetest.Dial(t, n.URL("/"))
 	p.Join("lobby")
 	refused := false
+	began := time.Now()
 	for i := range 40 { // over the burst, and then as fast as the bucket fills
 		p.Say(`{"op":"send","req":%d,"room":"lobby","text":"x"}`, i)
 		if i > 20 {
@@ -61,7 +69,7 @@ func TestNothingOvertakesWhatWasRefused(t *testing.T) {
 		switch f := answer(p); {
 		case f.Op == "error":
 			refused = true
-		case refused:
+		case refused && time.Since(began) < time.Second: // the least that it is told to wait
 			t.Fatalf("after a refusal: %s", nodetest.Show(f))
 		}
 	}
@@ -71,6 +79,7 @@ func TestNothingOvertakesWhatWasRefused(t *testing.T) {
 }
 
 func TestWhoIgnoresTheLimitIsClosed(t *testing.T) {
+	t.Parallel()
 	n, _ := within(t, node.Limits{Messages: 1, MessageBurst: 1})
 	p := nodetest.Dial(t, n.URL("/"))
 	p.Join("lobby")
@@ -99,13 +108,21 @@ func TestWhoIgnoresTheLimitIsClosed(t *testing.T) {
 }
 
 func TestAConnectionJoinsSoManyRooms(t *testing.T) {
+	t.Parallel()
 	n, w := within(t, node.Limits{Rooms: 4})
 	p := nodetest.Dial(t, n.URL("/"))
 	for i := range 4 {
 		p.Join(fmt.Sprint(i))
 	}
-	p.Say(`{"op":"join","room":"0"}`) // again
-	if f := answer(p); f.Code != wire.RateLimited {
+	again := func() wire.Frame {
+		p.Say(`{"op":"join","room":"0"}`)
+		return answer(p)
+	}
+	f := again()
+	for try := 0; f.Op == "ok" && try < 1000; try++ { // a slow machine gives one a second
+		f = again()
+	}
+	if f.Code != wire.RateLimited {
 		t.Fatalf("got %s", nodetest.Show(f))
 	}
 	time.Sleep(1100 * time.Millisecond)
@@ -122,6 +139,7 @@ func TestAConnectionJoinsSoManyRooms(t *testing.T) {
 }
 
 func TestANodeTakesSoManyClients(t *testing.T) {
+	t.Parallel()
 	n, w := within(t, node.Limits{Connections: 2})
 	first := nodetest.Dial(t, n.URL("/"))
 	s := listen(t, n.HTTP("/v1/rooms/lobby/events"))
@@ -143,6 +161,7 @@ var upgrade = []string{
 }
 
 func TestAnAddressHasItsLimits(t *testing.T) {
+	t.Parallel()
 	n, w := within(t, node.Limits{AddressConnections: 2, AddressAttempts: 1, AddressRequests: 1, AddressRooms: 12})
 	h := node.BehindProxies([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, n.Handler(), slog.New(slog.DiscardHandler))
 	s := httptest.NewServer(h)
@@ -159,10 +178,14 @@ func TestAnAddressHasItsLimits(t *testing.T) {
 		}
 		return refused
 	}
-	if refused := ask("2001:db8:1:2::1", 13); refused < 1 {
-		t.Error("nothing is refused")
+	status := 0
+	for try := 0; status != 429 && try < 20; try++ { // a slow machine gives one a second
+		if refused := ask("2001:db8:1:2::1", 13); refused < 1 {
+			continue
+		}
+		status = members("2001:db8:1:2:ffff::2")
 	}
-	if status := members("2001:db8:1:2:ffff::2"); status != 429 { // another of the same network
+	if status != 429 { // another of the same network
 		t.Errorf("the same /64: %d", status)
 	}
 	for _, from := range []string{"2001:db8:1:3::1", "192.0.2.1", "192.0.2.2"} {
@@ -184,7 +207,7 @@ func TestAnAddressHasItsLimits(t *testing.T) {
 		t.Errorf("connecting is answered %d %d %d", a, b, c)
 	}
 	w.wait(t, "limited address_connections", 1)
-	for range 30 {
+	for try := 0; w.count("limited address_attempts") == 0 && try < 300; try++ {
 		enter("192.0.2.1")
 	}
 	w.wait(t, "limited address_attempts", 1)
@@ -194,6 +217,7 @@ func TestAnAddressHasItsLimits(t *testing.T) {
 }
 
 func TestAnAddressBringsSoManyRoomsIntoBeing(t *testing.T) {
+	t.Parallel()
 	n, w := within(t, node.Limits{AddressRooms: 3})
 	p := nodetest.Dial(t, n.URL("/"))
 	for i := range 3 {

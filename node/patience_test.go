@@ -15,13 +15,12 @@ import (
 
 func TestAClientWhosePongsWaitBehindItsOwnRequestsStays(t *testing.T) {
 	eachWay(t, func(t *testing.T, start starter) {
-		t.Parallel()
-		const ping, says = 200 * time.Millisecond, 200
+		const ping, says = time.Second, 200
 		w := newWatch()
 		var g *gate
 		c := start(t, 1, func(cfg *node.Config) {
 			g = &gate{Bus: cfg.Bus, w: w}
-			cfg.Bus, cfg.Observer, cfg.PingInterval, cfg.MessageWait = g, w, ping, time.Second
+			cfg.Bus, cfg.Observer, cfg.PingInterval, cfg.MessageWait = g, w, ping, 2*time.Second
 		})
 		p := nodetest.Dial(t, c.Nodes[0].URL("/"))
 		p.Join("lobby")
@@ -39,7 +38,7 @@ func TestAClientWhosePongsWaitBehindItsOwnRequestsStays(t *testing.T) {
 				}
 			}
 		}()
-		time.Sleep(15 * ping)
+		time.Sleep(4 * ping)
 		g.open()
 		if err := <-answered; err != nil {
 			t.Error(err)
@@ -55,7 +54,7 @@ func TestAClientThatReadsSteadilyButSlowlyStays(t *testing.T) {
 	for name, start := range narrowWays {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			const ping, messages = 700 * time.Millisecond, 250
+			const ping, messages = 1500 * time.Millisecond, 250
 			w := newWatch()
 			c := start(t, 1, func(cfg *node.Config) {
 				cfg.Observer, cfg.PingInterval, cfg.StallTimeout, cfg.QueueBytes = w, ping, 4*time.Second, 64<<10
@@ -94,11 +93,10 @@ func TestAClientThatReadsSteadilyButSlowlyStays(t *testing.T) {
 
 func TestJoinsAreRefusedAtOnceWhileTheBusIsAway(t *testing.T) {
 	eachWay(t, func(t *testing.T, start starter) {
-		t.Parallel()
 		const joins = 12
 		w := newWatch()
 		c := start(t, 1, func(cfg *node.Config) {
-			cfg.Bus, cfg.Observer, cfg.MessageWait, cfg.PingInterval = noRooms{cfg.Bus}, w, time.Second, time.Second
+			cfg.Bus, cfg.Observer, cfg.MessageWait, cfg.PingInterval = noRooms{cfg.Bus}, w, 2*time.Second, 2*time.Second
 		})
 		p := nodetest.Dial(t, c.Nodes[0].URL("/"))
 		began := time.Now()

@@ -219,7 +219,7 @@ func TestWhoIsOpenHearsWhatIsSaidFromThenOn(t *testing.T) {
 		c := start(t, 2)
 		speaker := nodetest.Dial(t, c.Nodes[0].URL("/"))
 		speaker.Join("lobby")
-		for i := range 100 {
+		for i := range 40 {
 			listener := nodetest.DialPlain(t, c.Nodes[i%2].URL("/"))
 			text := fmt.Sprint("said at once ", i)
 			speaker.SendText("lobby", text)

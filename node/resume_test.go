@@ -245,11 +245,12 @@ func TestABreakIsToldToThoseWhoAreCatchingUp(t *testing.T) {
 			frozen.Join("lobby")
 			pad := strings.Repeat("x", 4000)
 			var ids []id.ID
-			for w.count("overflowed") == 0 {
-				ids = append(ids, a.SendText("lobby", fmt.Sprint(len(ids), " ", pad)))
+			send := func(pad string) {
+				ids = append(ids, a.SendText("lobby", fmt.Sprint(len(ids), " ", pad), fmt.Sprintf(`"key":"%d"`, len(ids))))
 			}
+			w.overflow(t, func() { send(pad) })
 			for range 5 {
-				ids = append(ids, a.SendText("lobby", fmt.Sprint(len(ids), " ")))
+				send("")
 			}
 			n := len(ids)
 			keep := n - 3

@@ -32,6 +32,7 @@ func (s *stream) heard(last string) (texts []string) {
 
 // A stream that is cut at any moment from its first answer on has a cursor to come back with, before anybody says anything.
 func TestAStreamHasACursorFromTheFirstMoment(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 2)
 	p := nodetest.Dial(t, c.Nodes[1].URL("/"))
 	for i, tt := range []struct {
@@ -88,6 +89,7 @@ func drains(t *testing.T, n *nodetest.Node) {
 
 // EventSource gives up for good on any status but 200.
 func TestADrainingNodeTellsAnEventSourceToComeBack(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 1)
 	n := c.Nodes[0]
 	proxied := func(trusted string) string {

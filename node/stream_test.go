@@ -88,6 +88,7 @@ func TestOneStreamCarriesSeveralRooms(t *testing.T) {
 
 // Every event has the places of all rooms as they are by then, whichever room it is from.
 func TestAStreamsCursorNeverGoesBack(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 2)
 	rooms := []string{"0", "1", "2", "3"}
 	const each = 100

@@ -14,12 +14,11 @@ import (
 )
 
 // slack is what a machine that is busy may add to a time.
-const slack = 6 * time.Second
+const slack = 15 * time.Second
 
 func TestADeadClientIsDroppedAndLeavesAfterTwoPings(t *testing.T) {
 	eachWay(t, func(t *testing.T, start starter) {
-		t.Parallel()
-		const ping = time.Second
+		const ping = 2 * time.Second
 		w := newWatch()
 		c := start(t, 1, func(cfg *node.Config) { cfg.Observer = w; cfg.PingInterval = ping; cfg.Grace = 100 * time.Millisecond })
 		watcher := nodetest.Dial(t, c.Nodes[0].URL("/"))
@@ -42,8 +41,7 @@ func TestADeadClientIsDroppedAndLeavesAfterTwoPings(t *testing.T) {
 
 func TestAMessageOnceBegunHasToBeFinished(t *testing.T) {
 	eachWay(t, func(t *testing.T, start starter) {
-		t.Parallel()
-		const wait = time.Second
+		const wait = 2 * time.Second
 		c := start(t, 1, func(cfg *node.Config) { cfg.MessageWait = wait })
 		whole := masked(wire.OpText, `{"op":"ping","req":"`+strings.Repeat("x", 100)+`"}`)
 		fragment := append([]byte{wire.OpText}, masked(0, "x")[1:]...)
@@ -100,18 +98,17 @@ func TestAMessageOnceBegunHasToBeFinished(t *testing.T) {
 // The time is that of one message: who always has another under way says as much as anyone.
 func TestWhoIsAlwaysInTheMiddleOfAMessageStays(t *testing.T) {
 	eachWay(t, func(t *testing.T, start starter) {
-		t.Parallel()
-		const wait = time.Second
+		const wait = 2 * time.Second
 		c := start(t, 1, func(cfg *node.Config) { cfg.MessageWait = wait })
 		p := dialRaw(t, c.Nodes[0])
 		whole := masked(wire.OpText, `{"op":"ping"}`)
 		half := len(whole) / 2
 		p.Write(whole[:half])
-		for began := time.Now(); time.Since(began) < 4*wait; {
+		for began := time.Now(); time.Since(began) < 2*wait; {
 			p.Write(whole[half:])
 			p.Write(whole[:half])
 			p.want(wire.OpText, `"ok"`)
-			time.Sleep(wait / 5)
+			time.Sleep(wait / 10)
 		}
 	})
 }
@@ -184,7 +181,6 @@ func TestAnAnswerThatIsNotReadIsGivenUp(t *testing.T) {
 
 func TestWhoDoesNotAnswerACloseIsCutOff(t *testing.T) {
 	eachWay(t, func(t *testing.T, start starter) {
-		t.Parallel()
 		w := newWatch()
 		c := start(t, 1, func(cfg *node.Config) { cfg.Observer = w })
 		p := dialRaw(t, c.Nodes[0])
@@ -202,7 +198,6 @@ func TestWhoDoesNotAnswerACloseIsCutOff(t *testing.T) {
 
 func TestEventStreamsAreKeptAlive(t *testing.T) {
 	eachWay(t, func(t *testing.T, start starter) {
-		t.Parallel()
 		c := start(t, 1, func(cfg *node.Config) { cfg.PingInterval = 200 * time.Millisecond })
 		s := listen(t, c.Nodes[0].HTTP("/v1/rooms/lobby/events"))
 		s.until("live")

@@ -41,6 +41,7 @@ func TestWhatIsSaidFastSharesItsWrites(t *testing.T) {
 
 // In a large room the count is told at most once a second, however many come and go.
 func TestTheCountOfALargeRoomIsNotToldAllTheTime(t *testing.T) {
+	t.Parallel()
 	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.PresenceLimit = 1 })
 	watcher, other, restless := nodetest.Dial(t, c.Nodes[0].URL("/")), nodetest.Dial(t, c.Nodes[0].URL("/")), nodetest.Dial(t, c.Nodes[0].URL("/"))
 	began := time.Now()

@@ -68,6 +68,15 @@ func StartOn(t testing.TB, n int, open func(bus.Observer) bus.Bus, each ...func(
 	return start(t, n, front{}, open, each...)
 }
 
+// StartNarrowOn is StartOn and StartNarrow.
+func StartNarrowOn(t testing.TB, n int, open func(bus.Observer) bus.Bus, each ...func(*node.Config)) *Cluster {
+	t.Helper()
+	return start(t, n, front{narrow: true}, open, each...)
+}
+
+// frozenFor is how long a client may do nothing, unless a test says otherwise: on a busy machine nobody is dropped for being slow.
+const frozenFor = 5 * time.Minute
+
 // A front is what nodes listen with.
 type front struct{ secure, narrow, unparked bool }
 
@@ -76,7 +85,10 @@ func start(t testing.TB, n int, f front, open func(bus.Observer) bus.Bus, each .
 	c := &Cluster{}
 	for range n {
 		b := open(bus.NoObserver{})
-		cfg := node.Config{Bus: b, Log: slog.New(slog.DiscardHandler), Drain: 100 * time.Millisecond}
+		cfg := node.Config{
+			Bus: b, Log: slog.New(slog.DiscardHandler), Drain: 100 * time.Millisecond,
+			PingInterval: frozenFor, StallTimeout: frozenFor,
+		}
 		for _, change := range each {
 			change(&cfg)
 		}
