@@ -190,7 +190,13 @@ func TestNothingIsLostRepeatedOrOutOfOrderHoweverConnectionsBreak(t *testing.T) 
 	for _, h := range hearers {
 		h.wait(t)
 	}
-	wg.Wait()
+	answered := make(chan struct{})
+	go func() { wg.Wait(); close(answered) }()
+	select {
+	case <-answered:
+	case <-time.After(patience):
+		t.Fatal("not all sends are answered")
+	}
 	cut.calm.Store(true)
 	if cut.cuts.Load() < 20 {
 		t.Errorf("only %d connections were cut", cut.cuts.Load())
@@ -280,6 +286,16 @@ func TestRoomsMembersHistoryAndSignalsOfARealNode(t *testing.T) {
 		s, ok := e.(Signal)
 		return ok && s.Kind == "typing" && s.User == wire.Member{ID: bob.User().ID, Name: "Bob"} && string(s.Data) == `{"on":true}`
 	})
+	if err := bob.Rename(ctx, "Robert"); err != nil || bob.User().Name != "Robert" {
+		t.Fatalf("renamed to %q, %v", bob.User().Name, err)
+	}
+	wait("update", func(e Event) bool {
+		p, ok := e.(Presence)
+		return ok && p.Event == wire.EventUpdate && p.User == wire.Member{ID: bob.User().ID, Name: "Robert"} && p.Count == 2
+	})
+	if err := bob.Rename(ctx, "Bob"); err != nil {
+		t.Fatal(err)
+	}
 	first, err := b.Say(ctx, Draft{Text: "hi", Data: []byte("[1]"), Key: "k"})
 	if err != nil {
 		t.Fatal(err)

@@ -1,0 +1,86 @@
+package client
+
+import (
+	"errors"
+	"testing"
+
+	"parley/node/wire"
+)
+
+// A new name is asked for as one that is chosen now, and from then on told with the time that the node gave it: so no node takes who
+// comes back with it for one who chose it just now.
+func TestARenameIsKeptOverAllConnectionsWithItsTime(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		o := n.options()
+		o.Name = "Ann"
+		c, fc := n.dial(o)
+		errs := make(chan error)
+		rename := func(name string) wire.Request {
+			t.Helper()
+			go func() { errs <- c.Rename(t.Context(), name) }()
+			h := fc.want("hello")
+			if h.Name != name || h.Named != 0 || h.Session != "secret" {
+				t.Errorf("asked for %q with %+v", name, h)
+			}
+			return h
+		}
+		greet := func(h wire.Request, name string, named int64) {
+			t.Helper()
+			fc.say(wire.Welcome{
+				Req: h.Req, User: wire.User{ID: "me", Name: name, Guest: true}, Named: named, Session: "secret",
+				Ping: 25, Limits: wire.LimitsOf(4096, 500),
+			})
+		}
+		comesBack := func(name string, named int64) {
+			t.Helper()
+			fc.cut()
+			fc = n.next()
+			if h := fc.welcome(); h.Name != name || h.Named != named {
+				t.Errorf("came back as %q, named %d, want %q, %d", h.Name, h.Named, name, named)
+			}
+		}
+		comesBack("Ann", 0) // the node did not say since when
+
+		greet(rename("Bea"), "Bea", 7000)
+		if err := <-errs; err != nil || c.User().Name != "Bea" {
+			t.Errorf("renamed to %q, %v", c.User().Name, err)
+		}
+		comesBack("Bea", 7000)
+
+		h := rename("Cleo")
+		fc.say(wire.Reject{Req: h.Req, Err: wire.Errorf(wire.BadRequest, "not that one")})
+		if e, ok := errors.AsType[*wire.Error](<-errs); !ok || e.Code != wire.BadRequest {
+			t.Errorf("got %v", e)
+		}
+		comesBack("Bea", 7000)
+
+		rename("Dora")
+		comesBack("Dora", 0) // it was lost on the way, or not
+		greet(fc.want("hello"), "Dora", 9000)
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+		comesBack("Dora", 9000)
+
+		greet(rename("Eve"), "Fay", 9500) // who chose it elsewhere, later
+		if err := <-errs; err != nil || c.User().Name != "Fay" {
+			t.Errorf("renamed to %q, %v", c.User().Name, err)
+		}
+	})
+}
+
+// What others are called is told as it changes.
+func TestAnUpdateIsTold(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		var l log
+		join(t, c, fc, ID{}, JoinOptions{Handle: l.handle})
+		bea := wire.Member{ID: "b", Name: "Bea"}
+		fc.say(wire.Presence{Room: "lobby", Event: wire.EventUpdate, User: &bea, Count: 2, Presence: 3})
+		l.said()
+		want := Presence{Event: "update", User: bea, Count: 2, Version: 3}
+		if got, ok := l.events[len(l.events)-1].(Presence); !ok || got.Event != want.Event || got.User != want.User || got.Count != 2 || got.Version != 3 {
+			t.Errorf("told %+v, want %+v", l.events[len(l.events)-1], want)
+		}
+	})
+}
