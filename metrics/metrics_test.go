@@ -141,7 +141,7 @@ func TestHealthIsAskedAtEachScrape(t *testing.T) {
 
 func TestProcessIsDescribed(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	RegisterProcess(reg, "v1.2.3", "abc")
+	RegisterProcess(reg, "ada", "v1.2.3", "abc")
 	got := scrape(t, Handler(reg))
 	for _, prefix := range []string{`parley_build_info{goversion="go`, "go_goroutines", "go_sched_latencies_seconds_sum"} {
 		if !hasPrefix(got, prefix) {

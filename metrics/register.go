@@ -20,13 +20,13 @@ func Handler(reg *prometheus.Registry) http.Handler {
 	return promhttp.HandlerFor(reg, promhttp.HandlerOpts{Registry: reg, EnableOpenMetrics: true})
 }
 
-// RegisterProcess adds what the Go runtime and the operating system know of this process, and which build it is.
-func RegisterProcess(reg prometheus.Registerer, version, revision string) {
+// RegisterProcess adds what the Go runtime and the operating system know of this process, which build it is, and the node's name.
+func RegisterProcess(reg prometheus.Registerer, node, version, revision string) {
 	info := prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace:   namespace,
 		Name:        "build_info",
-		Help:        "Always 1; the labels say which build this is.",
-		ConstLabels: prometheus.Labels{"version": version, "revision": revision, "goversion": runtime.Version()},
+		Help:        "Always 1; the labels say which node this is, and which build.",
+		ConstLabels: prometheus.Labels{"node": node, "version": version, "revision": revision, "goversion": runtime.Version()},
 	})
 	info.Set(1)
 	reg.MustRegister(

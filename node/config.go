@@ -20,7 +20,7 @@ type Config struct {
 	Auth     Authenticator // default nil: everyone is a guest, and tokens are refused
 	Log      *slog.Logger  // default slog.Default()
 
-	ID      string // the node's name, told in welcome; default the host's name and a random suffix
+	ID      string // the node's name, told in welcome; default NewID
 	Version string // told in welcome; default "dev"
 
 	// Origins that may open a WebSocket or use HTTP from a page, as patterns of path.Match over the origin's host or, with a
@@ -75,6 +75,12 @@ func (NoObserver) GapTold()                    {}
 func (NoObserver) Rejected(string)             {}
 func (NoObserver) Limited(string)              {}
 
+// NewID makes a name for a node: the host's, and a random suffix.
+func NewID() string {
+	host, _ := os.Hostname()
+	return fmt.Sprintf("%s-%04x", cmp.Or(host, "node"), rand.N(1<<16))
+}
+
 func (c Config) withDefaults() Config {
 	if c.Observer == nil {
 		c.Observer = NoObserver{}
@@ -83,8 +89,7 @@ func (c Config) withDefaults() Config {
 		c.Log = slog.Default()
 	}
 	if c.ID == "" {
-		host, _ := os.Hostname()
-		c.ID = fmt.Sprintf("%s-%04x", cmp.Or(host, "node"), rand.N(1<<16))
+		c.ID = NewID()
 	}
 	c.Version = cmp.Or(c.Version, "dev")
 	c.Origins = slices.Clone(c.Origins)

@@ -163,8 +163,8 @@ type process struct {
 }
 
 var (
-	servingLine = regexp.MustCompile(`(?:Parley is at |"msg":"serving","url":")(https?://[^ "]+)`)
-	adminLine   = regexp.MustCompile(`msg="serving operators" url=(http://\S+)`)
+	servingLine = regexp.MustCompile(`(?:Parley is at |"msg":"serving","node":"[^"]+","url":")(https?://[^ "]+)`)
+	adminLine   = regexp.MustCompile(`msg="serving operators" node=\S+ url=(http://\S+)`)
 )
 
 // startNode starts a parley on a free port of 127.0.0.1. It ends with the test.

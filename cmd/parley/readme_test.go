@@ -40,7 +40,7 @@ func TestREADMEListsTheMetrics(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	metrics.New(reg, nil)
 	metrics.RegisterHealth(reg, func() error { return nil }, func() time.Duration { return 0 })
-	metrics.RegisterProcess(reg, "", "")
+	metrics.RegisterProcess(reg, "", "", "")
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)

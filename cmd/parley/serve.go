@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -101,7 +102,8 @@ func (c *ServeCmd) Run(env *cli.Env) error {
 	if c.Check {
 		return report(env)
 	}
-	log := c.logger(env.Err)
+	id := cmp.Or(c.NodeID, node.NewID())
+	log := c.logger(env.Err).With("node", id)
 	var cert *certificate
 	if c.TLSCert != "" {
 		var err error
@@ -115,7 +117,7 @@ func (c *ServeCmd) Run(env *cli.Env) error {
 	}
 	version, revision := build()
 	reg := prometheus.NewRegistry()
-	metrics.RegisterProcess(reg, version, revision)
+	metrics.RegisterProcess(reg, id, version, revision)
 	observer := metrics.New(reg, map[string]error{
 		"unavailable": bus.ErrUnavailable, "conflict": bus.ErrConflict, "closed": bus.ErrClosed,
 	})
@@ -139,7 +141,7 @@ func (c *ServeCmd) Run(env *cli.Env) error {
 		Bus:           b,
 		Observer:      observer,
 		Log:           log,
-		ID:            c.NodeID,
+		ID:            id,
 		Version:       version,
 		Origins:       c.Origins,
 		Limits:        c.Limits,
