@@ -59,6 +59,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	sess := s.newSession(c, conn, newGuest(r, name))
+	s.noteConnected(sess, r)
 	if c == jsonV1 {
 		s.start(sess)
 		return

@@ -2,6 +2,7 @@ package node
 
 import (
 	"context"
+	"log/slog"
 	"time"
 
 	"parley/bus"
@@ -18,6 +19,7 @@ func (m *member) overflowLocked(from bus.ID) {
 	m.cursor = from
 	m.version = m.r.presence.version
 	m.s.srv.cfg.Observer.Overflowed()
+	m.s.srv.notes.note(slow, m.s.connAttr(), m.s.fromAttr(), slog.String("user", m.user.ID), slog.String("room", m.r.name))
 	m.s.srv.wg.Go(m.catchUp)
 }
 

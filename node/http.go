@@ -118,7 +118,7 @@ func (s *Server) cors(w http.ResponseWriter, r *http.Request) *wire.Error {
 		return wire.Errorf(wire.Forbidden, "the origin %q is not among those that may use this server", origin)
 	}
 	h.Set("Access-Control-Allow-Origin", origin)
-	h.Set("Access-Control-Expose-Headers", "Parley-Session, Retry-After")
+	h.Set("Access-Control-Expose-Headers", "Parley-Session, Retry-After, X-Request-Id")
 	return nil
 }
 
@@ -148,8 +148,16 @@ var statuses = map[wire.Code]int{
 func (s *Server) problem(w http.ResponseWriter, e *wire.Error) { s.problemAs(w, statuses[e.Code], e) }
 
 func (s *Server) problemAs(w http.ResponseWriter, status int, e *wire.Error) {
-	s.cfg.Observer.Rejected(string(e.Code))
+	s.rejected(w, e)
 	writeProblem(w, status, e)
+}
+
+// rejected counts an error that a request is answered with, and has it noted.
+func (s *Server) rejected(w http.ResponseWriter, e *wire.Error) {
+	s.cfg.Observer.Rejected(string(e.Code))
+	if a, ok := w.(*answer); ok {
+		a.problem = e
+	}
 }
 
 func writeProblem(w http.ResponseWriter, status int, e *wire.Error) {
@@ -264,7 +272,7 @@ func (s *Server) readSend(w http.ResponseWriter, r *http.Request) (*wire.Request
 // readBody reads a body that may be as large as a frame.
 func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *wire.Error) {
 	arrived := s.bodies.expect(http.NewResponseController(w), s.cfg.MessageWait)
-	said, err := io.ReadAll(http.MaxBytesReader(w, r.Body, wire.MaxFrame))
+	said, err := io.ReadAll(http.MaxBytesReader(bare(w), r.Body, wire.MaxFrame))
 	arrived()
 	if tooLarge := (*http.MaxBytesError)(nil); errors.As(err, &tooLarge) {
 		return nil, wire.Errorf(wire.TooLarge, "a body may have %d bytes", wire.MaxFrame)
@@ -273,6 +281,14 @@ func (s *Server) readBody(w http.ResponseWriter, r *http.Request) ([]byte, *wire
 		return nil, wire.Errorf(wire.BadRequest, "the body could not be read")
 	}
 	return said, nil
+}
+
+// bare is the server's own ResponseWriter, which knows to close the connection after a body that was too large.
+func bare(w http.ResponseWriter) http.ResponseWriter {
+	if a, ok := w.(*answer); ok {
+		return a.ResponseWriter
+	}
+	return w
 }
 
 // getMessages reads a room's history: the newest messages, or those before an id.

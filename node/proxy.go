@@ -2,7 +2,9 @@ package node
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/netip"
@@ -10,20 +12,45 @@ import (
 	"strings"
 )
 
-// BehindProxies gives requests that come through trusted proxies their client's address, as RemoteAddr with port 0. Nobody
-// else is believed, as a client may write into X-Forwarded-For what it likes. Each request is logged for debugging.
+// BehindProxies gives requests that come through trusted proxies their client's address, as RemoteAddr with port 0, and the id in
+// X-Request-Id. Nobody else is believed, as a client may write there what it likes: its requests get ids of the node's own. The id is
+// answered too. Each request is logged for debugging.
 func BehindProxies(trusted []netip.Prefix, h http.Handler, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, id := r.Context(), ""
 		if isTrusted(r, trusted) {
-			r = r.WithContext(context.WithValue(r.Context(), proxied{}, true))
+			ctx = context.WithValue(ctx, proxied{}, true)
+			id = r.Header.Get(requestHeader)
 		}
+		if !isRequestID(id) {
+			id = fmt.Sprintf("%016x", rand.Uint64())
+		}
+		r = r.WithContext(context.WithValue(ctx, requestKey{}, id))
+		w.Header().Set(requestHeader, id)
 		if client := clientAddr(r, trusted); client != "" {
 			r.RemoteAddr = net.JoinHostPort(client, "0")
 		}
 		// The query may hold a guest's session.
-		log.DebugContext(r.Context(), "request", "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr)
+		log.DebugContext(r.Context(), "request", "method", r.Method, "path", r.URL.Path, "from", r.RemoteAddr, "request", id)
 		h.ServeHTTP(w, r)
 	})
+}
+
+// requestHeader names a request, for whoever has to find it in the logs.
+const requestHeader = "X-Request-Id"
+
+// requestKey is the key of a request's id.
+type requestKey struct{}
+
+// requestID is what a request is called in the log; "" without BehindProxies.
+func requestID(ctx context.Context) string {
+	id, _ := ctx.Value(requestKey{}).(string)
+	return id
+}
+
+// isRequestID reports whether an id may be logged and answered as it is: proxies write a UUID, or some numbers.
+func isRequestID(id string) bool {
+	return id != "" && len(id) <= 64 && strings.Trim(id, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_.:") == ""
 }
 
 // proxied is the key of what a context has if its request came through a trusted proxy.

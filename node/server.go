@@ -26,6 +26,7 @@ type Server struct {
 	draining atomic.Bool
 	outage   outage
 	bodies   bodies
+	notes    notes
 
 	flushers flushers
 	batches  sync.Pool      // of *batch, for room.flushHere
@@ -62,6 +63,7 @@ func New(cfg Config) *Server {
 		streams: make(map[string]*session),
 	}
 	s.addresses.limits = &s.cfg.Limits
+	s.notes.log = s.cfg.Log
 	s.batches.New = func() any { return new(batch) }
 	s.buffers.New = func() any { return new(sayBuffers) }
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -91,7 +93,7 @@ func (s *Server) Handler() http.Handler {
 	})
 	mux.HandleFunc("/ws", s.accept)
 	s.route(mux)
-	return s.answerInTime(mux)
+	return s.noting(s.answerInTime(mux))
 }
 
 // servePage serves the page, but for what it does not have: then it returns false.

@@ -2,6 +2,7 @@ package node
 
 import (
 	"encoding/json"
+	"log/slog"
 	"time"
 
 	"parley/node/socket"
@@ -17,6 +18,7 @@ type session struct {
 	conn   *socket.Conn // static
 	stream *stream      // static; nil but for an event stream of several rooms
 	home   string       // static; the one room of a client whose codec names none
+	from   string       // static; where it calls from
 
 	pace pace          // owned by the reader
 	todo *wire.Request // owned by the reader; it has to wait, and comes next
@@ -41,6 +43,7 @@ func (s *Server) newSession(c codec, conn *socket.Conn, who identity) *session {
 		srv:    s,
 		codec:  c,
 		conn:   conn,
+		from:   who.addr,
 		ended:  make(chan struct{}),
 	}
 	sess.session, sess.replies = sess, sess
@@ -118,6 +121,7 @@ func (s *session) Ended(code int) {
 	s.srv.forget(s)
 	s.srv.depart(s.addr)
 	s.srv.cfg.Observer.Closed(s.codec.String(), code)
+	s.srv.notes.note(closed, s.connAttr(), s.fromAttr(), slog.Int("code", code))
 }
 
 // answer implements transport.
@@ -126,6 +130,7 @@ func (s *session) answer(f appender) { s.say("ok", f) }
 // refuse answers a request with an error, or closes the connection where the codec has no words for one.
 func (s *session) refuse(req json.RawMessage, e *wire.Error) {
 	s.srv.cfg.Observer.Rejected(string(e.Code))
+	s.srv.notes.noteRefused(e, s.connAttr(), s.fromAttr())
 	if s.codec.hasWords() {
 		s.say("error", wire.Reject{Req: req, Err: e})
 		return

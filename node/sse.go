@@ -70,6 +70,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, st *stream, join
 		s.streams[st.name] = sess
 		s.streamsMu.Unlock()
 	}
+	s.noteConnected(sess, r)
 	s.start(sess, joins...)
 	return nil
 }
@@ -87,7 +88,7 @@ func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, e *wire.Error)
 	if e.Code == wire.Unavailable && throughProxy(r) {
 		return e
 	}
-	s.cfg.Observer.Rejected(string(e.Code))
+	s.rejected(w, e)
 	setStream(w.Header())
 	w.Write(sse.appendBye(nil, wire.Bye{Code: closeCodes[e.Code], Reason: e.Message, RetryAfter: e.RetryAfter}))
 	return nil
