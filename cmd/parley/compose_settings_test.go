@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -179,27 +178,41 @@ func (c *composed) testProxied() {
 		c.t.Fatal(err)
 	}
 	req.Header.Set("X-Forwarded-For", "192.0.2.99, 203.0.113.9")
+	req.Header.Set("X-Request-Id", "from-the-first-proxy")
 	res, err := plain.Do(req)
 	if err != nil {
 		c.t.Fatal(err)
 	}
 	res.Body.Close()
-	c.await("the client's address in a node's log", func() error {
-		logs := c.run(time.Minute, "docker", "compose", "logs", "--no-log-prefix", "node")
-		scan := bufio.NewScanner(strings.NewReader(logs))
-		for scan.Scan() {
-			if line := scan.Text(); strings.Contains(line, "/v1/rooms/proxied/members") && strings.Contains(line, `"203.0.113.9:0"`) {
-				return nil
-			}
-		}
-		return fmt.Errorf("is not there")
-	})
+	if id := res.Header.Get("X-Request-Id"); id != "from-the-first-proxy" {
+		c.t.Errorf("what a trusted proxy calls from-the-first-proxy is %q", id)
+	}
+	c.awaitLine("node", "/v1/rooms/proxied/members", `"203.0.113.9:0"`, `"from-the-first-proxy"`, `"node":"`)
+	c.awaitLine("lb", "/v1/rooms/proxied/members", "203.0.113.9:", "from-the-first-proxy")
 	if direct, err := http.Get("http://" + c.lb + "/readyz"); err == nil { //nolint:noctx // it is refused at once
 		direct.Body.Close()
 		if direct.StatusCode == http.StatusOK {
 			c.t.Error("who does not speak the PROXY protocol is let in")
 		}
 	}
+}
+
+// awaitLine waits until a service's log has a line with all parts.
+func (c *composed) awaitLine(service string, parts ...string) {
+	c.t.Helper()
+	c.await(fmt.Sprintf("%s logs %q", service, parts), func() error {
+		logs := c.run(time.Minute, "docker", "compose", "logs", "--no-log-prefix", service)
+	lines:
+		for line := range strings.Lines(logs) {
+			for _, part := range parts {
+				if !strings.Contains(line, part) {
+					continue lines
+				}
+			}
+			return nil
+		}
+		return fmt.Errorf("is not there")
+	})
 }
 
 // A load balancer that is full says so, to clients and to who watches it.
@@ -226,7 +239,7 @@ func (c *composed) testFull() {
 			conn.CloseNow()
 			c.t.Fatal("the load balancer takes more clients than it was told to")
 		}
-		if res == nil || res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" {
+		if res == nil || res.StatusCode != http.StatusServiceUnavailable || res.Header.Get("Retry-After") == "" || res.Header.Get("X-Request-Id") == "" {
 			c.t.Fatalf("a client too many is answered %+v, %v", res, err)
 		}
 	}

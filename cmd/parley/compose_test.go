@@ -163,14 +163,25 @@ func (c *composed) testNodeDies() {
 	crowd.awaitNodes(3)
 	crowd.talk(200 * time.Millisecond)
 	began := time.Now()
+	noticed := c.changes("DOWN")
 	c.run(time.Minute, "docker", "kill", c.nodes()[0])
 	crowd.awaitNodes(2)
 	c.awaitNodes(2)
+	if n := c.changes("DOWN") - noticed; n != 1 {
+		c.t.Errorf("the load balancer logs %d times that the node is gone", n)
+	}
 	crowd.awaitTalk()
 	crowd.settle()
 	c.t.Logf("%s", crowd.returns(began))
 	c.documented("A node that died")
 	c.awaitNodes(3)
+}
+
+// changes counts what the load balancer's log says of nodes that come ("UP") or go ("DOWN").
+func (c *composed) changes(to string) int {
+	c.t.Helper()
+	logs := c.run(time.Minute, "docker", "compose", "logs", "--no-log-prefix", "lb")
+	return len(regexp.MustCompile(`(?m)Server nodes/node\d+ is (?:going )?`+to).FindAllString(logs, -1))
 }
 
 func (c *composed) testRedisDies() {
