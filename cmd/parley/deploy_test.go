@@ -1,9 +1,11 @@
 package main
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/spf13/pflag"
@@ -80,6 +82,77 @@ func TestEveryAlertHasACase(t *testing.T) {
 		fires := regexp.MustCompile(`alertname: ` + string(alert[1]) + `\n +eval_time: \w+\n +exp_alerts:[ &a-z]*\n +- exp_labels`)
 		if !fires.Match(cases) {
 			t.Errorf("%s fires in no case", alert[1])
+		}
+	}
+}
+
+// A dashboard is what is asked of Prometheus.
+type dashboard struct {
+	Templating struct {
+		List []struct {
+			Name, Type, AllValue string
+			Current              struct{ Value string }
+		}
+	}
+	Panels []struct {
+		Type, Title string
+		Datasource  struct{ UID string }
+		Targets     []struct{ Expr, LegendFormat string }
+		FieldConfig struct {
+			Defaults struct {
+				Thresholds struct {
+					Steps []struct {
+						Color string
+						Value float64
+					}
+				}
+			}
+		}
+	}
+}
+
+func readDashboard(t *testing.T) (d dashboard) {
+	t.Helper()
+	text, err := os.ReadFile(root + "/metrics/dashboard.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &d); err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// The dashboard shows one cluster of those that a Prometheus knows, from whichever Prometheus, and calls nodes what they call themselves.
+func TestDashboardAsksOfOneClusterAndNamesNodes(t *testing.T) {
+	d := readDashboard(t)
+	if v := d.Templating.List; len(v) != 2 || v[0].Name != "datasource" || v[1].Name != "cluster" {
+		t.Fatalf("its variables are %+v", v)
+	}
+	series := regexp.MustCompile(`\b((?:parley|haproxy|redis|process|node)_[A-Za-z_]+|ALERTS|up)\b(\{cluster=~"\$cluster")?`)
+	for _, p := range d.Panels {
+		if p.Type == "row" {
+			continue
+		}
+		if p.Datasource.UID != "${datasource}" {
+			t.Errorf("%s asks %q", p.Title, p.Datasource.UID)
+		}
+		for _, target := range p.Targets {
+			for _, s := range series.FindAllStringSubmatch(target.Expr, -1) {
+				if s[2] == "" {
+					t.Errorf("%s asks for %s of all clusters", p.Title, s[1])
+				}
+			}
+			if strings.Contains(target.LegendFormat, "{{instance}}") {
+				t.Errorf("%s calls nodes by their address", p.Title)
+			}
+		}
+		if p.Title == "Nodes ready" {
+			for _, step := range p.FieldConfig.Defaults.Thresholds.Steps {
+				if step.Color == "green" && step.Value < 1 {
+					t.Errorf("%s is green at %v", p.Title, step.Value)
+				}
+			}
 		}
 	}
 }
