@@ -76,7 +76,7 @@ func (c *composed) testImage() {
 	if got := c.run(time.Minute, "docker", "inspect", "--format", may, node); got != "65532:65532 true [ALL] [no-new-privileges:true]" {
 		c.t.Errorf("user, read-only root, capabilities, options: %s", got)
 	}
-	if got := c.run(time.Minute, "docker", "exec", node, "/parley", "version"); !strings.HasPrefix(got, "parley v0-composed") {
+	if got := c.run(time.Minute, "docker", "exec", node, "/parley", "version"); !strings.HasPrefix(got, "parley v0-composed (composed) ") {
 		c.t.Errorf("the version is %s", got)
 	}
 	const labels = `{{index .Config.Labels "org.opencontainers.image.version"}} {{index .Config.Labels "org.opencontainers.image.revision"}}`

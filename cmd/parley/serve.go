@@ -115,9 +115,9 @@ func (c *ServeCmd) Run(env *cli.Env) error {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	version, revision := build()
+	version, from := build()
 	reg := prometheus.NewRegistry()
-	metrics.RegisterProcess(reg, id, version, revision)
+	metrics.RegisterProcess(reg, id, version, from)
 	observer := metrics.New(reg, map[string]error{
 		"unavailable": bus.ErrUnavailable, "conflict": bus.ErrConflict, "closed": bus.ErrClosed,
 	})

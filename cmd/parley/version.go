@@ -11,8 +11,8 @@ import (
 	"parley/cmd/internal/cli"
 )
 
-// version is set by the linker (-X main.version=v1.2.3). Otherwise what the Go tool recorded speaks.
-var version string
+// These are set by the linker (-X main.version=v1.2.3 -X main.revision=0123abcd). Otherwise what the Go tool recorded speaks.
+var version, revision string
 
 // VersionCmd prints the version.
 type VersionCmd struct{}
@@ -26,31 +26,31 @@ func (VersionCmd) Run(env *cli.Env) error {
 }
 
 func versionLine() string {
-	v, revision := build()
+	v, from := build()
 	line := "parley " + v
-	if revision != "" {
-		line += " (" + revision + ")"
+	if from != "" {
+		line += " (" + from + ")"
 	}
 	return fmt.Sprintf("%s %s %s/%s", line, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 }
 
 // build says which version this is, and from which revision it was made ("" if the Go tool was not told).
-func build() (v, revision string) {
-	v = version
+func build() (v, from string) {
+	v, from = version, revision
 	if info, ok := debug.ReadBuildInfo(); ok {
 		modified := ""
 		for _, s := range info.Settings {
 			switch {
 			case s.Key == "vcs.revision":
-				revision = s.Value[:min(12, len(s.Value))]
+				from = s.Value[:min(12, len(s.Value))]
 			case s.Key == "vcs.modified" && s.Value == "true":
 				modified = ", modified"
 			}
 		}
-		revision += modified
+		from += modified
 		if info.Main.Version != "(devel)" {
 			v = cmp.Or(v, info.Main.Version)
 		}
 	}
-	return cmp.Or(v, "dev"), revision
+	return cmp.Or(v, "dev"), from
 }
