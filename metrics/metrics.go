@@ -22,7 +22,7 @@ var (
 	codecs      = []string{"plain", "json", "sse", other}
 	closeCodes  = []int{1000, 1001, 1002, 1003, 1005, 1006, 1007, 1008, 1009, 1011, 1012, 1013, 4401, 4403, 4408}
 	rejectCodes = []string{
-		"bad_request", "unauthorized", "forbidden", "not_joined", "not_found", "conflict", "too_large", "rate_limited",
+		"bad_request", "unauthorized", "expired", "forbidden", "not_joined", "not_found", "conflict", "too_large", "rate_limited",
 		"unavailable", "unsupported",
 	}
 	limits = []string{

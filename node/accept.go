@@ -23,10 +23,11 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 		s.problem(w, wire.Errorf(wire.Forbidden, "the origin %q is not among those that may connect here", r.Header.Get("Origin")))
 		return
 	}
-	c := plain
-	if offers := subprotocols(r); slices.Contains(offers, wire.Subprotocol) {
+	c, offers := plain, subprotocols(r)
+	if slices.Contains(offers, wire.Subprotocol) {
 		c = jsonV1
 	} else if len(offers) > 0 {
+		offers = slices.DeleteFunc(offers, func(o string) bool { return strings.HasPrefix(o, bearerProtocol) })
 		s.problem(w, wire.Errorf(wire.BadRequest, "none of the subprotocols %s is spoken here: offer %q, or none for plain text",
 			strings.Join(offers, ", "), wire.Subprotocol))
 		return
@@ -45,7 +46,17 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 
-	if bad := s.arrive(r); bad != nil {
+	if bad := s.arrive(r); bad != nil { // before a token costs anything
+		s.problem(w, bad)
+		return
+	}
+	join := &wire.Request{Op: "join", Room: room, Limit: new(int)}
+	who, late, bad := s.identifySocket(r, c, offers, name)
+	if bad == nil && c == plain {
+		bad = s.may(&caller{identity: who}, operations["join"].needs, room)
+	}
+	if bad != nil && !late {
+		s.depart(r.RemoteAddr)
 		s.problem(w, bad)
 		return
 	}
@@ -58,14 +69,15 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 		}
 		return
 	}
-	sess := s.newSession(c, conn, newGuest(r, name))
+	sess := s.newSession(c, conn, who)
 	s.noteConnected(sess, r)
+	sess.refused = bad
 	if c == jsonV1 {
 		s.start(sess)
 		return
 	}
 	sess.home = room
-	s.start(sess, &wire.Request{Op: "join", Room: room, Limit: new(int)})
+	s.start(sess, join)
 }
 
 // A refusal keeps back what is wrong with a handshake, to be told as problem details.
@@ -96,6 +108,11 @@ func (s *Server) start(sess *session, joins ...*wire.Request) {
 		return
 	}
 	s.wg.Go(func() {
+		if bad := sess.refused; bad != nil {
+			sess.expel(bad, closeCode(bad))
+			sess.conn.Serve(sess)
+			return
+		}
 		sess.welcome(nil)
 		if bad := sess.joinAll(joins); bad != nil {
 			sess.refuse(nil, bad)
@@ -113,7 +130,13 @@ func (s *session) joinAll(joins []*wire.Request) (bad *wire.Error) {
 		defer s.stream.turn.Unlock()
 	}
 	for _, join := range joins {
-		if _, bad = s.srv.carryOut(s.srv.ctx, &s.caller, join); bad != nil {
+		_, bad = s.srv.carryOut(s.srv.ctx, &s.caller, join)
+		if bad != nil && bad.Code == wire.Forbidden && s.stream != nil {
+			s.stream.remove(join.Room)
+			s.say("left", wire.Left{Room: join.Room, Err: bad})
+			bad = nil
+		}
+		if bad != nil {
 			break
 		}
 	}

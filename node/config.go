@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"parley/bus"
+	"parley/node/rights"
 )
 
 // Config is what a Server is made of. Its zero value, with a Bus, is usable.
@@ -28,6 +29,9 @@ type Config struct {
 	// Default: any origin, since credentials are never ambient.
 	Origins []string
 
+	Guests      bool           // whether guests are welcome where there is an Auth
+	GuestRights *rights.Rights // default: what users may do, in every room
+
 	Limits Limits // default none
 
 	MaxText       int           // bytes of a message's text; default 4 KiB
@@ -35,6 +39,7 @@ type Config struct {
 	PresenceLimit int           // members past which single joins and leaves are not told; default 200
 	PingInterval  time.Duration // default 25 s, give or take a tenth
 	StallTimeout  time.Duration // a client that takes nothing for so long is dropped; default 30 s
+	HelloWait     time.Duration // where guests are not welcome, a client has so long to say hello with a token; default 10 s
 	MessageWait   time.Duration // a client may take so long over one message, once begun; default 30 s
 	Grace         time.Duration // a drop shorter than this is no leave; default 3 s
 	Linger        time.Duration // how long a room without members stays subscribed; default 10 s
@@ -103,6 +108,7 @@ func (c Config) withDefaults() Config {
 	c.PresenceLimit = cmp.Or(c.PresenceLimit, 200)
 	c.PingInterval = cmp.Or(c.PingInterval, 25*time.Second)
 	c.StallTimeout = cmp.Or(c.StallTimeout, 30*time.Second)
+	c.HelloWait = cmp.Or(c.HelloWait, 10*time.Second)
 	c.MessageWait = cmp.Or(c.MessageWait, 30*time.Second)
 	c.Grace = cmp.Or(c.Grace, 3*time.Second)
 	c.Linger = cmp.Or(c.Linger, 10*time.Second)

@@ -136,6 +136,7 @@ func (s *Server) paced(do handler) handler {
 var statuses = map[wire.Code]int{
 	wire.BadRequest:   http.StatusBadRequest,
 	wire.Unauthorized: http.StatusUnauthorized,
+	wire.Expired:      http.StatusUnauthorized,
 	wire.Forbidden:    http.StatusForbidden,
 	wire.NotFound:     http.StatusNotFound,
 	wire.Conflict:     http.StatusConflict,
@@ -217,13 +218,17 @@ func write(w http.ResponseWriter, kind string, status int, body []byte) {
 
 // postMessage says something in a room.
 func (s *Server) postMessage(w http.ResponseWriter, r *http.Request) *wire.Error {
-	who, bad := s.identify(r)
+	who, bad := s.identify(r, false)
 	if bad != nil {
 		return bad
 	}
 	req, bad := s.readSend(w, r)
 	if bad != nil {
 		return bad
+	}
+	c := &caller{identity: who, id: s.newConnID()}
+	if bad := s.may(c, operations[req.Op].needs, req.Room); bad != nil {
+		return bad // before it may show whether the room is there
 	}
 	if bad := s.mayOpen(who.addr, req.Room); bad != nil {
 		return bad
@@ -238,7 +243,8 @@ func (s *Server) postMessage(w http.ResponseWriter, r *http.Request) *wire.Error
 	if who.secret != "" {
 		w.Header().Set("Parley-Session", who.secret)
 	}
-	return s.call(ctx, w, &caller{identity: who, id: s.newConnID(), visits: room}, req, http.StatusCreated)
+	c.visits = room
+	return s.call(ctx, w, c, req, http.StatusCreated)
 }
 
 // readSend reads a send: a JSON object with text, data or both, or, as text/plain, the text itself.
@@ -293,7 +299,7 @@ func bare(w http.ResponseWriter) http.ResponseWriter {
 
 // getMessages reads a room's history: the newest messages, or those before an id.
 func (s *Server) getMessages(w http.ResponseWriter, r *http.Request) *wire.Error {
-	who, bad := s.identify(r)
+	who, bad := s.identify(r, false)
 	if bad != nil {
 		return bad
 	}
@@ -309,7 +315,7 @@ func (s *Server) getMessages(w http.ResponseWriter, r *http.Request) *wire.Error
 
 // getMembers reads who is in a room.
 func (s *Server) getMembers(w http.ResponseWriter, r *http.Request) *wire.Error {
-	who, bad := s.identify(r)
+	who, bad := s.identify(r, false)
 	if bad != nil {
 		return bad
 	}

@@ -298,7 +298,7 @@ func TestATokenThatIsNotUnderstoodIsNoGuest(t *testing.T) {
 		{"another scheme", []string{"Basic YW5uOmdvb2Q="}, "", 401},
 		{"two tokens", []string{"Bearer ada, Bearer bob"}, "", 401},
 		{"two headers", []string{"Bearer ada", "Bearer bob"}, "", 401},
-		{"a query", nil, "?token=ada", 200},
+		{"a query", nil, "?token=ada", 200}, // of an EventSource, which can set no headers: others get 401
 		{"another in the query", nil, "?token=bad", 401},
 		{"an empty query", nil, "?token=", 401},
 		{"a session beside it", []string{"Basic x"}, "?session=" + newSession(), 401},
@@ -313,8 +313,12 @@ func TestATokenThatIsNotUnderstoodIsNoGuest(t *testing.T) {
 					t.Fatal(err)
 				}
 				resp.Body.Close()
+				status := tt.status
+				if tt.query != "" && path != "/events" {
+					status = 401
+				}
 				challenged := resp.Header.Get("WWW-Authenticate") == "Bearer"
-				if resp.StatusCode != tt.status || challenged != (tt.status == 401) {
+				if resp.StatusCode != status || challenged != (status == 401) {
 					t.Errorf("%s: %s, %v", path, resp.Status, resp.Header)
 				}
 			}

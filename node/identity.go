@@ -7,18 +7,25 @@ import (
 	"crypto/sha256"
 	"encoding/base32"
 	"encoding/base64"
+	"errors"
 	"net/http"
 	"net/url"
 	"strings"
 	"time"
 
+	"parley/bus"
+	"parley/node/rights"
 	"parley/node/wire"
 )
 
-// An Authenticator tells who a token stands for. An error's text is told to the client.
+// An Authenticator tells what a token gives. An error's text is told to the client; it wraps ErrExpired if the token was good, and
+// bus.ErrUnavailable if it cannot be told now.
 type Authenticator interface {
-	Authenticate(ctx context.Context, token string) (User, error)
+	Authenticate(ctx context.Context, token string) (Grant, error)
 }
+
+// ErrExpired is what an Authenticator says of a token whose time is over.
+var ErrExpired = errors.New("the token has expired")
 
 // A User is who a caller speaks for.
 type User struct {
@@ -30,16 +37,30 @@ type User struct {
 // An identity is who makes a request. A guest is known again by its secret: what the wire calls a session.
 type identity struct {
 	user   User
+	grant  *Grant // what it may do; nil for all that users do, for ever
 	named  int64  // when the name was chosen, in ms since 1970: over all that the user has open, the latest counts
 	secret string // empty for a token's user
 	addr   string // where it calls from, as http.Request.RemoteAddr
 }
 
-// newGuest is a guest nobody has seen before.
-func newGuest(r *http.Request, name string) identity {
-	secret := newSecret()
-	return identity{guest(secret, name), namedBefore, secret, r.RemoteAddr}
+// guestOf is the guest that a secret stands for.
+func (s *Server) guestOf(r *http.Request, secret, name string) identity {
+	u := guest(secret, name)
+	return identity{user: u, grant: s.guestGrant(u), named: namedBefore, secret: secret, addr: r.RemoteAddr}
 }
+
+// guestGrant is what a guest may do.
+func (s *Server) guestGrant(u User) *Grant {
+	if s.cfg.Auth == nil && s.cfg.GuestRights == nil {
+		return nil
+	}
+	return &Grant{User: u, Rights: s.cfg.GuestRights}
+}
+
+// welcomesGuests reports whether one may come without a token.
+func (s *Server) welcomesGuests() bool { return s.cfg.Auth == nil || s.cfg.Guests }
+
+var errNoGuests = wire.Errorf(wire.Unauthorized, "a token is needed: there are no guests here")
 
 // namedBefore is when a name was chosen that came with a handshake, or that nobody chose: before any that was.
 const namedBefore = 1
@@ -78,16 +99,19 @@ func (s *Server) hello(ctx context.Context, c *caller, req *wire.Request) (appen
 	who := c.identity
 	switch {
 	case req.Token != "":
-		user, bad := s.authenticate(ctx, req.Token)
+		g, bad := s.authenticate(ctx, req.Token)
 		if bad != nil {
 			return nil, bad
 		}
-		who.user, who.secret = user, ""
+		who.user, who.grant, who.secret = g.User, g, ""
+	case (req.Session != "" || who.user.Guest) && !s.welcomesGuests():
+		return nil, errNoGuests
 	case req.Session != "":
 		if !validSecret(req.Session) {
 			return nil, wire.Errorf(wire.BadRequest, "session is not a token that a welcome gave")
 		}
 		who.user, who.secret = guest(req.Session, req.Name), req.Session
+		who.grant = s.guestGrant(who.user)
 	case req.Name != "" && who.user.Guest:
 		who.user = guest(who.secret, req.Name)
 	}
@@ -106,32 +130,31 @@ func (s *Server) hello(ctx context.Context, c *caller, req *wire.Request) (appen
 	if len(c.rooms) > 0 && !same {
 		return nil, wire.Errorf(wire.Forbidden, "the user cannot change after the first join: only the name can")
 	}
-	c.identity = who
-	for _, m := range c.rooms {
-		m.rename()
-	}
+	left := c.session.settle(who)
 	c.session.welcome(req.Req)
+	for _, room := range left {
+		c.session.say("left", wire.Left{Room: room, Err: forbidden(rights.Join, room)})
+	}
 	return nil, nil
 }
 
 // identify returns who an HTTP request is from: a token's user, or the guest that a secret stands for, or a new guest. EventSource
-// can set no headers, so identify reads the query too, which is never logged. Whoever brings what should be a token, and is none,
-// is no guest.
-func (s *Server) identify(r *http.Request) (identity, *wire.Error) {
+// can set no headers, so its query is read too, which is never logged. Whoever brings what should be a token, and is none, is no guest.
+func (s *Server) identify(r *http.Request, eventSource bool) (identity, *wire.Error) {
 	query := r.URL.Query()
 	name := query.Get("name")
 	if bad := wire.CheckName(name); bad != nil {
 		return identity{}, bad
 	}
-	token, present, bad := bearer(r, query)
+	token, present, bad := bearer(r, query, eventSource)
 	if bad != nil {
 		return identity{}, bad
 	}
 	if present {
-		ctx, cancel := context.WithTimeout(r.Context(), busTimeout)
-		defer cancel()
-		user, bad := s.authenticate(ctx, token)
-		return identity{user: user, named: namedBefore, addr: r.RemoteAddr}, bad
+		return s.bearerOf(r, token)
+	}
+	if !s.welcomesGuests() {
+		return identity{}, errNoGuests
 	}
 	secret := cmp.Or(r.Header.Get("Parley-Session"), query.Get("session"))
 	if secret == "" {
@@ -139,16 +162,28 @@ func (s *Server) identify(r *http.Request) (identity, *wire.Error) {
 			return identity{}, wire.Errorf(wire.BadRequest, "an Idempotency-Key counts for its user, so a guest has to bring a Parley-Session: "+
 				"what the answer to a first message gave, or 128 random bits of one's own in base64url")
 		}
-		return newGuest(r, name), nil
+		return s.guestOf(r, newSecret(), name), nil
 	}
 	if !validSecret(secret) {
 		return identity{}, wire.Errorf(wire.BadRequest, "the session is no token that a welcome, or the header Parley-Session, gave, nor 128 bits in base64url")
 	}
-	return identity{guest(secret, name), namedBefore, secret, r.RemoteAddr}, nil
+	return s.guestOf(r, secret, name), nil
 }
 
-// bearer reads the token that a request brings, in its header (RFC 6750 section 2.1, the scheme in any case of letters) or its query.
-func bearer(r *http.Request, query url.Values) (token string, present bool, bad *wire.Error) {
+// bearerOf is who a request's token stands for.
+func (s *Server) bearerOf(r *http.Request, token string) (identity, *wire.Error) {
+	ctx, cancel := context.WithTimeout(r.Context(), busTimeout)
+	defer cancel()
+	g, bad := s.authenticate(ctx, token)
+	if bad != nil {
+		return identity{}, bad
+	}
+	return identity{user: g.User, grant: g, named: namedBefore, addr: r.RemoteAddr}, nil
+}
+
+// bearer reads the token that a request brings, in its header (RFC 6750 section 2.1, the scheme in any case of letters) or, where that is
+// all that a client can set, its query.
+func bearer(r *http.Request, query url.Values, takesQuery bool) (token string, present bool, bad *wire.Error) {
 	switch lines := r.Header.Values("Authorization"); {
 	case len(lines) == 1:
 		scheme, rest, _ := strings.Cut(lines[0], " ")
@@ -159,22 +194,67 @@ func bearer(r *http.Request, query url.Values) (token string, present bool, bad 
 	case len(lines) > 1:
 		return "", true, wire.Errorf(wire.Unauthorized, "there are %d headers Authorization", len(lines))
 	case query.Has("token"):
+		if !takesQuery {
+			return "", true, wire.Errorf(wire.Unauthorized, "the query is no place for a token: it has to be in the header Authorization")
+		}
 		return query.Get("token"), true, nil
 	}
 	return "", false, nil
 }
 
+// bearerProtocol begins the subprotocol that is a token: browsers can set no headers of a WebSocket.
+const bearerProtocol = "bearer."
+
+// identifySocket returns who a WebSocket is from. A token may be in the header Authorization, in the list of subprotocols, or, for plain
+// text, in the query; without one it is a guest, or, until it says hello with a token, nobody. late reports that the client asked
+// over the subprotocol: from what is refused there a page could learn nothing, so it is told over the open socket.
+func (s *Server) identifySocket(r *http.Request, c codec, offers []string, name string) (who identity, late bool, bad *wire.Error) {
+	query := r.URL.Query()
+	if c != plain && query.Has("token") {
+		return who, false, wire.Errorf(wire.Unauthorized, "the query is no place for a token: offer the subprotocol %sTOKEN, or say hello with it", bearerProtocol)
+	}
+	var offered []string
+	for _, o := range offers {
+		if token, is := strings.CutPrefix(o, bearerProtocol); is {
+			offered = append(offered, token)
+		}
+	}
+	token, present, bad := bearer(r, query, c == plain)
+	switch {
+	case bad != nil:
+		return who, false, bad
+	case len(offered) > 1 || present && len(offered) > 0:
+		return who, false, wire.Errorf(wire.Unauthorized, "there is more than one token")
+	case len(offered) == 1:
+		who, bad = s.bearerOf(r, offered[0])
+		return who, true, bad
+	case present:
+		who, bad = s.bearerOf(r, token)
+		return who, false, bad
+	case s.welcomesGuests():
+		return s.guestOf(r, newSecret(), name), false, nil
+	case c == plain:
+		return who, false, errNoGuests // it has no words to say hello with
+	}
+	return identity{user: User{Guest: true}, grant: s.nobody(), named: namedBefore, addr: r.RemoteAddr}, false, nil
+}
+
 // authenticate asks who a token stands for.
-func (s *Server) authenticate(ctx context.Context, token string) (User, *wire.Error) {
+func (s *Server) authenticate(ctx context.Context, token string) (*Grant, *wire.Error) {
 	if s.cfg.Auth == nil {
-		return User{}, wire.Errorf(wire.Unauthorized, "this server takes no tokens: say hello without one, as a guest")
+		return nil, wire.Errorf(wire.Unauthorized, "this server takes no tokens: say hello without one, as a guest")
 	}
-	u, err := s.cfg.Auth.Authenticate(ctx, token)
-	if err != nil {
-		return User{}, wire.Errorf(wire.Unauthorized, "%v", err)
+	g, err := s.cfg.Auth.Authenticate(ctx, token)
+	switch {
+	case errors.Is(err, bus.ErrUnavailable):
+		return nil, &wire.Error{Code: wire.Unavailable, Message: err.Error(), RetryAfter: unavailableRetry}
+	case errors.Is(err, ErrExpired), err == nil && !g.Expires.IsZero() && !time.Now().Before(g.Expires):
+		return nil, errExpired()
+	case err != nil:
+		return nil, wire.Errorf(wire.Unauthorized, "%v", err)
+	case strings.HasPrefix(g.User.ID, guestPrefix):
+		return nil, wire.Errorf(wire.Unauthorized, "the token's subject begins with %q, which guests' ids do", guestPrefix)
 	}
-	if strings.HasPrefix(u.ID, guestPrefix) {
-		return User{}, wire.Errorf(wire.Unauthorized, "the token's subject begins with %q, which guests' ids do", guestPrefix)
-	}
-	return u, nil
+	g.User.Guest = false
+	return &g, nil
 }

@@ -72,6 +72,7 @@ func (s *Server) pingsDue(out []*session, now time.Time) []*session {
 	defer s.sessionsMu.Unlock()
 	for _, sess := range s.sessions {
 		sess.conn.Expire(now)
+		sess.lapse(now)
 		if sess.nextPing <= now.UnixNano() {
 			sess.nextPing = now.Add(s.jitter(s.cfg.PingInterval)).UnixNano()
 			out = append(out, sess)

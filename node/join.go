@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"parley/bus"
+	"parley/node/rights"
 	"parley/node/wire"
 )
 
@@ -27,12 +28,16 @@ func (s *Server) join(ctx context.Context, c *caller, req *wire.Request) (append
 		r.release()
 		return nil, joinError(err)
 	}
-	cursor, recovered, err := r.resume(ctx, req)
+	blind, from := s.may(c, rights.History, req.Room) != nil, req
+	if blind {
+		from = &wire.Request{Room: req.Room, Limit: new(int)} // it begins with what is said next
+	}
+	cursor, recovered, err := r.resume(ctx, from)
 	if err != nil {
 		r.release()
 		return nil, joinError(err)
 	}
-	m := &member{s: c.session, r: r, cursor: cursor}
+	m := &member{s: c.session, r: r, cursor: cursor, blind: blind}
 	if c.rooms == nil {
 		c.rooms = make(map[string]*member)
 	}

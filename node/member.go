@@ -9,8 +9,9 @@ import (
 
 // A member is a session in a room.
 type member struct {
-	s *session
-	r *room
+	s     *session
+	r     *room
+	blind bool // it may not read what was said before it joined
 
 	// Guarded by room.mu.
 	place   int    // in room.members
@@ -33,13 +34,20 @@ func (m *member) admit(req *wire.Request, recovered *bool) {
 	defer r.mu.Unlock()
 	r.admitLocked(m)
 	m.version = r.presence.version
-	if recovered == nil {
-		m.told = r.recent.broke // it had nothing that it could have lost
+	if m.blind && req.Since != nil {
+		whole := *req.Since == m.cursor
+		recovered = &whole
+	}
+	if recovered == nil || m.blind {
+		m.told = r.recent.broke // it had nothing that it could have lost, or is told of a gap in any case
 	}
 	b.payload = m.joinedLocked(req, recovered).Append(b.payload[:0])
 	b.frame = m.s.codec.appendEventAt(b.frame[:0], m.cursor, "ok", b.payload)
 	live := false
-	if recovered == nil || *recovered { // else catchUp finds the gap, and tells it
+	if m.blind && recovered != nil && !*recovered {
+		b.frame, _ = m.appendGap(b.frame, *req.Since) // plain text, which has no words for it, has no since
+	}
+	if recovered == nil || *recovered || m.blind { // else catchUp finds the gap, and tells it
 		b.frame, b.payload, live = m.serveRecentLocked(b.frame, b.payload)
 	}
 	m.put(b.frame)

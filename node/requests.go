@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"parley/bus"
+	"parley/node/rights"
 	"parley/node/wire"
 )
 
@@ -24,7 +25,8 @@ type caller struct {
 	visits *room              // over HTTP: the one that it says something in
 
 	pending pending
-	leaving atomic.Bool // a goodbye is on its way: nothing more is taken on
+	leaving atomic.Bool                 // a goodbye is on its way: nothing more is taken on
+	barred  *atomic.Pointer[wire.Error] // static; nil over HTTP; holds why the session is being ended
 }
 
 // A transport writes what comes of a request: one of the two, once.
@@ -35,8 +37,9 @@ type transport interface {
 
 // An operation carries out the requests of one op, for every transport alike.
 type operation struct {
-	weight int  // how dear it is, compared with a ping
-	waits  bool // it may have to wait for the bus, the Authenticator or a flush, so the poller must not carry it out
+	weight int          // how dear it is, compared with a ping
+	waits  bool         // it may have to wait for the bus, the Authenticator or a flush, so the poller must not carry it out
+	needs  rights.Verbs // what the caller has to have the right to, in the request's room
 
 	// do returns the answer, or what is wrong. It returns neither if the answer has its place among what else the caller is told,
 	// or comes later: then it goes to caller.replies.
@@ -46,12 +49,12 @@ type operation struct {
 // operations has all that wire.Ops lists.
 var operations = map[string]operation{
 	"hello":   {weight: 5, waits: true, do: (*Server).hello},
-	"join":    {weight: 20, waits: true, do: (*Server).join},
+	"join":    {weight: 20, waits: true, needs: rights.Join, do: (*Server).join},
 	"leave":   {weight: 2, waits: true, do: (*Server).leave},
-	"send":    {weight: 2, waits: false, do: (*Server).send},
-	"signal":  {weight: 2, waits: false, do: (*Server).signal},
-	"history": {weight: 10, waits: true, do: (*Server).history},
-	"members": {weight: 5, waits: true, do: (*Server).members},
+	"send":    {weight: 2, waits: false, needs: rights.Send, do: (*Server).send},
+	"signal":  {weight: 2, waits: false, needs: rights.Signal, do: (*Server).signal},
+	"history": {weight: 10, waits: true, needs: rights.History, do: (*Server).history},
+	"members": {weight: 5, waits: true, needs: rights.Members, do: (*Server).members},
 	"ping":    {weight: 1, waits: false, do: (*Server).ping},
 }
 
@@ -71,6 +74,9 @@ func (s *Server) do(ctx context.Context, c *caller, req *wire.Request) {
 // carryOut is do without the writing.
 func (s *Server) carryOut(ctx context.Context, c *caller, req *wire.Request) (appender, *wire.Error) {
 	op := operations[req.Op]
+	if bad := s.may(c, op.needs, req.Room); bad != nil {
+		return nil, bad
+	}
 	if op.waits {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, busTimeout)

@@ -3,6 +3,7 @@ package node
 import (
 	"encoding/json"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"parley/node/socket"
@@ -13,12 +14,16 @@ import (
 // other; what it tells the client may come from any goroutine.
 type session struct {
 	caller
-	srv    *Server      // static
-	codec  codec        // static
-	conn   *socket.Conn // static
-	stream *stream      // static; nil but for an event stream of several rooms
-	home   string       // static; the one room of a client whose codec names none
-	from   string       // static; where it calls from
+	srv    *Server                    // static
+	codec  codec                      // static
+	conn   *socket.Conn               // static
+	stream *stream                    // static; nil but for an event stream of several rooms
+	held   atomic.Pointer[Grant]      // what caller.grant is, for those who are not the reader
+	bar    atomic.Pointer[wire.Error] // why the session is being ended, as who it is does not hold any more
+	home   string                     // static; the one room of a client whose codec names none
+	from   string                     // static; where it calls from
+
+	refused *wire.Error // static; why the session ends before it begins
 
 	pace pace          // owned by the reader
 	todo *wire.Request // owned by the reader; it has to wait, and comes next
@@ -46,7 +51,8 @@ func (s *Server) newSession(c codec, conn *socket.Conn, who identity) *session {
 		from:   who.addr,
 		ended:  make(chan struct{}),
 	}
-	sess.session, sess.replies = sess, sess
+	sess.session, sess.replies, sess.barred = sess, sess, &sess.bar
+	sess.held.Store(who.grant)
 	return sess
 }
 
@@ -180,6 +186,7 @@ func (s *session) welcome(req json.RawMessage) {
 		User:    wire.User(s.user),
 		Named:   s.named,
 		Session: s.secret,
+		Expires: s.grant.left(time.Now()),
 		Node:    cfg.ID,
 		Version: cfg.Version,
 		Ping:    int(cfg.PingInterval / time.Second),

@@ -39,9 +39,14 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, st *stream, join
 	if s.draining.Load() {
 		return s.turnAway(w, r, &wire.Error{Code: wire.Unavailable, Message: "this node is shutting down: connect again, to another", RetryAfter: s.retryAfter()})
 	}
-	who, bad := s.identify(r)
+	who, bad := s.identify(r, true)
 	if bad != nil {
 		return bad
+	}
+	if st == nil { // a stream of several goes on without those that it may not join
+		if bad := s.may(&caller{identity: who}, operations["join"].needs, joins[0].Room); bad != nil {
+			return bad
+		}
 	}
 	if st != nil {
 		ctx, cancel := context.WithTimeout(r.Context(), busTimeout)
@@ -96,3 +101,11 @@ func (s *Server) turnAway(w http.ResponseWriter, r *http.Request, e *wire.Error)
 
 // closeCodes are with what a stream ends at once.
 var closeCodes = map[wire.Code]int{wire.Unavailable: wire.StatusRestart, wire.RateLimited: wire.StatusOverload}
+
+// closeCode is with what a connection ends whose token is refused.
+func closeCode(e *wire.Error) int {
+	if e.Code == wire.Unavailable {
+		return wire.StatusOverload
+	}
+	return wire.StatusNoToken
+}

@@ -327,8 +327,8 @@ func (s *Server) postEvent(w http.ResponseWriter, r *http.Request) *wire.Error {
 	if bad != nil {
 		return bad
 	}
-	if req.Op != "join" && req.Op != "leave" && req.Op != "signal" {
-		return wire.Errorf(wire.BadRequest, "a stream takes join, leave and signal, and not %s", req.Op)
+	if req.Op != "join" && req.Op != "leave" && req.Op != "signal" && req.Op != "hello" {
+		return wire.Errorf(wire.BadRequest, "a stream takes join, leave, signal and hello, and not %s", req.Op)
 	}
 	name := r.PathValue("stream")
 	at, err := strconv.ParseUint(name[:min(8, len(name))], 16, 32)

@@ -27,7 +27,8 @@ var mayImport = map[string][]string{
 	"node/web":       {},
 	"node/client":    {"node/wire", "bus/id"},
 	"node/socket":    {"node/wire"},
-	"node":           {"bus", "bus/id", "node/socket", "node/wire", "node/web"},
+	"node/rights":    {"node/wire"},
+	"node":           {"bus", "bus/id", "node/rights", "node/socket", "node/wire", "node/web"},
 	"metrics":        {},
 }
 

@@ -28,6 +28,7 @@ type Frame struct {
 	Version string
 	Ping    int // seconds
 	Limits  Limits
+	Expires time.Duration
 
 	Entry // message; ID is in the answer to send too, Data in signal
 
@@ -44,10 +45,10 @@ type Frame struct {
 	Event string // presence
 	Kind  string // signal
 
-	// Error and bye, where "code" stands for two things.
-	Code       Code   // of error
+	// Error, left and bye, where "code" stands for two things.
+	Code       Code   // of error and left
 	Close      int    // of bye
-	Message    string // of error
+	Message    string // of error and left
 	Reason     string // of bye
 	RetryAfter time.Duration
 }
@@ -89,7 +90,7 @@ func ParseFrame(b []byte) (Frame, error) {
 	case s.i < len(b) || f.Op == "":
 		return f, errors.New("read a frame: it is not one JSON object with an op")
 	case code == nil:
-	case f.Op == "error":
+	case f.Op == "error" || f.Op == "left":
 		bad = read(code, (*string)(&f.Code))
 	case f.Op == "bye":
 		bad = read(code, &f.Close)
@@ -117,6 +118,8 @@ func (f *Frame) field(name []byte) any {
 		return &f.Session
 	case "stream":
 		return &f.Stream
+	case "expires":
+		return &f.Expires
 	case "node":
 		return &f.Node
 	case "version":

@@ -147,7 +147,7 @@ func FuzzFrame(f *testing.F) {
 func rewrite(f Frame) []byte {
 	switch f.Op {
 	case "welcome":
-		w := Welcome{f.Req, f.User, f.Named, f.Session, f.Stream, f.Node, f.Version, f.Ping, f.Limits}
+		w := Welcome{f.Req, f.User, f.Named, f.Session, f.Stream, f.Expires, f.Node, f.Version, f.Ping, f.Limits}
 		return w.Append(nil)
 	case "ok":
 		switch {
@@ -179,6 +179,8 @@ func rewrite(f Frame) []byte {
 		return p.Append(nil)
 	case "signal":
 		return AppendSignal(nil, Signalled{Room: f.Room, Kind: f.Kind, User: Member{f.User.ID, f.User.Name}, Data: f.Data}.Body())
+	case "left":
+		return Left{f.Room, f.Err()}.Append(nil)
 	case "error":
 		return Reject{f.Req, f.Err()}.Append(nil)
 	case "bye":

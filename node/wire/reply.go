@@ -17,7 +17,8 @@ type Welcome struct {
 	User    User
 	Named   int64 // when the name was chosen, in ms since 1970
 	Session string
-	Stream  string // of an event stream of several rooms
+	Stream  string        // of an event stream of several rooms
+	Expires time.Duration // until who the session is ends; zero for never
 	Node    string
 	Version string
 	Ping    int // seconds between the server's pings
@@ -59,6 +60,7 @@ func (f Welcome) Append(dst []byte) []byte {
 	o.int("named", f.Named)
 	o.str("session", f.Session)
 	o.strIf("stream", f.Stream)
+	o.millis("expires", f.Expires)
 	o.str("node", f.Node)
 	o.str("version", f.Version)
 	o.int("ping", int64(f.Ping))
@@ -227,6 +229,21 @@ func (f Presence) Append(dst []byte) []byte {
 	}
 	o.int("count", int64(f.Count))
 	o.uint("presence", f.Presence)
+	return o.end()
+}
+
+// Left says that the session is in a room no more, without having asked to leave.
+type Left struct {
+	Room string
+	Err  *Error
+}
+
+// Append gives the frame.
+func (f Left) Append(dst []byte) []byte {
+	o := open(dst, "left")
+	o.str("room", f.Room)
+	o.str("code", string(f.Err.Code))
+	o.str("message", f.Err.Message)
 	return o.end()
 }
 

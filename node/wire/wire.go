@@ -54,6 +54,7 @@ type Code string
 const (
 	BadRequest   Code = "bad_request"
 	Unauthorized Code = "unauthorized"
+	Expired      Code = "expired"
 	Forbidden    Code = "forbidden"
 	NotJoined    Code = "not_joined"
 	NotFound     Code = "not_found"
