@@ -58,6 +58,9 @@ func (c *ServeCmd) Validate() error {
 	if bad := wire.CheckName(c.NodeID); bad != nil {
 		return fmt.Errorf("--node-id: %s", bad.Message)
 	}
+	if err := c.Access.validate(); err != nil {
+		return err
+	}
 	for i, pattern := range c.Origins {
 		normal, err := node.NormalizeOrigin(pattern)
 		if err != nil {
@@ -106,7 +109,8 @@ func report(env *cli.Env) error {
 	w := tabwriter.NewWriter(env.Out, 0, 0, 2, ' ', 0)
 	var variables []string
 	for _, s := range env.Settings {
-		variables = append(variables, "PARLEY_"+strings.ToUpper(strings.ReplaceAll(s.Flag, "-", "_")))
+		name := "PARLEY_" + strings.ToUpper(strings.ReplaceAll(s.Flag, "-", "_"))
+		variables = append(variables, name, name+"_FILE")
 		switch s.Flag {
 		case "check", "help", "version":
 			continue

@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"node/client":    {"node/wire", "bus/id"},
 	"node/socket":    {"node/wire"},
 	"node/rights":    {"node/wire"},
+	"node/token":     {"bus", "node", "node/rights", "node/wire"},
 	"node":           {"bus", "bus/id", "node/rights", "node/socket", "node/wire", "node/web"},
 	"metrics":        {},
 }
@@ -37,6 +38,8 @@ var keptTo = map[string]string{
 	"github.com/redis/go-redis":           "bus/redis",
 	"github.com/prometheus/client_golang": "metrics",
 	"github.com/coder/websocket":          "node",
+	"github.com/golang-jwt/jwt":           "node/token",
+	"github.com/MicahParks":               "node/token",
 	"github.com/spf13":                    "",
 }
 

@@ -23,6 +23,7 @@ func newRoot() *cobra.Command {
 		cli.Command("parley", "Parley is a chat service: many nodes, one conversation.", new(ServeCmd)),
 		cli.Command("serve", "Run a node. This is what parley does without a command.", new(ServeCmd)),
 		newChat(),
+		cli.Command("token", "Make a token, or read one.", new(TokenCmd)),
 		cli.Command("health", "Ask a node how it is.", new(HealthCmd)),
 		cli.Command("version", "Print the version.", VersionCmd{}),
 	)

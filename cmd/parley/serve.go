@@ -40,6 +40,8 @@ type ServeCmd struct {
 	TLSCert string
 	TLSKey  string
 
+	Access AccessFlags
+
 	TrustedProxies cli.Prefixes
 	Limits         node.Limits
 
@@ -69,6 +71,8 @@ func (c *ServeCmd) Flags(f *pflag.FlagSet) {
 
 	f.StringVar(&c.TLSCert, "tls-cert", "", "`FILE` Certificate chain (PEM) to serve TLS with. Read again when it changes.")
 	f.StringVar(&c.TLSKey, "tls-key", "", "`FILE` Its private key (PEM).")
+
+	c.Access.add(f)
 
 	f.TextVar(&c.TrustedProxies, "trusted-proxies", cli.Prefixes(nil), "`PREFIX,...` Addresses of load balancers, such as 10.0.0.0/8, whose X-Forwarded-For is believed. None, by default.")
 
@@ -122,6 +126,10 @@ func (c *ServeCmd) Run(env *cli.Env) error {
 		"unavailable": bus.ErrUnavailable, "conflict": bus.ErrConflict, "closed": bus.ErrClosed,
 	})
 
+	auth, err := c.Access.authenticator(env.Ctx, log)
+	if err != nil {
+		return err
+	}
 	b, err := c.openBus(env.Ctx, observer, log)
 	if err != nil {
 		if env.Ctx.Err() != nil { // told to end while waiting for Redis
@@ -144,6 +152,9 @@ func (c *ServeCmd) Run(env *cli.Env) error {
 		ID:            id,
 		Version:       version,
 		Origins:       c.Origins,
+		Auth:          auth,
+		Guests:        c.Access.Guests,
+		GuestRights:   c.Access.guestRights,
 		Limits:        c.Limits,
 		MaxText:       int(c.MaxText),
 		QueueBytes:    int(c.Queue),

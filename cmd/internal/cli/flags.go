@@ -18,6 +18,7 @@ const (
 	placeholder = "placeholder" // what stands for its value in help, or ""
 	variable    = "variable"    // of the environment, which sets it too
 	source      = "source"      // what set it, where that is not its default
+	secret      = "secret"      // it is never shown, and not taken from the command line
 )
 
 // kinds is what is known of values by the type that pflag gives them.
@@ -47,6 +48,12 @@ func SetVariable(flags *pflag.FlagSet, flag, name string) {
 	flags.SetAnnotation(flag, variable, []string{name})
 }
 
+// SetSecret makes a flag's value one that is never shown: the command line, which other users of the machine see, cannot set it, but
+// its variable can, or a file that the variable with _FILE behind it names.
+func SetSecret(flags *pflag.FlagSet, flag string) {
+	flags.SetAnnotation(flag, secret, []string{"true"})
+}
+
 // Variable is the variable that sets a flag too.
 func Variable(f *pflag.Flag) string { return noted(f, variable) }
 
@@ -63,15 +70,37 @@ func Default(f *pflag.Flag) string {
 	return strings.NewReplacer("h0m0s", "h", "m0s", "m").Replace(f.DefValue) // of a duration
 }
 
-// readEnvironment sets the flags that the command line doesn't. An empty variable is none.
+// readEnvironment sets the flags that the command line doesn't. An empty variable is none. A variable with _FILE behind it names a file
+// that holds the value, such as a Docker secret.
 func readEnvironment(flags *pflag.FlagSet) (err error) {
+	variables := map[string]bool{}
+	flags.VisitAll(func(f *pflag.Flag) { variables[Variable(f)] = true })
 	flags.VisitAll(func(f *pflag.Flag) {
 		name := Variable(f)
 		value := os.Getenv(name)
 		if f.Changed {
 			flags.SetAnnotation(f.Name, source, []string{"flag"})
 		}
-		if err != nil || f.Changed || value == "" {
+		if err == nil && f.Changed && noted(f, secret) != "" {
+			err = fmt.Errorf("--%s would show the secret to all users of the machine: set $%s, or $%s_FILE to a file's name", f.Name, name, name)
+		}
+		if err != nil || f.Changed {
+			return
+		}
+		if file := os.Getenv(name + "_FILE"); file != "" && !variables[name+"_FILE"] {
+			if value != "" {
+				err = fmt.Errorf("$%s and $%s_FILE are both set", name, name)
+				return
+			}
+			name += "_FILE"
+			text, bad := os.ReadFile(file)
+			if bad != nil {
+				err = fmt.Errorf("%w (from $%s)", bad, name)
+				return
+			}
+			value = strings.TrimRight(string(text), "\r\n")
+		}
+		if value == "" {
 			return
 		}
 		flags.SetAnnotation(f.Name, source, []string{"$" + name})
@@ -88,7 +117,11 @@ type Setting struct{ Flag, Value, From string }
 // settings lists what all flags are set to.
 func settings(flags *pflag.FlagSet) (list []Setting) {
 	flags.VisitAll(func(f *pflag.Flag) {
-		list = append(list, Setting{f.Name, f.Value.String(), cmp.Or(noted(f, source), "default")})
+		value := f.Value.String()
+		if value != "" && noted(f, secret) != "" {
+			value = "(not shown)"
+		}
+		list = append(list, Setting{f.Name, value, cmp.Or(noted(f, source), "default")})
 	})
 	return list
 }
