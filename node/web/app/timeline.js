@@ -19,7 +19,7 @@ export class Timeline {
   #following = true; // at the end, and staying there
   #rows = new Map(); // key → { node, sig }
   #views = new WeakMap(); // conversation → where its reader was
-  #update = oncePerFrame(() => this.#draw());
+  #update = oncePerFrame(() => this.#redraw());
   #stuckAt = 0; // where it was left, following: only the reader goes above
   #onChange = () => this.#update();
   #onReady = () => this.#following && this.#open();
@@ -27,10 +27,17 @@ export class Timeline {
   constructor({ scroller, list, top, jump }) {
     [this.#scroller, this.#list, this.#top, this.#jump] = [scroller, list, top, jump];
     scroller.addEventListener("scroll", oncePerFrame(() => this.#scrolled()), { passive: true });
+    scroller.addEventListener("keydown", (event) => this.#pressed(event));
     jump.addEventListener("pointerdown", (event) => event.preventDefault()); // focus stays where it is
     jump.addEventListener("click", () => this.toEnd());
     document.addEventListener("visibilitychange", () => this.#watch());
-    new ResizeObserver(() => this.#following && this.#stick()).observe(scroller);
+    let stood = 0;
+    new ResizeObserver(() => {
+      const moved = scroller.offsetTop - stood; // by the banner
+      stood += moved;
+      if (this.#following) this.#stick();
+      else scroller.scrollTop += moved;
+    }).observe(scroller);
   }
 
   /** Whether the reader is at the end. */
@@ -85,6 +92,16 @@ export class Timeline {
     this.#scrolled();
   }
 
+  // Draws with what is above, where the reader is near. That comes at once with the loss of the day and the name which stood on
+  // top: by itself the loss could leave less above than it takes to keep the reader's place.
+  #redraw() {
+    if (this.#scroller.scrollTop < NEAR && this.#from > this.#conversation.offset) {
+      this.#from -= STEP;
+      this.#to = Math.min(this.#to, this.#from + WINDOW);
+    }
+    this.#draw();
+  }
+
   #draw() {
     const conversation = this.#conversation;
     const { offset, end } = conversation;
@@ -103,16 +120,21 @@ export class Timeline {
     this.#watch();
   }
 
-  // Brings what is above, and has it loaded, where the reader is near: also without a scroll, as at the very top there is none.
+  // Has what is above drawn, or loaded, where the reader is near: also without a scroll, as at the very top there is none.
   #fill() {
     const conversation = this.#conversation;
     if (this.#scroller.scrollTop >= NEAR) return;
     if (this.#from <= conversation.offset) conversation.loadOlder();
-    else if (!this.#following) {
-      this.#from = Math.max(conversation.offset, this.#from - STEP);
-      this.#to = Math.min(this.#to, this.#from + WINDOW);
-      this.#draw();
-    }
+    else if (!this.#following) this.#redraw();
+  }
+
+  // A browser goes there by and by, and forgets about it when rows are added on the way.
+  #pressed(event) {
+    const { key, altKey, ctrlKey, metaKey, shiftKey } = event;
+    if ((key !== "Home" && key !== "End") || altKey || ctrlKey || metaKey || shiftKey) return;
+    event.preventDefault();
+    if (key === "End") this.toEnd();
+    else this.#scroller.scrollTop = 0;
   }
 
   // Makes the list show the rows, touching only what changed.
