@@ -28,6 +28,7 @@ type RedisServer struct {
 	network string // "unix" or "tcp"
 	addr    string // the socket's path, or 127.0.0.1:PORT
 	dir     string // holds redis.conf, redis.log and what persists
+	flags   []string
 
 	cmd  *exec.Cmd     // nil while killed
 	done chan struct{} // closed once cmd has ended
@@ -49,8 +50,13 @@ func StartRedis(t testing.TB, config ...string) *RedisServer {
 // StartRedisTCP is StartRedis on a free port of 127.0.0.1, for what speaks TCP only.
 func StartRedisTCP(t testing.TB, config ...string) *RedisServer {
 	t.Helper()
+	return startTCP(t, nil, config)
+}
+
+func startTCP(t testing.TB, flags, config []string) *RedisServer {
+	t.Helper()
 	s := newRedis(t)
-	s.network = "tcp"
+	s.network, s.flags = "tcp", flags
 	var err error
 	for range 5 { // another process may take the port first
 		var l net.Listener
@@ -182,7 +188,7 @@ func (s *RedisServer) startLoading() error { return s.startUntil("-LOADING") }
 // startUntil runs the process and waits for one of these answers to a PING.
 func (s *RedisServer) startUntil(answers ...string) error {
 	os.Remove(s.path("s"))
-	cmd := exec.Command("redis-server", s.path("redis.conf"))
+	cmd := exec.Command("redis-server", append([]string{s.path("redis.conf")}, s.flags...)...)
 	DieWithParent(cmd)
 	started, done := make(chan error), make(chan struct{})
 	go func() {

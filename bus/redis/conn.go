@@ -101,6 +101,7 @@ func (l *link) run() {
 			return
 		}
 		l.bus.complain("connection lost", err)
+		wake(l.bus.lost)
 		l.publisher.broke(unavailable(err))
 		select {
 		case <-time.After(backoff/2 + rand.N(backoff+min(maxBackoff, spreadByRoom*time.Duration(l.subscriber.rooms())))):
@@ -117,7 +118,7 @@ func (l *link) serve() error {
 	}
 	ctx, cancel := context.WithCancel(l.bus.ctx)
 	defer cancel()
-	nc, err := l.bus.dial(ctx, l.bus.options.Network, l.bus.options.Addr, true)
+	nc, err := l.bus.connect(ctx, true)
 	if err != nil {
 		return err
 	}
@@ -289,6 +290,7 @@ func (l *link) take(c *conn, v resp.Value) error {
 	}
 	if v.Kind == resp.Error && isElsewhere(string(v.Text)) {
 		l.bus.server.leave()
+		wake(l.bus.lost)
 		return refusal(v.Text)
 	}
 	return err

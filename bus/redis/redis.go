@@ -25,7 +25,10 @@ import (
 
 // Config says which Redis, and how a node uses it. Only URL is required.
 type Config struct {
-	URL string // redis://[user:password@]host[:port][/db], rediss:// or unix://
+	URL string // redis://[user:password@]host[:port][/db], unix://[user:password@]/path, redis+sentinel:// or redis+cluster://; see README.md
+
+	Password                  string // in place of the URL's
+	CAFile, CertFile, KeyFile string // PEM: who vouches for servers, and what we show them; for rediss
 
 	Retention bus.Retention // of every room's log; its fields say the defaults
 	Observer  bus.Observer  // default NoObserver
@@ -100,8 +103,13 @@ type Bus struct {
 	log     *slog.Logger
 	options *redis.Options // of a connection; copied, never changed
 	dialRaw dialer
-	db      int
-	limits  []byte // as append.lua takes them: entries, their age and the life of the last id in ms
+
+	sentinels *sentinels             // nil for a server whose address is known
+	addr      atomic.Pointer[string] // of the primary, as far as is known
+	lost      chan struct{}          // capacity 1: it may be elsewhere
+
+	db     int
+	limits []byte // as append.lua takes them: entries, their age and the life of the last id in ms
 
 	own   *redis.Client // of our own goroutines, with a connection for each: no caller is ever in their way
 	reads *redis.Client // of callers
@@ -132,29 +140,15 @@ type Bus struct {
 	running sync.WaitGroup
 }
 
-// CheckURL reports what is wrong with a URL for Open, in words that hold no password. It connects to nothing.
-func CheckURL(url string) error {
-	_, err := parseURL(url)
-	return err
-}
-
-func parseURL(url string) (*redis.Options, error) {
-	options, err := redis.ParseURL(url)
-	if err != nil { // whose text may hold the password
-		return nil, misconfigured{errors.New("the Redis URL is none of redis://[user:password@]host[:port][/db], " +
-			"rediss://[user:password@]host[:port][/db] and unix://[user:password@]/path")}
-	}
-	return options, nil
-}
-
 // Open connects to the server and takes part from then on, or as soon as a server can be used that is full, loading, read-only or
 // the like: until then the bus is not ready. The error names the host, never the password; see ErrMisconfigured.
 func Open(ctx context.Context, cfg Config) (*Bus, error) {
 	cfg = cfg.withDefaults()
-	options, err := parseURL(cfg.URL)
+	t, err := cfg.parse()
 	if err != nil {
 		return nil, err
 	}
+	options := t.options
 	options.Protocol = 2    // pipelines check less
 	options.MaxRetries = -1 // a publish must never be repeated behind our back
 	options.DialerRetries = 1
@@ -170,14 +164,15 @@ func Open(ctx context.Context, cfg Config) (*Bus, error) {
 	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
 	r := &Bus{
 		cfg: cfg, log: cfg.Log, options: options, db: options.DB,
-		rooms: make(map[string]*room), rosters: make(map[string]*roster),
+		lost: make(chan struct{}, 1), rooms: make(map[string]*room), rosters: make(map[string]*roster),
 		repairs: newWorkQueue[*room](), changes: newWorkQueue[*roster](),
 		leaving: make(chan struct{}), left: make(chan struct{}),
 	}
 	r.server.conns = make(map[*serverConn]bool)
 	r.trails.byRoom = make(map[string]*trail)
-	options.Dialer = func(ctx context.Context, network, addr string) (net.Conn, error) {
-		c, err := r.dial(ctx, network, addr, false)
+	r.dialRaw = rawDialer(cfg, t.options)
+	options.Dialer = func(ctx context.Context, _, _ string) (net.Conn, error) {
+		c, err := r.connect(ctx, false)
 		if err != nil {
 			return nil, err
 		}
@@ -186,11 +181,15 @@ func Open(ctx context.Context, cfg Config) (*Bus, error) {
 		}
 		return c, nil
 	}
-	r.dialRaw = rawDialer(cfg, options)
 	for _, limit := range []int64{int64(cfg.Retention.Size), cfg.Retention.Age.Milliseconds(), r.lastLife().Milliseconds()} {
 		r.limits = resp.AppendInt(r.limits, limit)
 	}
 	r.ctx, r.stop = context.WithCancel(context.Background())
+	r.addr.Store(&options.Addr)
+	if t.kind == bySentinel {
+		r.sentinels = newSentinels(t, cfg, r.dialRaw)
+		r.addr.Store(new(string))
+	}
 	r.own = r.client(repairWorkers + 5)
 	r.reads = r.client(16)
 	if err := r.start(ctx); err != nil {
@@ -199,7 +198,7 @@ func Open(ctx context.Context, cfg Config) (*Bus, error) {
 		if isPermanent(err) && !errors.Is(err, ErrMisconfigured) {
 			err = misconfigured{err}
 		}
-		return nil, fmt.Errorf("redis at %s: %w", options.Addr, err)
+		return nil, fmt.Errorf("redis at %s: %w", t, err)
 	}
 	return r, nil
 }
@@ -231,6 +230,9 @@ func (r *Bus) client(connections int) *redis.Client {
 
 // start starts the loops. Those that act under a lease begin once the server has let the node in.
 func (r *Bus) start(ctx context.Context) error {
+	if err := r.locate(ctx); err != nil {
+		return err
+	}
 	r.lease.init(r)
 	r.reaper.init(r)
 	err := r.enter(ctx)
@@ -248,6 +250,9 @@ func (r *Bus) start(ctx context.Context) error {
 	}
 	r.running.Go(r.heartbeatLoop)
 	r.running.Go(r.probeLoop)
+	if r.sentinels != nil {
+		r.running.Go(func() { r.sentinels.listen(r.ctx, func() { wake(r.lost) }) })
+	}
 	r.running.Go(r.rosterLoop)
 	if err == nil {
 		r.takePart()
@@ -332,7 +337,7 @@ func isPermanent(err error) bool {
 	}
 	var cert *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
-	if errors.As(err, &cert) || errors.As(err, &record) {
+	if errors.As(err, &cert) || errors.As(err, &record) || errors.Is(err, ErrMisconfigured) {
 		return true
 	}
 	var reply redis.Error
@@ -436,6 +441,9 @@ func (r *Bus) Close() error {
 func (r *Bus) closeClients() {
 	_ = r.own.Close()
 	_ = r.reads.Close()
+	if r.sentinels != nil {
+		r.sentinels.close()
+	}
 }
 
 // unavailable wraps what went wrong between us and Redis.

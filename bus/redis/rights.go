@@ -107,7 +107,7 @@ func (t *trial) lacks(refusal string) string {
 
 // tryRights finds out whether the server lets us do all that we will need to.
 func (r *Bus) tryRights(ctx context.Context) error {
-	c, err := r.dial(ctx, r.options.Network, r.options.Addr, false)
+	c, err := r.connect(ctx, false)
 	if err != nil {
 		return err
 	}

@@ -103,6 +103,27 @@ func isElsewhere(said string) bool {
 	return false
 }
 
+// locate finds out where the primary is.
+func (r *Bus) locate(ctx context.Context) error {
+	if r.sentinels == nil {
+		return nil
+	}
+	addr, err := r.sentinels.ask(ctx)
+	if addr != "" {
+		r.addr.Store(&addr)
+	}
+	return err
+}
+
+// connect is dial, to where the primary was last known to be.
+func (r *Bus) connect(ctx context.Context, link bool) (*serverConn, error) {
+	c, err := r.dial(ctx, r.options.Network, *r.addr.Load(), link)
+	if err != nil {
+		wake(r.lost)
+	}
+	return c, err
+}
+
 // dial makes a connection to the server, which is a primary and speaks version 3 of the protocol. As a link's it is given our
 // scripts too.
 func (r *Bus) dial(ctx context.Context, network, addr string, link bool) (*serverConn, error) {
@@ -174,6 +195,10 @@ func (r *Bus) greet(nc net.Conn, link bool) (run string, err error) {
 			continue
 		}
 		switch {
+		case answers == 0 && field(v, "mode") == "cluster":
+			return "", misconfigured{errors.New("it is a node of a Redis Cluster, whose URL begins with redis+cluster:// or rediss+cluster://")}
+		case answers == 0 && field(v, "mode") == "sentinel":
+			return "", misconfigured{errors.New("it is a sentinel: say redis+sentinel://host:port[,host:port...]/name, or rediss+sentinel://")}
 		case v.Kind == resp.Error && answers == 0 && isUnknownHello(string(v.Text)):
 			return "", tooOld("older")
 		case v.Kind == resp.Error:
@@ -228,19 +253,37 @@ func lineOf(text, prefix string) string {
 	return ""
 }
 
-// probeLoop makes a connection now and then: where the address leads to another server by now, the open ones do not show it.
+// probeLoop makes a connection now and then, and when there may be need: where the address leads to another server by now, or
+// sentinels name another, the open ones do not show it.
 func (r *Bus) probeLoop() {
 	tick := time.NewTicker(r.cfg.HeartbeatInterval)
 	defer tick.Stop()
 	for {
 		select {
 		case <-tick.C:
+		case <-r.relocate():
+			tick.Reset(r.cfg.HeartbeatInterval)
 		case <-r.ctx.Done():
 			return
 		}
-		c, err := r.dial(r.ctx, r.options.Network, r.options.Addr, false)
+		if err := r.locate(r.ctx); err != nil && r.ctx.Err() == nil {
+			r.complain("ask sentinels", err)
+			select { // all who fail to connect want it asked
+			case <-time.After(minBackoff):
+			case <-r.ctx.Done():
+			}
+		}
+		c, err := r.dial(r.ctx, r.options.Network, *r.addr.Load(), false)
 		if err == nil {
 			_ = c.Close()
 		}
 	}
+}
+
+// relocate says when to ask anew where the primary is; never where that is known.
+func (r *Bus) relocate() <-chan struct{} {
+	if r.sentinels == nil {
+		return nil
+	}
+	return r.lost
 }

@@ -53,6 +53,13 @@ func (l *listener) Deliver(m bus.Message) {
 	l.say(string(m.Body))
 }
 
+// broken counts the breaks that were told.
+func (l *listener) broken() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.breaks)
+}
+
 func (l *listener) Signal(body []byte) { l.say("~" + string(body)) }
 
 func (l *listener) Presence(c bus.Change) {

@@ -26,7 +26,8 @@ func (c *ServeCmd) openBus(ctx context.Context, o bus.Observer, log *slog.Logger
 		return memory.New(retention).Open(o), nil
 	}
 	goredis.SetLogger(redisLog{log})
-	cfg := redis.Config{URL: c.Redis, Retention: retention, Observer: o, Log: log}
+	cfg := c.redisConfig()
+	cfg.Retention, cfg.Observer, cfg.Log = retention, o, log
 	for deadline := time.Now().Add(c.RedisWaitStart); ; {
 		b, err := openRedis(ctx, cfg)
 		if err == nil {
@@ -47,6 +48,11 @@ func (c *ServeCmd) openBus(ctx context.Context, o bus.Observer, log *slog.Logger
 		case <-time.After(min(left, redisPause)):
 		}
 	}
+}
+
+// redisConfig says which Redis.
+func (c *ServeCmd) redisConfig() redis.Config {
+	return redis.Config{URL: c.Redis, Password: c.RedisPassword, CAFile: c.RedisCA, CertFile: c.RedisCert, KeyFile: c.RedisKey}
 }
 
 func openRedis(ctx context.Context, cfg redis.Config) (bus.Bus, error) {

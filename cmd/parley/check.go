@@ -13,7 +13,6 @@ import (
 	"text/tabwriter"
 	"time"
 
-	"parley/bus/redis"
 	"parley/cmd/internal/cli"
 	"parley/node"
 	"parley/node/wire"
@@ -54,6 +53,10 @@ func (c *ServeCmd) Validate() error {
 		return errors.New("a limit must be at least 0, which is none")
 	case (c.TLSCert == "") != (c.TLSKey == ""):
 		return errors.New("--tls-cert and --tls-key go together")
+	case (c.RedisCert == "") != (c.RedisKey == ""):
+		return errors.New("--redis-cert and --redis-key go together")
+	case c.Redis == "" && c.RedisPassword+c.RedisCA+c.RedisCert != "":
+		return errors.New("--redis-password, --redis-ca and --redis-cert mean nothing without --redis")
 	}
 	if bad := wire.CheckName(c.NodeID); bad != nil {
 		return fmt.Errorf("--node-id: %s", bad.Message)
@@ -92,7 +95,7 @@ func (c *ServeCmd) checkOutside() error {
 		}
 	}
 	if c.Redis != "" {
-		if err := redis.CheckURL(c.Redis); err != nil {
+		if err := c.redisConfig().Check(); err != nil {
 			return fmt.Errorf("--redis: %w", err)
 		}
 	}
@@ -116,33 +119,46 @@ func report(env *cli.Env) error {
 			continue
 		case "redis":
 			s.Value = withoutSecrets(s.Value)
+		case "redis-password":
+			if s.Value != "" {
+				s.Value = hidden
+			}
 		}
 		fmt.Fprintf(w, "--%s\t%s\t%s\n", s.Flag, cmp.Or(s.Value, "-"), s.From)
 	}
 	for _, v := range os.Environ() {
 		name, _, _ := strings.Cut(v, "=")
-		if strings.HasPrefix(name, "PARLEY_") && !slices.Contains(variables, name) {
+		if strings.HasPrefix(name, "PARLEY_") && !slices.Contains(variables, strings.TrimSuffix(name, "_FILE")) {
 			fmt.Fprintf(env.Err, "$%s sets no flag of parley serve\n", name)
 		}
 	}
 	return w.Flush()
 }
 
-// withoutSecrets is a URL that may be shown.
+const hidden = "xxxxx" // in place of a secret
+
+// withoutSecrets is a URL that may be shown. Several hosts, as of sentinels, are no URL for net/url.
 func withoutSecrets(s string) string {
-	u, err := url.Parse(s)
-	if err != nil {
+	scheme, rest, ok := strings.Cut(s, "://")
+	rest, query, _ := strings.Cut(rest, "?")
+	values, err := url.ParseQuery(query)
+	if !ok || err != nil {
 		return "(not shown)"
 	}
-	if _, ok := u.User.Password(); ok {
-		u.User = url.UserPassword(u.User.Username(), "xxxxx")
+	if at := strings.LastIndex(rest, "@"); at >= 0 {
+		user, _, secret := strings.Cut(rest[:at], ":")
+		if secret {
+			user += ":" + hidden
+		}
+		rest = user + rest[at:]
 	}
-	query := u.Query()
-	for name := range query {
+	for name := range values {
 		if strings.Contains(strings.ToLower(name), "password") {
-			query.Set(name, "xxxxx")
+			values.Set(name, hidden)
 		}
 	}
-	u.RawQuery = query.Encode()
-	return u.String()
+	if query != "" {
+		rest += "?" + values.Encode()
+	}
+	return scheme + "://" + rest
 }

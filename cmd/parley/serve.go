@@ -24,6 +24,10 @@ type ServeCmd struct {
 	Listen string
 
 	Redis          string
+	RedisPassword  string
+	RedisCA        string
+	RedisCert      string
+	RedisKey       string
 	RedisWaitStart time.Duration
 
 	HistorySize int
@@ -55,7 +59,11 @@ type ServeCmd struct {
 func (c *ServeCmd) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.Listen, "listen", ":8765", "`ADDR` Address that clients connect to.")
 
-	f.StringVar(&c.Redis, "redis", "", "`URL` The Redis that joins nodes into a cluster: redis://, rediss:// or unix://. Without it the node is alone, and keeps its rooms in memory.")
+	f.StringVar(&c.Redis, "redis", "", "`URL` The Redis that joins nodes into a cluster: redis://HOST, unix://PATH, redis+sentinel://HOST:PORT[,HOST:PORT...]/NAME or redis+cluster://HOST:PORT[,HOST:PORT...]; rediss for TLS. Without it the node is alone, and keeps its rooms in memory.")
+	f.StringVar(&c.RedisPassword, "redis-password", "", "`PASSWORD` Its password, if the URL has none. Others on the machine see a command line: rather set the variable, or one with _FILE at its end, which names a file.")
+	f.StringVar(&c.RedisCA, "redis-ca", "", "`FILE` Certificates (PEM) that vouch for Redis, with rediss. Those of the system, by default.")
+	f.StringVar(&c.RedisCert, "redis-cert", "", "`FILE` Certificate (PEM) to show to Redis, with rediss. Read again when it is needed.")
+	f.StringVar(&c.RedisKey, "redis-key", "", "`FILE` Its private key (PEM).")
 	f.DurationVar(&c.RedisWaitStart, "redis-wait-start", 30*time.Second, "How long to wait at the start for a Redis that is away.")
 
 	f.IntVar(&c.HistorySize, "history-size", 5000, "Messages that a room's log keeps.")

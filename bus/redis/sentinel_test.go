@@ -1,0 +1,189 @@
+package redis_test
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"parley/bus"
+	"parley/bus/bustest"
+	"parley/bus/redis"
+)
+
+// A bus that sentinels lead to its server is the bus that any is. All share the servers, in a database each.
+func TestRedisBySentinel(t *testing.T) {
+	w := bustest.StartSentinels(t, 0)
+	var databases atomic.Int64
+	bustest.Run(t, func(t testing.TB, keep bus.Retention) bustest.Backend {
+		db := databases.Add(1)
+		return bustest.Backend{
+			Open: func(o bus.Observer) (bus.Bus, error) {
+				return redis.Open(t.Context(), redis.Config{URL: fmt.Sprint(w.URL(), "?db=", db), Retention: keep, Observer: o})
+			},
+			ClockBack: func(room string) {
+				redis.ClockBack(t, strings.TrimSuffix(w.Servers[0].URL(), "0")+fmt.Sprint(db), room)
+			},
+		}
+	})
+}
+
+// failoverWithin is how long after a promotion nodes may take to be ready again, and to have said everything again.
+const failoverWithin = 10 * time.Second
+
+// A watchedNode is a node in a room of what sentinels watch over.
+type watchedNode struct {
+	*redis.Bus
+	t    *testing.T
+	told *listener
+}
+
+func openWatched(t *testing.T, w *bustest.Watched) *watchedNode {
+	t.Helper()
+	n := &watchedNode{Bus: openRedis(t, redis.Config{URL: w.URL()}), t: t}
+	_, n.told = subscribe(t, n.Bus, "lobby")
+	return n
+}
+
+// says has a message acknowledged, however often it must be repeated.
+func (n *watchedNode) says(body string) {
+	n.t.Helper()
+	eventually(n.t, "an acknowledgement of "+body, func() bool {
+		_, err := tryAppend(n.t, n.Bus, "lobby", body, body)
+		return err == nil
+	})
+}
+
+func (n *watchedNode) hears(body string) {
+	n.t.Helper()
+	n.told.until(body, func(lines []string) bool { return slices.Contains(lines, body) })
+}
+
+// goesOn shows that nodes are ready, and hear each other, within the time after a promotion.
+func goesOn(t *testing.T, promoted time.Time, nodes ...*watchedNode) {
+	t.Helper()
+	for i, n := range nodes {
+		eventually(t, "the node to be ready", func() bool { return n.Ready() == nil })
+		n.says(fmt.Sprint("after ", i))
+		for _, other := range nodes {
+			other.hears(fmt.Sprint("after ", i))
+		}
+	}
+	if took := time.Since(promoted); took > failoverWithin {
+		t.Errorf("it took %v from the promotion", took)
+	}
+}
+
+func TestRedisSentinelsFailOverByCommand(t *testing.T) {
+	t.Parallel()
+	w := bustest.StartSentinels(t, 1)
+	a, b := openWatched(t, w), openWatched(t, w)
+	a.says("before")
+	b.hears("before")
+	w.Failover()
+	goesOn(t, time.Now(), a, b)
+}
+
+func TestRedisSentinelsReplaceAKilledPrimary(t *testing.T) {
+	t.Parallel()
+	w := bustest.StartSentinels(t, 2)
+	a, b := openWatched(t, w), openWatched(t, w)
+	a.says("before")
+	b.hears("before")
+	w.Servers[0].Kill()
+	w.Succeeds(w.Servers[0])
+	goesOn(t, time.Now(), a, b)
+}
+
+// A primary that stands still is replaced; continued, it takes itself for one until sentinels tell it better.
+func TestRedisSentinelsReplaceAPrimaryThatStandsStill(t *testing.T) {
+	t.Parallel()
+	w := bustest.StartSentinels(t, 1)
+	a, b := openWatched(t, w), openWatched(t, w)
+	a.says("before")
+	b.hears("before")
+	w.Servers[0].Pause()
+	now := w.Succeeds(w.Servers[0])
+	w.Servers[0].Resume()
+	goesOn(t, time.Now(), a, b)
+	eventually(t, "the old primary to be a replica", func() bool { return !w.Servers[0].IsPrimary() })
+	a.says("the end")
+	b.hears("the end")
+	inLog(t, now, "the end")
+}
+
+// inLog shows that a server has a message.
+func inLog(t *testing.T, s *bustest.RedisServer, body string) {
+	t.Helper()
+	log := fmt.Sprint(s.Client().XRange(t.Context(), redis.KeysOf("lobby").Log, "-", "+").Val())
+	if !strings.Contains(log, body) {
+		t.Errorf("%q is not in the log of the primary: %s", body, log)
+	}
+}
+
+// The old primary, cut off from sentinels and replicas, still answers the nodes. They move, and tell what it alone had.
+func TestRedisNodesLeaveAPrimaryThatSentinelsHaveReplaced(t *testing.T) {
+	t.Parallel()
+	w := bustest.StartSentinels(t, 1)
+	a, b := openWatched(t, w), openWatched(t, w)
+	a.says("before")
+	b.hears("before")
+	eventually(t, "the replica to have it", func() bool {
+		return w.Servers[1].Client().XLen(t.Context(), redis.KeysOf("lobby").Log).Val() > 0
+	})
+	w.Split()
+	a.says("alone")
+	b.hears("alone")
+	now := w.Succeeds(w.Servers[0])
+	promoted := time.Now()
+	for _, n := range []*watchedNode{a, b} {
+		eventually(t, "the loss to be told", func() bool { return n.told.broken() > 0 })
+	}
+	goesOn(t, promoted, a, b)
+	if !w.Servers[0].IsPrimary() {
+		t.Error("the old primary was no primary any more, which shows nothing")
+	}
+	a.says("the end")
+	inLog(t, now, "the end")
+}
+
+// What the new primary lacks is told as lost, also where nobody was cut off.
+func TestRedisSentinelsPromoteAReplicaThatLacksTheTail(t *testing.T) {
+	t.Parallel()
+	w := bustest.StartSentinels(t, 1)
+	a, b := openWatched(t, w), openWatched(t, w)
+	a.says("before")
+	b.hears("before")
+	old, replica := w.Servers[0], w.Servers[1]
+	eventually(t, "the replica to have it", func() bool {
+		return replica.Client().XLen(t.Context(), redis.KeysOf("lobby").Log).Val() > 0
+	})
+	w.CutReplicas()
+	a.says("lost")
+	b.hears("lost")
+	old.Kill()
+	w.Succeeds(old)
+	promoted := time.Now()
+	for _, n := range []*watchedNode{a, b} {
+		eventually(t, "the loss to be told", func() bool { return n.told.broken() > 0 })
+	}
+	goesOn(t, promoted, a, b)
+}
+
+// Without sentinels nobody can say where the primary is: who knew it goes on.
+func TestRedisGoesOnWithoutSentinels(t *testing.T) {
+	t.Parallel()
+	w := bustest.StartSentinels(t, 0)
+	a := openWatched(t, w)
+	for _, s := range w.Sentinels {
+		s.Kill()
+	}
+	a.Reconnect()
+	a.says("alone")
+	a.hears("alone")
+	if err := a.Ready(); err != nil {
+		t.Error(err)
+	}
+}
