@@ -29,6 +29,7 @@ type RedisServer struct {
 	addr    string // the socket's path, or 127.0.0.1:PORT
 	dir     string // holds redis.conf, redis.log and what persists
 	flags   []string
+	busPort string // where nodes of a Redis Cluster find this one
 
 	cmd  *exec.Cmd     // nil while killed
 	done chan struct{} // closed once cmd has ended
@@ -63,10 +64,17 @@ func startTCP(t testing.TB, flags, config []string) *RedisServer {
 		if l, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 			break
 		}
+		other, err := net.Listen("tcp", "127.0.0.1:0")
 		s.addr = l.Addr().String()
 		l.Close()
 		_, port, _ := net.SplitHostPort(s.addr)
-		s.configure(append([]string{"bind 127.0.0.1", "port " + port}, config...))
+		lines := []string{"bind 127.0.0.1", "port " + port}
+		if err == nil {
+			_, s.busPort, _ = net.SplitHostPort(other.Addr().String())
+			other.Close()
+			lines = append(lines, "cluster-port "+s.busPort) // by default it may be past the last port
+		}
+		s.configure(append(lines, config...))
 		if err = s.start(); err == nil {
 			return s
 		}

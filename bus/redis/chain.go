@@ -54,11 +54,11 @@ func (rm *room) takeHeldLocked() []bus.Message {
 	return held
 }
 
-// A hold counts the bytes that all rooms of a node hold.
-type hold struct{ bytes atomic.Int64 }
+// heldBytes counts what all rooms of a node hold.
+type heldBytes struct{ bytes atomic.Int64 }
 
 // take reports whether there is room for so many more.
-func (h *hold) take(size, most int) bool {
+func (h *heldBytes) take(size, most int) bool {
 	for {
 		before := h.bytes.Load()
 		after := before + int64(size)
@@ -71,7 +71,7 @@ func (h *hold) take(size, most int) bool {
 	}
 }
 
-func (h *hold) give(size int) { h.bytes.Add(-int64(size)) }
+func (h *heldBytes) give(size int) { h.bytes.Add(-int64(size)) }
 
 // releaseLocked delivers what was held, and reports whether the chain is unbroken so far.
 func (rm *room) releaseLocked() bool {

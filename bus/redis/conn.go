@@ -6,6 +6,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"runtime"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,6 +50,7 @@ type conn struct {
 type awaited struct {
 	op       *op
 	channels []string // those not confirmed yet
+	ends     string   // the channel of an SUNSUBSCRIBE and its fence; see ending
 	answer   func(resp.Value)
 }
 
@@ -266,12 +268,19 @@ func (l *link) read(c *conn) error {
 // take handles one value that came. The bytes in it are good only until it returns.
 func (l *link) take(c *conn, v resp.Value) error {
 	if v.Kind == resp.Push && len(v.Elems) == 3 {
-		switch string(v.Elems[0].Text) {
-		case "message":
+		switch kind := string(v.Elems[0].Text); kind {
+		case l.bus.scripts.message:
 			l.subscriber.receive(v.Elems[1].Text, v.Elems[2].Text)
 			return nil
-		case "subscribe", "unsubscribe":
-			l.subscriber.confirm(string(v.Elems[1].Text), string(v.Elems[0].Text) == "subscribe")
+		case l.bus.scripts.subscribed, l.bus.scripts.ended:
+			channel, begins := string(v.Elems[1].Text), kind == l.bus.scripts.subscribed
+			if l.bus.cluster != nil && !begins {
+				if !c.ending(channel) {
+					l.subscriber.ended(channel)
+				}
+				return nil
+			}
+			l.subscriber.confirm(channel, begins)
 			return c.confirmed()
 		}
 	}
@@ -281,6 +290,10 @@ func (l *link) take(c *conn, v resp.Value) error {
 	a, err := c.answered(v)
 	switch {
 	case err != nil:
+	case a.ends != "":
+		if v.Kind != resp.Error { // its fence's
+			l.subscriber.confirm(a.ends, false)
+		}
 	case a.op != nil:
 		l.publisher.answered(a.op, v)
 	case a.answer != nil:
@@ -288,7 +301,7 @@ func (l *link) take(c *conn, v resp.Value) error {
 	default:
 		l.subscriber.refused(a.channels, refusal(v.Text))
 	}
-	if v.Kind == resp.Error && isElsewhere(string(v.Text)) {
+	if v.Kind == resp.Error && isElsewhere(string(v.Text)) && !l.bus.redirected(v) {
 		l.bus.server.leave()
 		wake(l.bus.lost)
 		return refusal(v.Text)
@@ -320,11 +333,24 @@ func (c *conn) answered(v resp.Value) (a awaited, err error) {
 	if len(c.awaited) == 0 {
 		return a, errUnasked
 	}
-	if a = c.awaited[0]; len(a.channels) > 0 && v.Kind != resp.Error {
+	a = c.awaited[0]
+	switch {
+	case len(a.channels) > 0 && v.Kind != resp.Error:
 		return awaited{}, errUnasked
+	case a.ends != "" && v.Kind == resp.Error: // the fence is still to be answered
+		return a, nil
 	}
 	c.popLocked()
 	return a, nil
+}
+
+// ending reports whether we asked for the end of a subscription that a primary says has ended. It says so by itself too, when the
+// slot moves away, and then refuses what we ask. Which of the two it was shows nowhere, nor how many answers there will be: so a
+// fence follows each SUNSUBSCRIBE, whose answer ends the wait for both.
+func (c *conn) ending(channel string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.ContainsFunc(c.awaited, func(a awaited) bool { return a.ends == channel })
 }
 
 func (c *conn) popLocked() {
@@ -335,4 +361,4 @@ func (c *conn) popLocked() {
 }
 
 // sendBeat sends a heartbeat the way that messages go.
-func (l *link) sendBeat() { l.publisher.add(newBeatOp(l.subscriber.beats)) }
+func (l *link) sendBeat() { l.publisher.add(newBeatOp(*l.subscriber.beats.Load())) }

@@ -168,3 +168,6 @@ func (r *Bus) Incarnation() string {
 	inc, _ := r.lease.current()
 	return inc
 }
+
+// SlotOf is a room's slot on a Cluster.
+func SlotOf(room string) int { return slotOf(keysOf(0, room).log) }

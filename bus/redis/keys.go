@@ -28,6 +28,10 @@ func keysOf(db int, room string) *roomKeys {
 	if room == "" {
 		tag = "{%}" // an empty tag is none
 	}
+	return keysTagged(db, room, tag)
+}
+
+func keysTagged(db int, room, tag string) *roomKeys {
 	base := "parley:" + tag
 	return &roomKeys{
 		room:      room,
@@ -44,8 +48,9 @@ func keysOf(db int, room string) *roomKeys {
 
 func (k *roomKeys) usersOf(incarnation string) string { return k.usersBase + incarnation }
 
-// The keys of nodes. An incarnation is one uninterrupted life of a node, as its lease has it.
-const incarnationsKey = "parley:incarnations" // a set of all that may still have something in a room
+// The keys of nodes. An incarnation is one uninterrupted life of a node, as its lease has it. On a Cluster each primary has keys of
+// its own: a hash tag of one of its slots is in them, at the beginning of an incarnation's id.
+func incarnationsKey(tag string) string { return "parley:incarnations" + tag } // a set of all that may still have something in a room
 
 func leaseKey(incarnation string) string   { return "parley:lease:" + incarnation }
 func claimKey(incarnation string) string   { return "parley:reap:" + incarnation }  // that a node reaps it

@@ -24,8 +24,8 @@ func (r *Bus) claimLayout(ctx context.Context) error {
 	var found *redis.StringCmd
 	var nodes *redis.IntCmd
 	if _, err := r.own.Pipelined(ctx, func(p redis.Pipeliner) error {
-		nodes = p.Exists(ctx, incarnationsKey)
-		found = p.Get(ctx, layoutKey)
+		nodes = p.Exists(ctx, incarnationsKey(r.tag()))
+		found = p.Get(ctx, layoutKey+r.tag())
 		return nil
 	}); err != nil && err != redis.Nil {
 		return err
@@ -35,7 +35,7 @@ func (r *Bus) claimLayout(ctx context.Context) error {
 		shared = "1"
 	}
 	if shared == "" {
-		set, err := r.own.SetNX(ctx, layoutKey, layout, layoutLife).Result()
+		set, err := r.own.SetNX(ctx, layoutKey+r.tag(), layout, layoutLife).Result()
 		if err != nil || set {
 			return err
 		}
@@ -43,15 +43,15 @@ func (r *Bus) claimLayout(ctx context.Context) error {
 	}
 	if shared != layout {
 		return misconfigured{fmt.Errorf("nodes of another version are or were at work there: they share layout %s, and this one "+
-			"has layout %s; stop them, and delete the key %s or wait for %s", shared, layout, layoutKey, layoutLife)}
+			"has layout %s; stop them, and delete the key %s or wait for %s", shared, layout, layoutKey+r.tag(), layoutLife)}
 	}
-	return r.own.Expire(ctx, layoutKey, layoutLife).Err() // which a full Redis takes too
+	return r.own.Expire(ctx, layoutKey+r.tag(), layoutLife).Err() // which a full Redis takes too
 }
 
 func (r *Bus) keepLayout(ctx context.Context) error {
 	_, err := r.own.Pipelined(ctx, func(p redis.Pipeliner) error {
-		p.SetNX(ctx, layoutKey, layout, layoutLife)
-		p.Expire(ctx, layoutKey, layoutLife)
+		p.SetNX(ctx, layoutKey+r.tag(), layout, layoutLife)
+		p.Expire(ctx, layoutKey+r.tag(), layoutLife)
 		return nil
 	})
 	return err

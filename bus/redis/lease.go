@@ -99,7 +99,7 @@ func (l *lease) renew(ctx context.Context) (err error) {
 	l.mu.Lock()
 	inc, reaped := l.inc, l.reaped == l.inc
 	l.mu.Unlock()
-	if reaped {
+	if reaped || inc == "" {
 		return l.take(ctx)
 	}
 	sent := time.Now()
@@ -123,7 +123,7 @@ func (l *lease) renew(ctx context.Context) (err error) {
 
 // take begins a new incarnation.
 func (l *lease) take(ctx context.Context) error {
-	inc, sent := randomName(), time.Now()
+	inc, sent := l.bus.tag()+randomName(), time.Now()
 	q := l.bus.query(ctx, l.bus.own)
 	q.do("set", leaseKey(inc), "1", "nx", "px", l.bus.cfg.LeaseTTL.Milliseconds())
 	until, err := l.send(q, inc)
@@ -157,14 +157,14 @@ func (l *lease) send(q *query, inc string) (until int64, err error) {
 	clock := redis.NewTimeCmd(q.ctx, "time")
 	q.cmds = slices.Insert(q.cmds, 0, redis.Cmder(clock))
 	life := l.bus.cfg.presenceLife.Milliseconds()
-	q.do("pexpire", incarnationsKey, life)
+	q.do("pexpire", incarnationsKey(l.bus.tag()), life)
 	q.do("pexpire", roomsOfKey(inc), life)
 	if err := q.send(); err != nil {
 		return 0, err
 	}
 	l.bus.skew.Store(int64(time.Until(clock.Val())))
 	// Apart from it, since a full Redis refuses this. Whoever meets the incarnation in a room suspects it anyway.
-	_ = l.bus.own.SAdd(q.ctx, incarnationsKey, inc).Err()
+	_ = l.bus.own.SAdd(q.ctx, incarnationsKey(l.bus.tag()), inc).Err()
 	return clock.Val().Add(l.bus.cfg.LeaseTTL).UnixMilli(), nil
 }
 

@@ -106,7 +106,7 @@ func (q *query) send() error {
 	if q.bus.closed.Load() && q.bus.ctx.Err() != nil {
 		return bus.ErrClosed
 	}
-	if err := exec(q.ctx, q.client, q.cmds); err != nil {
+	if err := q.bus.exec(q.ctx, q.client, q.cmds); err != nil {
 		return unavailable(err)
 	}
 	for _, cmd := range q.cmds {

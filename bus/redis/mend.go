@@ -159,7 +159,7 @@ func (m *mender) appendQuestions(out []byte, await []awaited) (_ []byte, _ []awa
 	m.reload = false
 	m.mu.Unlock()
 	if reload {
-		out, await = reloadScripts(out, await)
+		out, await = m.link.bus.reloadScripts(out, await)
 	}
 	for _, rm := range rooms {
 		var answer func(resp.Value)
@@ -180,8 +180,8 @@ func (m *mender) appendQuestions(out []byte, await []awaited) (_ []byte, _ []awa
 }
 
 // reloadScripts appends the commands that load the scripts; nobody needs the answers.
-func reloadScripts(out []byte, await []awaited) ([]byte, []awaited) {
-	out = appendLoad(out)
+func (r *Bus) reloadScripts(out []byte, await []awaited) ([]byte, []awaited) {
+	out = r.scripts.appendLoad(out)
 	for range loads {
 		await = append(await, awaited{answer: func(resp.Value) {}})
 	}
@@ -206,7 +206,7 @@ func (r *Bus) appendMend(out []byte, k *roomKeys, acked, floor bus.ID, known []b
 	if !floor.IsZero() {
 		written = floor.Append(buf[:0])
 	}
-	out = r.appendScript(out, mendSHA, k, written, 1+len(known))
+	out = r.appendScript(out, r.scripts.mend, k, written, 1+len(known))
 	written = buf[:0]
 	if !acked.IsZero() {
 		written = acked.Append(written)
@@ -333,6 +333,11 @@ func (rm *room) mended(question uint64, acked bus.ID, v resp.Value) {
 	case err != nil:
 		if isForgotten(v) {
 			rm.mendLocked()
+			return
+		}
+		if rm.bus.redirected(v) {
+			rm.mending = true
+			time.AfterFunc(redirectPause, func() { rm.link.mender.add([]*room{rm}, nil) })
 			return
 		}
 		if rm.bus.ctx.Err() == nil {

@@ -73,7 +73,7 @@ func (r *Bus) writeRosters(taken []*roster) (ok bool) {
 	for i, p := range plans {
 		cmds[i] = p.cmd
 	}
-	err := exec(r.ctx, r.own, cmds)
+	err := r.exec(r.ctx, r.own, cmds)
 	written := make([]*roster, 0, len(plans))
 	former := make(map[string][]string)
 	for _, p := range plans {
@@ -178,7 +178,7 @@ func (r *Bus) leaveAll() {
 	q := r.query(ctx, r.own)
 	q.do("del", leaseKey(inc))
 	q.do("del", roomsOfKey(inc))
-	q.do("srem", incarnationsKey, inc)
+	q.do("srem", incarnationsKey(r.tag()), inc)
 	_ = q.send()
 }
 

@@ -74,9 +74,10 @@ type op struct {
 	next *op // owned by the link once it is sent: of the same call of the script
 
 	// Owned by the link's reader, once it was sent.
-	answered bool
-	id       bus.ID
-	err      error
+	answered   bool
+	redirected bool // refused by a node of a Cluster that does not have all of the room
+	id         bus.ID
+	err        error
 }
 
 func newMessageOp(rm *room, k *roomKeys, d bus.Draft, done func(bus.ID, error)) *op {
@@ -133,6 +134,8 @@ type publisher struct {
 	finished bool      // guarded by mu
 	ended    bool      // guarded by mu; idle is closed
 
+	held map[string]*hold // guarded by mu; of a Cluster, rooms whose ops wait; see held.go
+
 	calls map[string]*op // owned by appendBatch, empty outside it; the last op of each room's call
 }
 
@@ -162,6 +165,13 @@ var errQueueFull = errors.New("too much is waiting to be published")
 
 // add queues an op, or settles it at once with an error.
 func (p *publisher) add(o *op) {
+	if err := p.enqueue(o); err != nil {
+		p.tell(o, bus.ID{}, err)
+	}
+}
+
+// enqueue queues an op, or says why it does not.
+func (p *publisher) enqueue(o *op) error {
 	p.mu.Lock()
 	var err error
 	switch {
@@ -171,16 +181,19 @@ func (p *publisher) add(o *op) {
 		err = p.failed.err
 	case p.bytes+o.size() > p.link.bus.cfg.QueueBytes:
 		err = unavailable(errQueueFull)
+	case p.held != nil && p.held[o.name()] != nil:
+		h := p.held[o.name()]
+		h.ops = append(h.ops, o)
+		p.bytes += o.size()
 	default:
 		p.queue = append(p.queue, o)
 		p.bytes += o.size()
 	}
 	p.mu.Unlock()
-	if err != nil {
-		p.tell(o, bus.ID{}, err)
-		return
+	if err == nil {
+		wake(p.link.wake)
 	}
-	wake(p.link.wake)
+	return err
 }
 
 // finish makes the publisher take nothing new. It closes idle once all that waits is settled.
@@ -193,7 +206,7 @@ func (p *publisher) finish() {
 
 // restLocked closes idle if nothing is left to do.
 func (p *publisher) restLocked() {
-	if p.finished && !p.ended && len(p.queue) == 0 && p.batch == nil && p.failed == nil {
+	if p.finished && !p.ended && len(p.queue) == 0 && p.holdsNothingLocked() && p.batch == nil && p.failed == nil {
 		p.ended = true
 		close(p.idle)
 	}
@@ -238,6 +251,7 @@ func (p *publisher) appendBatch(out []byte, await []awaited) ([]byte, []awaited)
 	defer p.mu.Unlock()
 	switch {
 	case p.batch == nil:
+		p.releaseLocked()
 		ops := p.takeLocked()
 		if len(ops) == 0 {
 			return out, await
@@ -256,7 +270,7 @@ func (p *publisher) appendBatch(out []byte, await []awaited) ([]byte, []awaited)
 		}
 		clear(p.calls)
 	case p.batch.unsent != nil && p.batch.awaited == 0:
-		out, await = reloadScripts(out, await)
+		out, await = p.link.bus.reloadScripts(out, await)
 		p.batch.calls, p.batch.unsent, p.batch.reloaded = p.batch.unsent, nil, true
 	default:
 		return out, await
@@ -294,6 +308,12 @@ func (p *publisher) answered(o *op, v resp.Value) {
 	f.awaited--
 	if isForgotten(v) && !f.reloaded {
 		f.unsent = append(f.unsent, o)
+		return
+	}
+	if o.channel == "" && p.link.bus.redirected(v) {
+		for ; o != nil; o = o.next {
+			o.redirected = true
+		}
 		return
 	}
 	if o.channel != "" || v.Kind != resp.Array {
@@ -351,7 +371,8 @@ func (p *publisher) settle() {
 		wake(p.link.wake)
 		return
 	}
-	p.settleAndUnlock(f.ops, refusals(f.ops))
+	ops := p.holdLocked(f.ops)
+	p.settleAndUnlock(ops, refusals(ops))
 }
 
 // broke settles everything after the connection broke, or could not be made.
@@ -382,6 +403,7 @@ func (p *publisher) settleAndUnlock(sent []*op, f *failure) {
 		p.bytes -= o.size()
 		return true
 	})
+	behind = p.failHeldLocked(f, behind)
 	p.mu.Unlock()
 	for _, o := range sent {
 		p.tell(o, o.id, o.err)
@@ -399,6 +421,7 @@ func (p *publisher) batchDone() {
 	p.batch, p.failed = nil, nil
 	p.settled++
 	p.restLocked()
+	p.movableLocked()
 	if len(p.queue) > 0 {
 		wake(p.link.wake)
 	}
@@ -452,7 +475,7 @@ func (refusal) RedisError() {}
 // that the floor is as high as it can be.
 func (r *Bus) appendOp(out []byte, first *op) []byte {
 	if first.channel != "" {
-		return resp.Append(out, "PUBLISH", first.channel, first.body)
+		return resp.Append(out, r.scripts.publish, first.channel, first.body)
 	}
 	n := 0
 	for o := first; o != nil; o = o.next {
@@ -463,7 +486,7 @@ func (r *Bus) appendOp(out []byte, first *op) []byte {
 	if rm := first.roomOn(r); rm != nil {
 		floor = rm.appendFloor(buf[:0])
 	}
-	out = r.appendScript(out, appendSHA, first.keys, floor, 3*n)
+	out = r.appendScript(out, r.scripts.append, first.keys, floor, 3*n)
 	for o := first; o != nil; o = o.next {
 		out = resp.AppendArg(out, o.body)
 		if o.hasKey {

@@ -65,11 +65,18 @@ func (p *reaper) run() {
 func (p *reaper) round(ctx context.Context) error {
 	r := p.bus
 	q := r.query(ctx, r.own)
-	members := q.do("smembers", incarnationsKey)
+	var members []*redis.Cmd
+	for _, tag := range r.tags() {
+		members = append(members, q.do("smembers", incarnationsKey(tag)))
+	}
 	if err := q.send(); err != nil {
 		return err
 	}
-	incs, _ := members.StringSlice()
+	var incs []string
+	for _, m := range members {
+		some, _ := m.StringSlice()
+		incs = append(incs, some...)
+	}
 	p.mu.Lock()
 	suspects := p.suspects
 	p.suspects = make(map[string]map[string]struct{})
@@ -165,7 +172,9 @@ func (p *reaper) reap(ctx context.Context, inc string, met map[string]struct{}) 
 		return err
 	}
 	q = r.query(ctx, r.own)
-	q.do("srem", incarnationsKey, inc)
+	for _, tag := range r.tags() {
+		q.do("srem", incarnationsKey(tag), inc)
+	}
 	return q.send()
 }
 
@@ -177,7 +186,7 @@ func (r *Bus) reapRooms(ctx context.Context, inc string, rooms []string) error {
 		done := []any{"srem", roomsOfKey(inc)}
 		for _, room := range rooms[:n] {
 			k := r.keys(room)
-			q.do("evalsha", stayingSHA, 2, k.incarnations, k.usersOf(inc), k.channel, inc, "x", 0, 0,
+			q.do("evalsha", r.scripts.staying, 2, k.incarnations, k.usersOf(inc), k.channel, inc, "x", 0, 0,
 				r.cfg.presenceLife.Milliseconds(), 0)
 			done = append(done, room)
 		}

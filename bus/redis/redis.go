@@ -111,13 +111,18 @@ type Bus struct {
 	db     int
 	limits []byte // as append.lua takes them: entries, their age and the life of the last id in ms
 
+	cluster *Cluster               // of which this is the part that one primary has; nil for a server alone
+	scripts *scripts               // static
+	hashTag atomic.Pointer[string] // of a slot that the primary has; nil for a server alone
+	lowTag  atomic.Pointer[string] // of the first one
+
 	own   *redis.Client // of our own goroutines, with a connection for each: no caller is ever in their way
 	reads *redis.Client // of callers
 
 	server  server
 	links   []*link
 	trails  trails
-	held    hold
+	held    heldBytes
 	repairs workQueue[*room] // rooms to be read
 	lease   lease
 	reaper  reaper
@@ -130,6 +135,7 @@ type Bus struct {
 	rosters map[string]*roster // guarded by mu; by name; of rooms that are subscribed to, or not yet left
 
 	closed       atomic.Bool
+	entering     sync.Mutex            // held while the server is asked to let the node in
 	outside      atomic.Pointer[error] // why the server has not let the node in yet; nil once it has
 	skew         atomic.Int64          // how far the server's clock is ahead of ours, in ns
 	complained   sync.Map              // when something was last logged, a time.Time, by the first word of what was being done
@@ -141,33 +147,43 @@ type Bus struct {
 }
 
 // Open connects to the server and takes part from then on, or as soon as a server can be used that is full, loading, read-only or
-// the like: until then the bus is not ready. The error names the host, never the password; see ErrMisconfigured.
+// the like: until then the bus is not ready. The error names the host, never the password; see ErrMisconfigured. For a Cluster
+// there is OpenCluster.
 func Open(ctx context.Context, cfg Config) (*Bus, error) {
 	cfg = cfg.withDefaults()
 	t, err := cfg.parse()
 	if err != nil {
 		return nil, err
 	}
-	options := t.options
-	options.Protocol = 2    // pipelines check less
-	options.MaxRetries = -1 // a publish must never be repeated behind our back
-	options.DialerRetries = 1
-	options.DialTimeout = cfg.Timeout
-	options.ReadTimeout = cfg.Timeout
-	options.WriteTimeout = cfg.Timeout
-	options.PoolTimeout = cfg.Timeout
-	options.ContextTimeoutEnabled = true
-	options.PipelinePoolSize = -1 // all is pipelines here: one pool is enough
-	options.ReadBufferSize = 64 << 10
-	options.WriteBufferSize = 64 << 10
-	options.DisableIdentity = true
-	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	if t.kind == aCluster {
+		return nil, misconfigured{errors.New("the Redis URL is that of a Cluster")}
+	}
+	r := build(cfg, t, nil)
+	if err := r.prepare(ctx); err != nil && !isForNow(err) {
+		r.stop() // nothing is running yet
+		r.closeClients()
+		if isPermanent(err) {
+			err = misconfigured{err}
+		}
+		return nil, fmt.Errorf("redis at %s: %w", t, err)
+	}
+	r.start()
+	return r, nil
+}
+
+// build makes a Bus that does nothing yet. Of a Cluster it is the part that one primary has.
+func build(cfg Config, t target, c *Cluster) *Bus {
+	options := connectionOptions(cfg, t)
 	r := &Bus{
-		cfg: cfg, log: cfg.Log, options: options, db: options.DB,
+		cfg: cfg, log: cfg.Log, options: options, db: options.DB, cluster: c, scripts: plain,
 		lost: make(chan struct{}, 1), rooms: make(map[string]*room), rosters: make(map[string]*roster),
 		repairs: newWorkQueue[*room](), changes: newWorkQueue[*roster](),
 		leaving: make(chan struct{}), left: make(chan struct{}),
 	}
+	if c != nil {
+		r.scripts = sharded
+	}
+	r.outside.Store(&errOutside)
 	r.server.conns = make(map[*serverConn]bool)
 	r.trails.byRoom = make(map[string]*trail)
 	r.dialRaw = rawDialer(cfg, t.options)
@@ -192,15 +208,28 @@ func Open(ctx context.Context, cfg Config) (*Bus, error) {
 	}
 	r.own = r.client(repairWorkers + 5)
 	r.reads = r.client(16)
-	if err := r.start(ctx); err != nil {
-		r.stop() // nothing is running yet
-		r.closeClients()
-		if isPermanent(err) && !errors.Is(err, ErrMisconfigured) {
-			err = misconfigured{err}
-		}
-		return nil, fmt.Errorf("redis at %s: %w", t, err)
-	}
-	return r, nil
+	r.lease.init(r)
+	r.reaper.init(r)
+	return r
+}
+
+// connectionOptions are those of the connections that go-redis makes.
+func connectionOptions(cfg Config, t target) *redis.Options {
+	options := *t.options
+	options.Protocol = 2    // pipelines check less
+	options.MaxRetries = -1 // a publish must never be repeated behind our back
+	options.DialerRetries = 1
+	options.DialTimeout = cfg.Timeout
+	options.ReadTimeout = cfg.Timeout
+	options.WriteTimeout = cfg.Timeout
+	options.PoolTimeout = cfg.Timeout
+	options.ContextTimeoutEnabled = true
+	options.PipelinePoolSize = -1 // all is pipelines here: one pool is enough
+	options.ReadBufferSize = 64 << 10
+	options.WriteBufferSize = 64 << 10
+	options.DisableIdentity = true
+	options.MaintNotificationsConfig = &maintnotifications.Config{Mode: maintnotifications.ModeDisabled}
+	return &options
 }
 
 type dialer = func(ctx context.Context, network, addr string) (net.Conn, error)
@@ -224,21 +253,20 @@ func rawDialer(cfg Config, o *redis.Options) dialer {
 func (r *Bus) client(connections int) *redis.Client {
 	o := *r.options
 	o.PoolSize = connections
-	o.OnConnect = func(ctx context.Context, c *redis.Conn) error { return loadPresence(ctx, c) }
+	o.OnConnect = func(ctx context.Context, c *redis.Conn) error { return r.scripts.loadPresence(ctx, c) }
 	return redis.NewClient(&o)
 }
 
-// start starts the loops. Those that act under a lease begin once the server has let the node in.
-func (r *Bus) start(ctx context.Context) error {
+// prepare finds out whether the server is one to work with, and enters.
+func (r *Bus) prepare(ctx context.Context) error {
 	if err := r.locate(ctx); err != nil {
 		return err
 	}
-	r.lease.init(r)
-	r.reaper.init(r)
-	err := r.enter(ctx)
-	if err != nil && !isForNow(err) {
-		return err
-	}
+	return r.enter(ctx)
+}
+
+// start starts the loops. Those that act under a lease begin once the server has let the node in.
+func (r *Bus) start() {
 	for range r.cfg.Links {
 		r.links = append(r.links, newLink(r))
 	}
@@ -254,18 +282,19 @@ func (r *Bus) start(ctx context.Context) error {
 		r.running.Go(func() { r.sentinels.listen(r.ctx, func() { wake(r.lost) }) })
 	}
 	r.running.Go(r.rosterLoop)
-	if err == nil {
-		r.takePart()
-		return nil
-	}
-	r.complain("not ready", err)
 	r.running.Go(r.enterLoop)
-	return nil
 }
+
+var errOutside = errors.New("the server has not been asked yet")
 
 // enter does what comes before all else: it tries our rights, claims the layout and takes a lease. Until all is done the node
 // publishes nothing, and is not ready.
 func (r *Bus) enter(ctx context.Context) (err error) {
+	r.entering.Lock()
+	defer r.entering.Unlock()
+	if r.notLetIn() == nil {
+		return nil
+	}
 	defer func() {
 		if err != nil {
 			r.outside.Store(&err)
@@ -284,17 +313,16 @@ func (r *Bus) enter(ctx context.Context) (err error) {
 
 // enterLoop tries to enter until it succeeds. What would have ended a start does not end a node: it says what is wrong.
 func (r *Bus) enterLoop() {
-	for {
+	for r.notLetIn() != nil {
+		if err := r.notLetIn(); err != nil && !errors.Is(err, errOutside) {
+			r.complain("not ready", err)
+		}
 		select {
 		case <-time.After(r.cfg.HeartbeatInterval / 2):
 		case <-r.ctx.Done():
 			return
 		}
-		err := r.enter(r.ctx)
-		if err == nil {
-			break
-		}
-		r.complain("not ready", err)
+		_ = r.enter(r.ctx) // it is told above
 	}
 	r.takePart()
 }

@@ -74,7 +74,7 @@ func (r *Bus) readRooms(rooms []*room) (more []*room) {
 	if len(readings) == 0 {
 		return nil
 	}
-	if err := exec(r.ctx, r.own, q.cmds); err != nil {
+	if err := r.exec(r.ctx, r.own, q.cmds); err != nil {
 		if r.ctx.Err() == nil {
 			r.complain("read rooms", err)
 		}

@@ -20,17 +20,20 @@ type trial struct {
 
 // trials do, on a room and an incarnation of their own, all that a node does to Redis. They leave nothing.
 func (r *Bus) trials() []trial {
-	name := randomName()
+	name := r.tag() + randomName()
 	k := keysOf(r.db, "start "+name)
+	if tag := r.tag(); tag != "" {
+		k = keysTagged(r.db, "", name)
+	}
 	users, lease, claim, rooms := k.usersOf(name), leaseKey(name), claimKey(name), roomsOfKey(name)
-	beat := "parley:beat:" + name
+	beat := beatOf(r.tag())
 	var trials []trial
 	try := func(on, command string, args ...string) {
 		trials = append(trials, trial{command, on, resp.Append(nil, append([]string{command}, args...)...)})
 	}
 	script := func(call []byte) { trials = append(trials, trial{"EVALSHA", "on keys parley:*", call}) }
 
-	for _, text := range scripts {
+	for _, text := range r.scripts.texts() {
 		try("", "SCRIPT", "LOAD", text)
 	}
 	try("", "TIME")
@@ -65,29 +68,29 @@ func (r *Bus) trials() []trial {
 	try(ofNodes, "SADD", rooms, "")
 	try(ofNodes, "PEXPIRE", rooms, "10000")
 	try(ofNodes, "SMEMBERS", rooms)
-	try(ofNodes, "SREM", incarnationsKey, "")
-	try(ofNodes, "EXISTS", incarnationsKey)
-	try(ofNodes, "GET", layoutKey)
-	try(ofNodes, "EXPIRE", layoutKey, fmt.Sprint(int(layoutLife.Seconds())))
+	try(ofNodes, "SREM", incarnationsKey(r.tag()), "")
+	try(ofNodes, "EXISTS", incarnationsKey(r.tag()))
+	try(ofNodes, "GET", layoutKey+r.tag())
+	try(ofNodes, "EXPIRE", layoutKey+r.tag(), fmt.Sprint(int(layoutLife.Seconds())))
 	for _, key := range []string{lease, claim, rooms} {
 		try(ofNodes, "DEL", key)
 	}
 
 	const channels = "channels parley:*"
-	message := r.appendScript(nil, appendSHA, k, nil, 3)
+	message := r.appendScript(nil, r.scripts.append, k, nil, 3)
 	for _, arg := range []string{"", "0123456789abcdef", "01234567"} {
 		message = resp.AppendArg(message, arg)
 	}
-	try("on "+channels, "PUBLISH", k.channel, "")
+	try("on "+channels, r.scripts.publish, k.channel, "")
 	script(message)
 	script(r.appendMend(nil, k, bus.ID{}, bus.ID{}, []bus.ID{{}}))
 	for _, key := range []string{k.log, k.last, k.lastBreak, k.records[0], k.records[1], k.incarnations, users} {
 		try(ofRoom, "DEL", key)
 	}
-	try("on "+channels, "PUBLISH", beat, "")
-	try("to "+channels, "SUBSCRIBE", beat)
-	try("to "+channels, "SUBSCRIBE", k.channel)
-	try("", "UNSUBSCRIBE", k.channel)
+	try("on "+channels, r.scripts.publish, beat, "")
+	try("to "+channels, r.scripts.subscribe, beat)
+	try("to "+channels, r.scripts.subscribe, k.channel)
+	try("", r.scripts.unsubscribe, k.channel)
 	return trials
 }
 

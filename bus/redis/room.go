@@ -74,6 +74,18 @@ var errSubscribed = errors.New("subscribed already")
 
 // Subscribe implements bus.Bus.
 func (r *Bus) Subscribe(ctx context.Context, name string, sink bus.Sink) (bus.Subscription, error) {
+	rm, err := r.begin(name, sink)
+	if err != nil {
+		return nil, err
+	}
+	if err := rm.join(ctx, rm.Close); err != nil {
+		return nil, err
+	}
+	return rm, nil
+}
+
+// begin has a room join.
+func (r *Bus) begin(name string, sink bus.Sink) (*room, error) {
 	rm := &room{bus: r, name: name, keys: keysOf(r.db, name), sink: sink, ready: make(chan struct{}), denied: make(chan error, 1)}
 	rm.link = r.linkOf(name)
 	r.mu.Lock()
@@ -94,18 +106,23 @@ func (r *Bus) Subscribe(ctx context.Context, name string, sink bus.Sink) (bus.Su
 		rm.link.mender.add([]*room{rm}, nil)
 	}
 	rm.link.subscriber.want(rm)
+	return rm, nil
+}
+
+// join waits until the room is live. If it does not come to that, the room is closed by giveUp.
+func (rm *room) join(ctx context.Context, giveUp func()) error {
 	select {
 	case <-rm.ready:
-		return rm, nil
+		return nil
 	case err := <-rm.denied:
-		rm.Close()
-		return nil, unavailable(fmt.Errorf("subscribe to %s: %w", name, err))
+		giveUp()
+		return unavailable(fmt.Errorf("subscribe to %s: %w", rm.name, err))
 	case <-ctx.Done():
-		rm.Close()
-		return nil, unavailable(fmt.Errorf("subscribe to %s: %w", name, context.Cause(ctx)))
-	case <-r.ctx.Done():
-		rm.Close()
-		return nil, bus.ErrClosed
+		giveUp()
+		return unavailable(fmt.Errorf("subscribe to %s: %w", rm.name, context.Cause(ctx)))
+	case <-rm.bus.ctx.Done():
+		giveUp()
+		return bus.ErrClosed
 	}
 }
 

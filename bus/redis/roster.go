@@ -202,14 +202,14 @@ func (ro *roster) plan(inc string, leased int64) *rosterPlan {
 		return nil
 	}
 	p := &rosterPlan{roster: ro, whole: ro.whole, former: ro.former}
-	script, kind, enters := stayingSHA, "d", false
+	script, kind, enters := ro.bus.scripts.staying, "d", false
 	args := make([]any, 10, 16)
 	add := func(sign, user string, w wanted) {
 		value := ""
 		if sign == "+" {
 			value, enters = w.value(), true
 			if !w.known {
-				script = membersSHA
+				script = ro.bus.scripts.members
 			}
 		}
 		args = append(args, sign, user, value)

@@ -25,18 +25,42 @@ var (
 	//go:embed roster.lua
 	rosterText string
 
-	// A full Redis runs what needs no memory: the same for leaving, and for staying.
-	membersText = "#!lua\n" + membersBody
-	stayingText = "#!lua flags=allow-oom\n" + membersBody
+	rosterSHA = sha(rosterText)
 
-	appendSHA  = sha(logText + appendText)
-	mendSHA    = sha(logText + mendText)
-	membersSHA = sha(membersText)
-	stayingSHA = sha(stayingText)
-	rosterSHA  = sha(rosterText)
-
-	scripts = []string{logText + appendText, logText + mendText, membersText, stayingText, rosterText}
+	plain   = newScripts("")
+	sharded = newScripts("S") // on a Cluster
 )
+
+// scripts are those that publish, and the commands that do.
+type scripts struct {
+	appendText, mendText, membersText, stayingText string
+	append, mend, members, staying                 string // as EVALSHA names them
+
+	publish, subscribe, unsubscribe string
+	message, subscribed, ended      string // what comes of them
+}
+
+func newScripts(prefix string) *scripts {
+	publishing := strings.NewReplacer("'PUBLISH'", "'"+prefix+"PUBLISH'")
+	small := strings.ToLower(prefix)
+	s := &scripts{
+		appendText: publishing.Replace(logText + appendText),
+		mendText:   publishing.Replace(logText + mendText),
+		// A full Redis runs what needs no memory: the same for leaving, and for staying.
+		membersText: "#!lua\n" + publishing.Replace(membersBody),
+		stayingText: "#!lua flags=allow-oom\n" + publishing.Replace(membersBody),
+
+		publish: prefix + "PUBLISH", subscribe: prefix + "SUBSCRIBE", unsubscribe: prefix + "UNSUBSCRIBE",
+		message: small + "message", subscribed: small + "subscribe", ended: small + "unsubscribe",
+	}
+	s.append, s.mend, s.members, s.staying = sha(s.appendText), sha(s.mendText), sha(s.membersText), sha(s.stayingText)
+	return s
+}
+
+// texts are those of all scripts.
+func (s *scripts) texts() []string {
+	return []string{s.appendText, s.mendText, s.membersText, s.stayingText, rosterText}
+}
 
 func sha(text string) string {
 	sum := sha1.Sum([]byte(text))
@@ -44,9 +68,9 @@ func sha(text string) string {
 }
 
 // loadPresence has a server know the scripts that are run over connections of go-redis's.
-func loadPresence(ctx context.Context, c redis.Cmdable) error {
+func (s *scripts) loadPresence(ctx context.Context, c redis.Cmdable) error {
 	p := c.Pipeline()
-	for _, text := range []string{membersText, stayingText, rosterText} {
+	for _, text := range []string{s.membersText, s.stayingText, rosterText} {
 		p.ScriptLoad(ctx, text)
 	}
 	_, err := p.Exec(ctx)
@@ -54,19 +78,24 @@ func loadPresence(ctx context.Context, c redis.Cmdable) error {
 }
 
 // appendLoad appends the commands that have a server know the scripts that are run over links; each has an answer.
-func appendLoad(out []byte) []byte {
-	out = resp.Append(out, "SCRIPT", "LOAD", logText+appendText)
-	return resp.Append(out, "SCRIPT", "LOAD", logText+mendText)
+func (s *scripts) appendLoad(out []byte) []byte {
+	out = resp.Append(out, "SCRIPT", "LOAD", s.appendText)
+	return resp.Append(out, "SCRIPT", "LOAD", s.mendText)
 }
 
 const loads = 2 // commands of appendLoad
 
 // exec sends the commands in one pipeline and waits for all answers, which are in the commands. It returns an error only if
 // there are commands that got none. Commands answered NOSCRIPT are sent again, in order, after the script was loaded:
-// connections load it when they are made, so this happens only after SCRIPT FLUSH.
-func exec(ctx context.Context, c *redis.Client, cmds []redis.Cmder) error {
+// connections load it when they are made, so this happens only after SCRIPT FLUSH. What another node of a Cluster has is asked there.
+func (r *Bus) exec(ctx context.Context, c *redis.Client, cmds []redis.Cmder) error {
 	if err := execOnce(ctx, c, cmds); err != nil {
 		return err
+	}
+	if r.cluster != nil {
+		if err := r.cluster.follow(ctx, cmds); err != nil {
+			return err
+		}
 	}
 	var again []redis.Cmder
 	for _, cmd := range cmds {
@@ -77,13 +106,13 @@ func exec(ctx context.Context, c *redis.Client, cmds []redis.Cmder) error {
 	if again == nil {
 		return nil
 	}
-	if err := loadPresence(ctx, c); err != nil {
+	if err := r.scripts.loadPresence(ctx, c); err != nil {
 		return err
 	}
 	return execOnce(ctx, c, again)
 }
 
-func execOnce(ctx context.Context, c *redis.Client, cmds []redis.Cmder) error {
+func execOnce(ctx context.Context, c redis.Cmdable, cmds []redis.Cmder) error {
 	p := c.Pipeline()
 	for _, cmd := range cmds {
 		_ = p.Process(ctx, cmd)

@@ -172,7 +172,7 @@ func (r *Bus) greet(nc net.Conn, link bool) (run string, err error) {
 	out = resp.Append(out, "INFO", "server")
 	want := 3
 	if link {
-		out = appendLoad(out)
+		out = r.scripts.appendLoad(out)
 		want += loads
 	}
 	if _, err := nc.Write(out); err != nil {
@@ -195,7 +195,9 @@ func (r *Bus) greet(nc net.Conn, link bool) (run string, err error) {
 			continue
 		}
 		switch {
-		case answers == 0 && field(v, "mode") == "cluster":
+		case answers == 0 && r.cluster != nil && field(v, "mode") != "cluster":
+			return "", misconfigured{errNoCluster}
+		case answers == 0 && r.cluster == nil && field(v, "mode") == "cluster":
 			return "", misconfigured{errors.New("it is a node of a Redis Cluster, whose URL begins with redis+cluster:// or rediss+cluster://")}
 		case answers == 0 && field(v, "mode") == "sentinel":
 			return "", misconfigured{errors.New("it is a sentinel: say redis+sentinel://host:port[,host:port...]/name, or rediss+sentinel://")}

@@ -53,6 +53,13 @@ func (l *listener) Deliver(m bus.Message) {
 	l.say(string(m.Body))
 }
 
+// heard is what was told so far.
+func (l *listener) heard() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.lines)
+}
+
 // broken counts the breaks that were told.
 func (l *listener) broken() int {
 	l.mu.Lock()

@@ -12,7 +12,7 @@ import (
 // A subscriber is the receiving half of a link. The link's reader calls it, it calls the rooms, and they call their sinks.
 type subscriber struct {
 	link  *link
-	beats string // the channel of our own heartbeats
+	beats atomic.Pointer[string] // the channel of our own heartbeats
 	epoch time.Time
 
 	connections atomic.Int32 // connections that worked
@@ -25,15 +25,22 @@ type subscriber struct {
 	alone   []string            // guarded by mu; channels to be asked for one by one
 	denied  map[string]bool     // guarded by mu; channels that the server refused on this connection
 	pending map[string]int      // guarded by mu; commands sent on this connection and not confirmed, by channel
+	over    []string            // guarded by mu; channels whose subscriptions the server has ended
 }
 
 // subscribeChunk is the number of channels in one command.
 const subscribeChunk = 500
 
 func (s *subscriber) init(l *link) {
-	s.link, s.beats, s.epoch = l, "parley:beat:"+randomName(), time.Now()
+	s.link, s.epoch = l, time.Now()
+	s.beatOn(beatOf(l.bus.tag()))
 	s.wanted, s.changed = make(map[string]*room), make(map[string]struct{})
 }
+
+func beatOf(tag string) string { return "parley:beat:" + tag + randomName() }
+
+// beatOn has the next connection use another channel for heartbeats.
+func (s *subscriber) beatOn(channel string) { s.beats.Store(&channel) }
 
 func (s *subscriber) lastBeat() time.Time { return s.epoch.Add(time.Duration(s.beaten.Load())) }
 
@@ -73,12 +80,12 @@ func (s *subscriber) rooms() int {
 func (s *subscriber) begin() (rooms []*room) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.pending, s.denied, s.alone = make(map[string]int), make(map[string]bool), nil
+	s.pending, s.denied, s.alone, s.over = make(map[string]int), make(map[string]bool), nil, nil
 	for channel, rm := range s.wanted {
 		s.changed[channel] = struct{}{}
 		rooms = append(rooms, rm)
 	}
-	s.changed[s.beats] = struct{}{}
+	s.changed[*s.beats.Load()] = struct{}{}
 	s.unheard.Store(0)
 	return rooms
 }
@@ -94,9 +101,33 @@ func (s *subscriber) appendChanges(out []byte, c *conn) ([]byte, []awaited) {
 	alone := s.alone
 	s.alone = nil
 	s.mu.Unlock()
+	if s.link.bus.cluster != nil {
+		return appendSharded(out, subscribe, unsubscribe)
+	}
 	out, await := appendChannels(out, nil, "SUBSCRIBE", alone, 1)
 	out, await = appendChannels(out, await, "SUBSCRIBE", subscribe, subscribeChunk)
 	return appendChannels(out, await, "UNSUBSCRIBE", unsubscribe, subscribeChunk)
+}
+
+// appendSharded has one command for each channel: those of several slots can't share one.
+func appendSharded(out []byte, subscribe, unsubscribe []string) ([]byte, []awaited) {
+	out, await := appendChannels(out, nil, sharded.subscribe, subscribe, 1)
+	for _, channel := range unsubscribe {
+		out = resp.Append(out, sharded.unsubscribe, channel)
+		out = resp.Append(out, "ECHO", "ended")
+		await = append(await, awaited{ends: channel})
+	}
+	return out, await
+}
+
+// ended is told that a primary of a Cluster has ended a subscription, as it does when a slot moves away. Where the room stays,
+// because the slot came back, it is asked for again.
+func (s *subscriber) ended(channel string) {
+	s.mu.Lock()
+	s.over = append(s.over, channel)
+	s.denied[channel] = true
+	s.mu.Unlock()
+	s.link.bus.cluster.look()
 }
 
 func appendChannels(out []byte, await []awaited, command string, channels []string, most int) ([]byte, []awaited) {
@@ -114,8 +145,13 @@ func appendChannels(out []byte, await []awaited, command string, channels []stri
 func (s *subscriber) changes(c *conn) (subscribe, unsubscribe []string, kept []*room) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	beats := *s.beats.Load()
+	for _, channel := range s.over {
+		delete(c.asked, channel)
+	}
+	s.over = nil
 	for channel := range s.changed {
-		wanted := channel == s.beats || s.wanted[channel] != nil
+		wanted := channel == beats || s.wanted[channel] != nil
 		switch {
 		case wanted && (!c.asked[channel] || s.denied[channel]):
 			c.asked[channel] = true
@@ -146,7 +182,7 @@ func (s *subscriber) confirm(channel string, begins bool) {
 	s.mu.Unlock()
 	switch {
 	case !begins:
-	case channel == s.beats:
+	case channel == *s.beats.Load():
 		s.unheard.Store(0)
 		if s.connections.Add(1) > 1 {
 			s.link.bus.cfg.Observer.Reconnected()
@@ -169,6 +205,14 @@ func (s *subscriber) refused(channels []string, why error) {
 	}
 	channel := channels[0]
 	s.denied[channel] = true
+	if c := s.link.bus.cluster; c != nil && isRedirect(why.Error()) { // the room moves, and is no less readable
+		if s.pending[channel]--; s.pending[channel] <= 0 {
+			delete(s.pending, channel)
+		}
+		s.mu.Unlock()
+		c.look()
+		return
+	}
 	if s.pending[channel]--; s.pending[channel] <= 0 {
 		delete(s.pending, channel)
 	}
@@ -196,7 +240,7 @@ func (s *subscriber) askAgain() {
 // receive takes what was published on a channel. It does not keep the slices.
 func (s *subscriber) receive(channel, payload []byte) {
 	s.unheard.Store(0)
-	if string(channel) == s.beats {
+	if string(channel) == *s.beats.Load() {
 		s.beaten.Store(int64(time.Since(s.epoch)))
 		return
 	}

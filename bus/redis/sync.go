@@ -162,7 +162,11 @@ func (rm *room) appendHead(out []byte) ([]byte, func(resp.Value)) {
 		case resp.Error:
 			h.err = refusal(v.Text)
 		}
-		close(h.done)
+		if rm.bus.redirected(v) {
+			go rm.bus.cluster.readHead(rm, h)
+		} else {
+			close(h.done)
+		}
 		rm.idsMu.Lock()
 		rm.headSent = false
 		more := rm.head != nil

@@ -1,0 +1,322 @@
+package redis
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+
+	"parley/bus"
+)
+
+// A place is where a room of a Cluster is: at the part that has its slot. All that is published in the room goes there, in order, also
+// when the room moves.
+type place struct {
+	cluster *Cluster
+	keys    *roomKeys
+	slot    int
+	uses    int // guarded by Cluster.placesMu; the subscription, and what is being published
+
+	mu     sync.RWMutex // nobody holds it who takes a room's mu, or calls a function of a caller's
+	shard  *Bus         // guarded by mu; nil if no primary has the slot
+	sub    *room        // guarded by mu; nil if the room is not subscribed to
+	moving bool         // guarded by mu
+}
+
+var errNoPrimary = errors.New("no primary has its slot")
+
+// use gives a room's place, which stays until it is released as often.
+func (c *Cluster) use(name string) *place {
+	c.placesMu.Lock()
+	defer c.placesMu.Unlock()
+	p := c.places[name]
+	if p == nil {
+		k := keysOf(0, name)
+		p = &place{cluster: c, keys: k, slot: slotOf(k.log)}
+		p.shard = c.ownerOf(p.slot)
+		c.places[name] = p
+	}
+	p.uses++
+	return p
+}
+
+func (c *Cluster) release(p *place) {
+	c.placesMu.Lock()
+	defer c.placesMu.Unlock()
+	if p.uses--; p.uses == 0 {
+		delete(c.places, p.keys.room)
+	}
+}
+
+// Publish implements bus.Bus.
+func (c *Cluster) Publish(room string, d bus.Draft, done func(bus.ID, error)) {
+	p := c.use(room)
+	p.add(newMessageOp(nil, p.keys, d, func(i bus.ID, err error) {
+		c.release(p)
+		done(i, err)
+	}))
+}
+
+// Signal implements bus.Bus.
+func (c *Cluster) Signal(room string, body []byte, done func(error)) {
+	p := c.use(room)
+	p.add(newSignalOp(p.keys, body, func(err error) {
+		c.release(p)
+		done(err)
+	}))
+}
+
+// add queues an op where the room is.
+func (p *place) add(o *op) {
+	p.mu.RLock()
+	shard := p.shard
+	if shard == nil {
+		p.mu.RUnlock()
+		err := unavailable(errNoPrimary)
+		if o.channel != "" {
+			o.told(err)
+		} else {
+			o.done(bus.ID{}, err)
+		}
+		return
+	}
+	if o.channel == "" {
+		o.room = p.sub
+	}
+	publisher := &shard.linkOf(p.keys.room).publisher
+	err := publisher.enqueue(o)
+	p.mu.RUnlock()
+	if err != nil {
+		publisher.tell(o, bus.ID{}, err)
+	}
+}
+
+// moveRooms begins to move the rooms that are not where their slots are. It tells which parts have rooms still.
+func (c *Cluster) moveRooms() map[*Bus]bool {
+	inUse := make(map[*Bus]bool)
+	c.placesMu.Lock()
+	defer c.placesMu.Unlock()
+	for _, p := range c.places {
+		p.move(c.ownerOf(p.slot))
+		p.mu.RLock()
+		inUse[p.shard] = true
+		p.mu.RUnlock()
+	}
+	return inUse
+}
+
+func (p *place) move(to *Bus) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch {
+	case to == nil || p.shard == to || p.moving:
+	case p.shard == nil:
+		p.shard = to
+	default:
+		p.moving = true
+		p.shard.linkOf(p.keys.room).publisher.move(p.keys.room, p.moved)
+	}
+}
+
+// moved moves the room: none of what was published in it is under way.
+func (p *place) moved() {
+	p.mu.RLock()
+	from, old := p.shard, p.sub
+	p.mu.RUnlock()
+	var next *room
+	if old != nil {
+		next = old.leave()
+	}
+	to := p.cluster.ownerOf(p.slot)
+	p.mu.Lock()
+	p.moving, p.shard = false, to
+	left := next != nil && p.sub != old // it was closed meanwhile
+	if left {
+		next.sink = noSink{}
+	}
+	if next != nil {
+		to.arrive(next, old)
+		if !left {
+			p.sub = next
+		}
+	}
+	ops := from.linkOf(p.keys.room).publisher.take(p.keys.room)
+	for _, o := range ops {
+		if o.room = nil; o.channel == "" {
+			o.room = p.sub
+		}
+	}
+	to.linkOf(p.keys.room).publisher.give(ops)
+	p.mu.Unlock()
+	if left {
+		next.Close()
+	}
+}
+
+type noSink struct{}
+
+func (noSink) Deliver(bus.Message) {}
+func (noSink) Signal([]byte)       {}
+func (noSink) Presence(bus.Change) {}
+
+// A placed is a subscription of a Cluster.
+type placed struct {
+	*place
+	last bus.ID
+	over sync.Once
+}
+
+// Subscribe implements bus.Bus.
+func (c *Cluster) Subscribe(ctx context.Context, name string, sink bus.Sink) (bus.Subscription, error) {
+	c.mu.RLock()
+	closed := c.closed
+	c.mu.RUnlock()
+	if closed {
+		return nil, bus.ErrClosed
+	}
+	s := &placed{place: c.use(name)}
+	p := s.place
+	p.mu.Lock()
+	var rm *room
+	err := unavailable(fmt.Errorf("subscribe to %s: %w", name, errNoPrimary))
+	switch {
+	case p.sub != nil:
+		err = fmt.Errorf("subscribe to %s: %w", name, errSubscribed)
+	case p.shard != nil:
+		rm, err = p.shard.begin(name, sink)
+	}
+	if err == nil {
+		p.sub = rm
+	}
+	p.mu.Unlock()
+	if err != nil {
+		c.release(p)
+		return nil, err
+	}
+	for {
+		err := rm.join(ctx, func() {})
+		if now := p.current(); err != nil && errors.Is(err, bus.ErrClosed) && now != rm {
+			rm = now // the part that it was at is closed
+			continue
+		}
+		if err != nil {
+			s.Close()
+			return nil, err
+		}
+		break
+	}
+	s.last = p.current().Last()
+	return s, nil
+}
+
+func (p *place) current() *room {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.sub
+}
+
+// Last implements bus.Subscription.
+func (s *placed) Last() bus.ID { return s.last }
+
+// Publish implements bus.Subscription.
+func (s *placed) Publish(d bus.Draft, done func(bus.ID, error)) {
+	s.cluster.Publish(s.keys.room, d, done)
+}
+
+// Signal implements bus.Subscription.
+func (s *placed) Signal(body []byte, done func(error)) { s.cluster.Signal(s.keys.room, body, done) }
+
+// Enter implements bus.Subscription.
+func (s *placed) Enter(m bus.Member) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.sub != nil {
+		s.sub.Enter(m)
+	}
+}
+
+// Leave implements bus.Subscription.
+func (s *placed) Leave(user string) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.sub != nil {
+		s.sub.Leave(user)
+	}
+}
+
+// Roster implements bus.Subscription.
+func (s *placed) Roster() bus.Roster {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.sub == nil {
+		return bus.Roster{}
+	}
+	return s.sub.Roster()
+}
+
+// Sync implements bus.Subscription.
+func (s *placed) Sync(ctx context.Context) error {
+	for {
+		rm := s.current()
+		if rm == nil {
+			return bus.ErrClosed
+		}
+		err := rm.Sync(ctx)
+		if s.current() == rm {
+			return err
+		}
+		if ctx.Err() != nil {
+			return unavailable(context.Cause(ctx))
+		}
+	}
+}
+
+// Close implements bus.Subscription.
+func (s *placed) Close() {
+	s.over.Do(func() {
+		s.mu.Lock()
+		rm := s.sub
+		s.sub = nil
+		s.mu.Unlock()
+		if rm != nil {
+			rm.Close()
+		}
+		s.cluster.release(s.place)
+	})
+}
+
+// at is the part that has a room.
+func (c *Cluster) at(room string) (*Bus, error) {
+	k := keysOf(0, room)
+	if s := c.ownerOf(slotOf(k.log)); s != nil {
+		return s, nil
+	}
+	return nil, unavailable(errNoPrimary)
+}
+
+// After implements bus.Bus.
+func (c *Cluster) After(ctx context.Context, room string, since bus.ID, limit int) (bus.Page, error) {
+	s, err := c.at(room)
+	if err != nil {
+		return bus.Page{}, err
+	}
+	return s.After(ctx, room, since, limit)
+}
+
+// Before implements bus.Bus.
+func (c *Cluster) Before(ctx context.Context, room string, before bus.ID, limit int) (bus.Page, error) {
+	s, err := c.at(room)
+	if err != nil {
+		return bus.Page{}, err
+	}
+	return s.Before(ctx, room, before, limit)
+}
+
+// Roster implements bus.Bus.
+func (c *Cluster) Roster(ctx context.Context, room string) (bus.Roster, error) {
+	s, err := c.at(room)
+	if err != nil {
+		return bus.Roster{}, err
+	}
+	return s.Roster(ctx, room)
+}
