@@ -129,6 +129,11 @@ func (s *Server) readyz(w http.ResponseWriter, _ *http.Request) *wire.Error {
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	fmt.Fprintln(w, "ready")
+	if parts, ok := s.cfg.Bus.(interface{ Away() []string }); ok { // some rooms suffer, and would at any node
+		for _, away := range parts.Away() {
+			fmt.Fprintln(w, "away:", away)
+		}
+	}
 	return nil
 }
 

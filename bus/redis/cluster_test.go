@@ -2,6 +2,7 @@ package redis_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -189,5 +190,153 @@ func TestRedisClusterSlotsMoveUnderTraffic(t *testing.T) {
 		if len(left) > 0 {
 			t.Errorf("in %s it was told: %v", room, left)
 		}
+	}
+}
+
+// A slot that is held half moved has its rooms wait, and no others. What was said meanwhile comes in order.
+func TestRedisClusterASlotHalfMovedIsWaitedOut(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	rooms := roomsOf(servers, 0, 2)
+	a, b := openCluster(t, servers, rooms...), openCluster(t, servers, rooms...)
+	moving, other := a.chat(rooms[0], "a"), a.chat(rooms[1], "a")
+	a.told[rooms[0]].until("some", func(lines []string) bool { return len(lines) > 10 })
+	slot := redis.SlotOf(rooms[0])
+	servers.Begin(slot, 0, 1)
+	if n := servers.MoveKeys(slot, 0, 1, 1); n != 1 {
+		t.Fatalf("%d keys moved", n)
+	}
+	heard := len(a.told[rooms[1]].heard())
+	time.Sleep(3 * time.Second) // which an operator's tool may take
+	if now := len(a.told[rooms[1]].heard()); now < heard+50 {
+		t.Errorf("of the room that stays %d messages were heard meanwhile", now-heard)
+	}
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if _, err := b.After(ctx, rooms[0], bus.ID{}, 10); err != nil {
+		t.Errorf("reading the room that moves: %v", err)
+	}
+	if err := b.subs[rooms[0]].Sync(ctx); err != nil {
+		t.Errorf("Sync of the room that moves: %v", err)
+	}
+	if took := time.Since(began); took > 3*time.Second {
+		t.Errorf("reading took %v", took)
+	}
+	servers.MoveKeys(slot, 0, 1, 1<<30)
+	servers.End(slot, 0, 1)
+	a.told[rooms[0]].until("more", func(lines []string) bool { return len(lines) > 40 })
+	for i, c := range []*chatter{moving, other} {
+		said := c.end()
+		a.hears(rooms[i], "a", said)
+		b.hears(rooms[i], "a", said)
+	}
+	if moving.late < 3*time.Second {
+		t.Errorf("the longest wait was %v: it did not have to wait", moving.late)
+	}
+}
+
+// Each shard fails over, one after the other, by command.
+func TestRedisClusterFailsOverByCommand(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 3, 1)
+	rooms := slices.Concat(roomsOf(servers, 0, 1), roomsOf(servers, 1, 1), roomsOf(servers, 2, 1))
+	a, b := openCluster(t, servers, rooms...), openCluster(t, servers, rooms...)
+	var chats []*chatter
+	for _, room := range rooms {
+		a.subs[room].Enter(bus.Member{ID: "ann"})
+		chats = append(chats, a.chat(room, "a"))
+	}
+	for i, room := range rooms {
+		servers.FailOver(3 + i)
+		promoted := time.Now()
+		until := len(b.told[room].heard()) + 20
+		b.told[room].until("traffic in "+room, func(lines []string) bool { return len(lines) > until })
+		if took := time.Since(promoted); took > failoverWithin {
+			t.Errorf("it took %v from the promotion", took)
+		}
+	}
+	for i, room := range rooms {
+		said := chats[i].end()
+		for _, n := range []*clusterNode{a, b} {
+			n.hears(room, "a", said)
+			eventually(t, "ann to be there", func() bool { return n.subs[room].Roster().Count == 1 })
+		}
+	}
+	eventually(t, "all parts to work", func() bool { return len(a.Away())+len(b.Away()) == 0 })
+}
+
+// A primary that is killed harms its own rooms only, until a replica takes over; what that lacks is told as lost.
+func TestRedisClusterAKilledPrimaryHarmsItsOwnRooms(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 3, 1)
+	rooms := append(roomsOf(servers, 0, 1), roomsOf(servers, 1, 1)...)
+	a, b := openCluster(t, servers, rooms...), openCluster(t, servers, rooms...)
+	hit, spared := a.chat(rooms[0], "a"), a.chat(rooms[1], "a")
+	b.told[rooms[0]].until("some", func(lines []string) bool { return len(lines) > 10 })
+	servers.Servers[3].Pause() // the replica
+	servers.Do(0, "client", "kill", "type", "replica")
+	_, _ = servers.Try(0, "acl", "setuser", "default", "-psync", "-replconf")
+	lost := len(b.told[rooms[0]].heard()) + 10
+	b.told[rooms[0]].until("what is lost", func(lines []string) bool { return len(lines) > lost })
+	servers.Servers[0].Kill()
+	servers.Servers[3].Resume()
+	until := len(b.told[rooms[1]].heard()) + 100
+	b.told[rooms[1]].until("traffic in the room that is spared", func(lines []string) bool { return len(lines) > until })
+	if err := a.Ready(); err != nil {
+		t.Errorf("the node is not ready: %v", err)
+	}
+	eventually(t, "the replica to take over", func() bool { return servers.Owner(1, 0) == 3 })
+	promoted := time.Now()
+	for _, n := range []*clusterNode{a, b} {
+		eventually(t, "the loss to be told", func() bool { return n.told[rooms[0]].broken() > 0 })
+	}
+	after := len(b.told[rooms[0]].heard()) + 10
+	b.told[rooms[0]].until("traffic again", func(lines []string) bool { return len(lines) > after })
+	if took := time.Since(promoted); took > failoverWithin {
+		t.Errorf("it took %v from the promotion", took)
+	}
+	hit.end()
+	a.hears(rooms[1], "a", spared.end())
+	if a.told[rooms[1]].broken() > 0 || spared.late > 5*time.Second {
+		t.Errorf("the room that is spared was told %d gaps, and waited %v", a.told[rooms[1]].broken(), spared.late)
+	}
+}
+
+// A part that is away is told, and a node may start meanwhile. It takes part there once it is back.
+func TestRedisClusterStartsThoughAPartIsAway(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 3, 0)
+	rooms := append(roomsOf(servers, 0, 1), roomsOf(servers, 1, 1)...)
+	servers.Servers[0].Kill()
+	a := openCluster(t, servers, rooms[1])
+	appendTo(t, a, rooms[1], "hello", "")
+	a.told[rooms[1]].expect("hello")
+	if err := a.Ready(); err != nil {
+		t.Errorf("the node is not ready: %v", err)
+	}
+	if _, err := tryAppend(t, a, rooms[0], "away", "k"); !errors.Is(err, bus.ErrUnavailable) {
+		t.Errorf("published where nobody is: %v", err)
+	}
+	eventually(t, "it to be told which part is away", func() bool {
+		away := a.Away()
+		return len(away) == 1 && strings.HasPrefix(away[0], servers.Servers[0].Addr())
+	})
+	servers.Servers[0].Restart()
+	eventually(t, "the part to work", func() bool {
+		_, err := tryAppend(t, a, rooms[0], "back", "k2")
+		return err == nil && len(a.Away()) == 0
+	})
+	sub, told := subscribe(t, a, rooms[0])
+	sub.Enter(bus.Member{ID: "ann"})
+	told.change(bus.Joined, "ann")
+}
+
+// A Redis Cluster whose URL says that it is none is refused, and the other way round.
+func TestRedisClusterIsWhatItsURLSays(t *testing.T) {
+	alone := bustest.StartRedisTCP(t)
+	_, err := redis.OpenCluster(t.Context(), redis.Config{URL: "redis+cluster://" + alone.Addr()})
+	if !errors.Is(err, redis.ErrMisconfigured) || !strings.Contains(err.Error(), "say redis://") {
+		t.Errorf("says %v", err)
 	}
 }

@@ -277,7 +277,9 @@ func (p *publisher) appendBatch(out []byte, await []awaited) ([]byte, []awaited)
 	}
 	p.sentAt = time.Now()
 	p.batch.awaited = len(p.batch.calls)
+	appends := false
 	for _, o := range p.batch.calls {
+		appends = appends || o.channel == ""
 		if o.beat {
 			out = resp.Append(out, "DEL", o.channel)
 			await = append(await, awaited{answer: func(resp.Value) {}})
@@ -285,7 +287,35 @@ func (p *publisher) appendBatch(out []byte, await []awaited) ([]byte, []awaited)
 		out = p.link.bus.appendOp(out, o)
 		await = append(await, awaited{op: o})
 	}
+	if n := p.link.bus.cfg.Replicas; n > 0 && appends {
+		out = resp.AppendInt(resp.AppendArg(resp.AppendCommand(out, 3), "WAIT"), int64(n))
+		out = resp.AppendInt(out, (p.link.bus.cfg.Timeout / 2).Milliseconds())
+		p.batch.awaited++
+		await = append(await, awaited{answer: p.replicated})
+	}
 	return out, await
+}
+
+// replicated takes the answer to WAIT: how many replicas have all that was answered before it.
+func (p *publisher) replicated(v resp.Value) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.batch == nil {
+		return
+	}
+	p.batch.awaited--
+	if v.Kind == resp.Int && v.Int >= int64(p.link.bus.cfg.Replicas) {
+		return
+	}
+	err := unavailable(fmt.Errorf("%d of %d replicas have it", v.Int, p.link.bus.cfg.Replicas))
+	if v.Kind == resp.Error {
+		err = unavailable(refusal(v.Text))
+	}
+	for _, o := range p.batch.ops {
+		if o.channel == "" && o.answered && o.err == nil {
+			o.err = err
+		}
+	}
 }
 
 func (p *publisher) takeLocked() []*op {

@@ -39,6 +39,7 @@ type Config struct {
 	LeaseTTL          time.Duration // a node silent for so long has left all rooms; default three heartbeats
 	CompareInterval   time.Duration // how often a room in use is compared with Redis, one at rest half as often; default 3 s
 
+	Replicas   int // that must have a message before it is acknowledged; default 0: only the primary
 	Links      int // connections that publish and receive, each with a goroutine that calls the sinks; default 2, of one core 1
 	QueueBytes int // what may wait to be published over one of them; default 16 MiB
 

@@ -91,6 +91,9 @@ func (r *Bus) trials() []trial {
 	try("to "+channels, r.scripts.subscribe, beat)
 	try("to "+channels, r.scripts.subscribe, k.channel)
 	try("", r.scripts.unsubscribe, k.channel)
+	if r.cfg.Replicas > 0 {
+		try("", "WAIT", "0", "1")
+	}
 	return trials
 }
 

@@ -18,6 +18,7 @@ type fault struct {
 	strike func(*trial)
 	must   harm // what it has to destroy: a row that destroys nothing shows nothing
 
+	on      servers  // what nodes are on
 	redis   []string // lines of redis.conf
 	node    []string // flags of nodes
 	user    bool     // nodes have a user in Redis, "parley" with the password "old"
@@ -31,6 +32,15 @@ type fault struct {
 	ready   bool     // nodes have to be ready throughout
 	calm    bool     // nobody comes or goes meanwhile, but for what the fault does itself
 }
+
+// servers are what nodes are on.
+type servers int
+
+const (
+	aServer   servers = iota // alone
+	sentinels                // a primary and two replicas, and three sentinels
+	cluster                  // three primaries with a replica each
+)
 
 // harm is a kind of destruction, by the column that counts it.
 type harm int

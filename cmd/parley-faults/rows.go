@@ -58,6 +58,22 @@ func faults() []fault {
 		{name: "the network is narrow", mix: "network", strike: narrow, must: effects, bytes: 1 << 10, stay: true},
 		{name: "answers break off in the middle", mix: "network", strike: tear, must: refusals, stay: true},
 
+		// Redis with sentinels.
+		{name: "sentinels fail over by command", strike: sentinelFailover, must: links, on: sentinels, stay: true},
+		{name: "sentinels replace a killed primary", strike: sentinelKill, must: refusals, on: sentinels, stay: true},
+		{name: "sentinels replace a primary that stands still", strike: sentinelPause, must: delays, on: sentinels, stay: true},
+		{name: "sentinels promote a replica without the tail", strike: sentinelTail, must: entries, on: sentinels},
+		{name: "the old primary is cut off, and answers nodes", strike: sentinelSplit, must: entries, on: sentinels},
+		{name: "no sentinel answers", strike: noSentinel, must: links, on: sentinels, stay: true},
+
+		// A Redis Cluster.
+		{name: "a shard's primary is killed", strike: shardKilled, must: refusals, on: cluster, stay: true, ready: true},
+		{name: "each shard fails over by command", strike: shardsFailOver, must: links, on: cluster, stay: true},
+		{name: "a shard loses its tail", strike: shardTail, must: entries, on: cluster},
+		{name: "each room's slot moves", strike: slotsMove, must: effects, on: cluster, stay: true, ready: true},
+		{name: "a shard is away", strike: shardAway, must: refusals, on: cluster, stay: true, ready: true},
+		{name: "CLIENT KILL at all shards", strike: shardsClientKill, must: links, on: cluster, stay: true},
+
 		// Clients.
 		{name: "clients read nothing for a while", mix: "clients", strike: readNothing, must: effects, bytes: 4000, node: []string{"--queue", "64KiB"}},
 		{name: "clients are cut in mid-send, and go elsewhere", mix: "clients", strike: cutClients, must: clients},

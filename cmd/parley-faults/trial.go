@@ -38,9 +38,11 @@ var (
 type trial struct {
 	testing.TB
 	scale
-	alone     bool                 // one fault, and not a mix of some
-	redis     *bustest.RedisServer // that is primary, or is to be
-	address   *movingAddress       // of the primary
+	alone     bool                  // one fault, and not a mix of some
+	redis     *bustest.RedisServer  // that is primary, or is to be
+	address   *movingAddress        // of the primary
+	watched   *bustest.Watched      // whose primary redis is; nil for a server alone
+	cluster   *bustest.RedisCluster // in place of redis; nil for none
 	stations  [3]*station
 	networks  [3]*network // each node's
 	members   []*member
@@ -84,7 +86,17 @@ func begin(t testing.TB, s scale, parley string, f fault) *trial {
 	}
 	tr := &trial{TB: t, alone: f.must != nothing, scale: s, acked: make(map[string]map[judge.Words]judge.Ack), cuts: make(map[string]int), silent: make(map[string]map[judge.Words]bool), known: make(map[string]map[id.ID]bool)}
 	tr.changed.L = &tr.mu
-	tr.redis = bustest.StartRedisTCP(t, append([]string{"repl-diskless-sync-delay 0", "enable-debug-command yes"}, f.redis...)...)
+	config := append([]string{"repl-diskless-sync-delay 0", "enable-debug-command yes"}, f.redis...)
+	switch f.on {
+	case sentinels:
+		tr.watched = bustest.StartSentinels(t, 2, config...)
+		tr.redis = tr.watched.Servers[0]
+	case cluster:
+		tr.cluster = bustest.StartRedisCluster(t, 3, 1, config...)
+		tr.redis = tr.cluster.Servers[0]
+	default:
+		tr.redis = bustest.StartRedisTCP(t, config...)
+	}
 	tr.address = newMovingAddress(t, tr.redis.Addr())
 	dir := tempDir(t)
 	for i := range tr.stations {
@@ -95,7 +107,7 @@ func begin(t testing.TB, s scale, parley string, f fault) *trial {
 		}
 		tr.stations[i] = &station{
 			TB: t, name: fmt.Sprint("node", i), parley: parley, log: filepath.Join(dir, fmt.Sprint("node", i, ".log")),
-			args: append([]string{"--redis", "redis://" + user + tr.networks[i].addr() + "/0", "--drain", "2s"}, f.node...),
+			args: append([]string{"--redis", tr.url(user + tr.networks[i].addr()), "--drain", "2s"}, f.node...),
 		}
 		t.Cleanup(tr.stations[i].kill)
 		tr.stations[i].start()
@@ -116,6 +128,17 @@ func begin(t testing.TB, s scale, parley string, f fault) *trial {
 	tr.enterAll(ctx, tr.members)
 	tr.watch()
 	return tr
+}
+
+// url is what a node is told, which finds a server alone at an address.
+func (tr *trial) url(at string) string {
+	switch {
+	case tr.watched != nil:
+		return tr.watched.URL()
+	case tr.cluster != nil:
+		return tr.cluster.URL()
+	}
+	return "redis://" + at + "/0"
 }
 
 // add makes a member of a room, which is to enter.
@@ -363,6 +386,11 @@ func (tr *trial) see(c *redis.Client, do func(redis.Pipeliner)) {
 	ctx, cancel := context.WithTimeout(context.Background(), tr.patience)
 	defer cancel()
 	logs := make(map[string]*redis.XMessageSliceCmd)
+	if tr.cluster != nil {
+		tr.seeCluster(ctx, logs)
+		tr.note(logs)
+		return
+	}
 	_, err := c.TxPipelined(ctx, func(p redis.Pipeliner) error {
 		for _, room := range tr.roomNames {
 			logs[room] = p.XRange(ctx, logKey(room), "-", "+")
@@ -375,6 +403,11 @@ func (tr *trial) see(c *redis.Client, do func(redis.Pipeliner)) {
 	if err != nil {
 		tr.Fatalf("read what Redis has: %v", err)
 	}
+	tr.note(logs)
+}
+
+// note notes what was seen in logs.
+func (tr *trial) note(logs map[string]*redis.XMessageSliceCmd) {
 	for room, log := range logs {
 		if tr.known[room] == nil {
 			tr.known[room] = make(map[id.ID]bool)

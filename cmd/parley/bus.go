@@ -52,12 +52,15 @@ func (c *ServeCmd) openBus(ctx context.Context, o bus.Observer, log *slog.Logger
 
 // redisConfig says which Redis.
 func (c *ServeCmd) redisConfig() redis.Config {
-	return redis.Config{URL: c.Redis, Password: c.RedisPassword, CAFile: c.RedisCA, CertFile: c.RedisCert, KeyFile: c.RedisKey}
+	return redis.Config{URL: c.Redis, Password: c.RedisPassword, CAFile: c.RedisCA, CertFile: c.RedisCert, KeyFile: c.RedisKey, Replicas: c.RedisReplicas}
 }
 
 func openRedis(ctx context.Context, cfg redis.Config) (bus.Bus, error) {
 	ctx, cancel := context.WithTimeout(ctx, redisAttempt)
 	defer cancel()
+	if cfg.IsCluster() {
+		return redis.OpenCluster(ctx, cfg)
+	}
 	return redis.Open(ctx, cfg)
 }
 

@@ -45,6 +45,8 @@ func (c *ServeCmd) Validate() error {
 		return fmt.Errorf("--ping must be at least 1s and at most %s", mostPing)
 	case c.Drain <= 0 || c.Drain > mostDrain:
 		return fmt.Errorf("--drain must be more than 0s and at most %s", mostDrain)
+	case c.RedisReplicas < 0 || c.RedisReplicas > 16:
+		return errors.New("--redis-replicas must be at least 0 and at most 16")
 	case c.RedisWaitStart < 0:
 		return errors.New("--redis-wait-start must be at least 0s")
 	case l.Messages > 0 && l.MessageBurst < 1:

@@ -28,6 +28,7 @@ type ServeCmd struct {
 	RedisCA        string
 	RedisCert      string
 	RedisKey       string
+	RedisReplicas  int
 	RedisWaitStart time.Duration
 
 	HistorySize int
@@ -64,6 +65,7 @@ func (c *ServeCmd) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.RedisCA, "redis-ca", "", "`FILE` Certificates (PEM) that vouch for Redis, with rediss. Those of the system, by default.")
 	f.StringVar(&c.RedisCert, "redis-cert", "", "`FILE` Certificate (PEM) to show to Redis, with rediss. Read again when it is needed.")
 	f.StringVar(&c.RedisKey, "redis-key", "", "`FILE` Its private key (PEM).")
+	f.IntVar(&c.RedisReplicas, "redis-replicas", 0, "Replicas of Redis that must have a message before it is acknowledged. None, by default.")
 	f.DurationVar(&c.RedisWaitStart, "redis-wait-start", 30*time.Second, "How long to wait at the start for a Redis that is away.")
 
 	f.IntVar(&c.HistorySize, "history-size", 5000, "Messages that a room's log keeps.")

@@ -1,0 +1,42 @@
+package redis_test
+
+import (
+	"errors"
+	"net"
+	"testing"
+	"time"
+
+	"parley/bus"
+	"parley/bus/bustest"
+	"parley/bus/redis"
+)
+
+// What is to be on a replica is not acknowledged before, nor when it is repeated.
+func TestRedisAcknowledgesWhatReplicasHave(t *testing.T) {
+	primary := bustest.StartRedisTCP(t, "repl-diskless-sync-delay 0")
+	host, port, _ := net.SplitHostPort(primary.Addr())
+	replica := bustest.StartRedisTCP(t, "replicaof "+host+" "+port)
+	follows := func() bool {
+		return primary.Client().Wait(t.Context(), 1, time.Second).Val() == 1
+	}
+	eventually(t, "the replica to follow", func() bool { _ = primary.Client().Set(t.Context(), "x", 1, 0); return follows() })
+	r := openRedis(t, redis.Config{URL: primary.URL(), Replicas: 1, Timeout: time.Second})
+	log := redis.KeysOf("lobby").Log
+	for _, body := range []string{"m0", "m1"} {
+		eventually(t, "an acknowledgement", func() bool { _, err := tryAppend(t, r, "lobby", body, body); return err == nil })
+	}
+	if n := replica.Client().XLen(t.Context(), log).Val(); n != 2 {
+		t.Errorf("acknowledged were 2, and the replica has %d", n)
+	}
+	replica.Pause()
+	for range 2 { // the second is answered from the record
+		if _, err := tryAppend(t, r, "lobby", "m2", "m2"); !errors.Is(err, bus.ErrUnavailable) {
+			t.Errorf("a message that no replica has: %v", err)
+		}
+	}
+	replica.Resume()
+	eventually(t, "an acknowledgement", func() bool { _, err := tryAppend(t, r, "lobby", "m2", "m2"); return err == nil })
+	if n := replica.Client().XLen(t.Context(), log).Val(); n != 3 {
+		t.Errorf("acknowledged were 3, and the replica has %d", n)
+	}
+}
