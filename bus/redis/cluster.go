@@ -29,6 +29,7 @@ type Cluster struct {
 	slots  []redis.ClusterSlot      // guarded by mu; as last seen
 	owners [slotCount]*Bus          // guarded by mu; nil where no primary is known
 	shards map[string]*Bus          // guarded by mu; by the primary's address
+	tags   map[int]string           // guarded by mu; hash tags of slots, as they were needed
 	closed bool                     // guarded by mu
 
 	placesMu sync.Mutex
@@ -57,7 +58,7 @@ func OpenCluster(ctx context.Context, cfg Config) (*Cluster, error) {
 	}
 	c := &Cluster{
 		cfg: cfg, target: t, dialRaw: rawDialer(cfg, t.options), wanted: make(chan struct{}, 1),
-		nodes: make(map[string]*redis.Client), shards: make(map[string]*Bus), places: make(map[string]*place),
+		tags: make(map[int]string), nodes: make(map[string]*redis.Client), shards: make(map[string]*Bus), places: make(map[string]*place),
 	}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	for _, addr := range t.addrs {
@@ -209,7 +210,11 @@ func (c *Cluster) apply(slots []redis.ClusterSlot) (opened []*Bus) {
 	}
 	for addr, low := range lowest {
 		s := c.shards[addr]
-		tag := tagOf(low)
+		tag, known := c.tags[low]
+		if !known {
+			tag = tagOf(low)
+			c.tags[low] = tag
+		}
 		if s == nil {
 			s = c.shard(addr, tag)
 			c.shards[addr] = s
