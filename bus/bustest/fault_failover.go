@@ -14,6 +14,7 @@ var failoverFaults = []promise{
 	{name: "a replica that has it all takes over", test: promoted, tcp: true, conf: primary},
 	{name: "a replica without the tail takes over", test: promotedWithoutTail, tcp: true, conf: primary},
 	{name: "two primaries in a split", test: splitBrain, tcp: true, conf: primary},
+	{name: "who stays in a split after the loss was told is told too", test: splitOutlasted, tcp: true, conf: primary},
 	{name: "what waits for a new server comes after the break", test: queuedForNewServer, tcp: true, conf: primary},
 	{name: "a lost tail of a room that all have left is told", test: lostTailOfALeftRoom, tcp: true, conf: primary},
 	{name: "a lost tail that came from outside is told", test: lostTailFromOutside, tcp: true, conf: primary},
@@ -151,6 +152,32 @@ func splitBrain(c *cluster) {
 			c.t.Errorf("%v is the id of %q and of %q", m.ID, other, m.Body)
 		}
 		said[m.ID] = string(m.Body)
+	}
+}
+
+// splitOutlasted: one node is at the new primary, and has told what is lost, while another has more acknowledged by the old one.
+func splitOutlasted(c *cluster) {
+	replica := c.replica()
+	a, b := c.openProxied(), c.openProxied()
+	_, atA := a.subscribe(room)
+	_, atB := b.subscribe(room)
+	a.publish(room, "kept")
+	atB.WaitBody(c.t, "kept")
+	c.promote(replica)
+	lost := a.publish(room, "lost")
+	atA.WaitBody(c.t, "lost")
+	atB.WaitBody(c.t, "lost")
+	b.wire.redirect(replica)
+	c.waitBreak(atB, lost)
+	b.publish(room, "in b")
+	atB.WaitBody(c.t, "in b")
+	last := a.publish(room, "lost too")
+	a.wire.redirect(replica)
+	c.waitBreak(atA, last)
+	atB.Wait(c.t, "to be told of more that is lost", func(s Seen) bool { return len(s.Breaks()) > 1 })
+	c.goesOn(b, atA, atB)
+	for _, since := range []bus.ID{lost, last} {
+		c.told(c.openOn(replica), since)
 	}
 }
 

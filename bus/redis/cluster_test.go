@@ -276,7 +276,7 @@ func TestRedisClusterAKilledPrimaryHarmsItsOwnRooms(t *testing.T) {
 	b.told[rooms[0]].until("some", func(lines []string) bool { return len(lines) > 10 })
 	servers.Servers[3].Pause() // the replica
 	servers.Do(0, "client", "kill", "type", "replica")
-	_, _ = servers.Try(0, "acl", "setuser", "default", "-psync", "-replconf")
+	_, _ = servers.Try(0, "acl", "setuser", "default", "-psync", "-sync")
 	lost := len(b.told[rooms[0]].heard()) + 10
 	b.told[rooms[0]].until("what is lost", func(lines []string) bool { return len(lines) > lost })
 	servers.Servers[0].Kill()

@@ -64,11 +64,14 @@ if not point and acked ~= '' and less(at, acked) and not has(acked) then
 end
 if not point then return 1 end
 
--- The node knows nothing of the log that comes after the point. So a marker there was written after the loss, by another node.
+-- The node knows nothing of the log that comes after the point. So a marker there was written after the loss, by another node. But
+-- a node that was still at the old primary then may know more that is lost: who heard of that marker is to be told anew.
 local told = call('GET', KEYS[5])
 if told then
   local marker = string.match(told, '^%d+%-%d+')
-  if marker and less(point, marker) and has(marker) then return {marker, point} end
+  if marker and less(point, marker) and not less(marker, at) and (acked == '' or not less(marker, acked)) and has(marker) then
+    return {marker, point}
+  end
 end
 local newest = call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
 if newest and (not prev or less(prev, newest[1])) then prev = newest[1] end

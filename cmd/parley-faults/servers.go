@@ -133,7 +133,7 @@ func shardsFailOver(tr *trial) {
 func shardTail(tr *trial) {
 	victim := tr.roomAt(tr.roomNames[0])
 	tr.across(func() {
-		tr.cluster.Do(victim, "acl", "setuser", "default", "-psync", "-replconf")
+		tr.cluster.Do(victim, "acl", "setuser", "default", "-psync", "-sync")
 		tr.cluster.Do(victim, "client", "kill", "type", "replica")
 	}, func() {
 		tr.see(tr.admin(), nil)
