@@ -130,6 +130,9 @@ func (s *session) joinAll(joins []*wire.Request) (bad *wire.Error) {
 		defer s.stream.turn.Unlock()
 	}
 	for _, join := range joins {
+		if !s.conn.WaitForSpace() {
+			break // Serve finds that it has ended
+		}
 		_, bad = s.srv.carryOut(s.srv.ctx, &s.caller, join)
 		if bad != nil && bad.Code == wire.Forbidden && s.stream != nil {
 			s.stream.remove(join.Room)

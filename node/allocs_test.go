@@ -39,6 +39,7 @@ func roomOf(tb testing.TB, n int) *room {
 		ends = append(ends, client, server)
 		sess := s.newSession(jsonV1, s.sockets.Stream(server, nil), identity{})
 		r.members = append(r.members, &member{s: sess, r: r, live: true})
+		r.speak[jsonV1]++
 	}
 	tb.Cleanup(func() {
 		for _, c := range ends {

@@ -36,9 +36,8 @@ const maxBatch = 64 << 10
 // beginLocked begins a flush. It needs room.mu.
 func (b *batch) beginLocked(r *room) {
 	b.r, b.began = r, time.Now()
-	b.wanted = [codecs]bool{}
-	for _, m := range r.members {
-		b.wanted[m.s.codec] = true
+	for c := range b.wanted {
+		b.wanted[c] = r.speak[c] > 0
 	}
 	b.resetLocked()
 }
@@ -72,6 +71,8 @@ func (b *batch) addLocked(it *item) {
 			return
 		}
 		b.messageLocked(&it.msg)
+	case itemSkip:
+		b.skipLocked(*it.skip)
 	case itemSignal:
 		b.scratch = wire.AppendSignal(b.scratch[:0], it.msg.Body)
 		if len(b.scratch) > 0 {
@@ -99,8 +100,24 @@ func (b *batch) messageLocked(m *bus.Message) {
 	b.count++
 	r.head = m.ID
 	r.recent.add(*m, b.began)
-	r.srv.cfg.Observer.DeliveryDelay(max(0, b.began.Sub(time.UnixMilli(int64(m.ID.Ms)))))
+	r.srv.cfg.Observer.DeliveryDelay(b.began.Sub(time.UnixMilli(int64(m.ID.Ms))))
 	b.sendIfFullLocked()
+}
+
+// skipLocked passes over messages that were too many to wait for the flush, up to last: each member is served from the log. It needs
+// room.mu.
+func (b *batch) skipLocked(last bus.ID) {
+	b.sendLocked()
+	r := b.r
+	from := r.head
+	r.head = last
+	r.recent.reset(last)
+	for _, m := range r.members {
+		if m.live {
+			m.overflowLocked(from)
+		}
+	}
+	b.resetLocked()
 }
 
 // breakLocked tells every member of a break in the chain. A member whose queue is full goes on from before the break, and is told
@@ -153,8 +170,23 @@ func (b *batch) sendIfFullLocked() {
 	}
 }
 
-// sendLocked writes the batch to every live member and begins the next one. It needs room.mu.
+// emptyLocked reports that there is nothing to write, such as when the count of a large room is to be told later.
+func (b *batch) emptyLocked() bool {
+	for c := range b.frames {
+		if len(b.frames[c]) > 0 {
+			return false
+		}
+	}
+	return len(b.own) == 0
+}
+
+// sendLocked writes the batch to every live member and begins the next one. If there is nothing to write, it looks at nobody: a large
+// room that ends would cost the square of its size. It needs room.mu.
 func (b *batch) sendLocked() {
+	if b.emptyLocked() {
+		b.resetLocked()
+		return
+	}
 	var members, bytes [codecs]int
 	for i, m := range b.r.members {
 		if i%membersPerYield == membersPerYield-1 {

@@ -59,8 +59,27 @@ func (m *member) catchUp() {
 // catchUpPause is how long catchUp waits for the bus to answer again, or for the room's flush to get as far as the log.
 const catchUpPause = 50 * time.Millisecond
 
-// pieceBytes is about how much catchUp writes in one go.
+// pieceBytes is about how much catchUp writes in one go, if the queue is not a small one.
 const pieceBytes = 32 << 10
+
+// fits reports whether a piece of so many messages may be as large as buf: with what may wait when it is put, the queue holds it.
+func (m *member) fits(buf []byte, messages int) bool {
+	size := len(buf)
+	if st := m.s.stream; st != nil {
+		size += messages * st.cursorBytes()
+	}
+	return size <= min(pieceBytes, m.s.srv.cfg.QueueBytes/2)
+}
+
+// appendMessage appends a message, but for one that the client said itself where its codec has no words for that.
+func (m *member) appendMessage(buf, scratch []byte, msg *bus.Message) (frames, grown []byte) {
+	if !m.s.codec.hasWords() {
+		if origin, ok := wire.OriginOf(msg.Body); ok && origin.Conn == m.s.id {
+			return buf, scratch
+		}
+	}
+	return m.s.codec.appendMessage(buf, scratch, msg)
+}
 
 // serveRecentLocked appends what follows the cursor, as far as the node has it in memory, and makes the member live if that
 // is all. It needs room.mu, and the caller must put the frames before it unlocks.
@@ -70,10 +89,11 @@ func (m *member) serveRecentLocked(buf, scratch []byte) (frames, grown []byte, d
 		return buf, scratch, false
 	}
 	for i := range msgs {
-		if len(buf) > pieceBytes {
-			return buf, scratch, false
+		before := len(buf)
+		buf, scratch = m.appendMessage(buf, scratch, &msgs[i])
+		if before > 0 && !m.fits(buf, i+1) {
+			return buf[:before], scratch, false
 		}
-		buf, scratch = m.s.codec.appendMessage(buf, scratch, &msgs[i])
 		m.cursor = msgs[i].ID
 	}
 	return m.goLiveLocked(buf, scratch)
@@ -118,11 +138,16 @@ func (m *member) serveLog(buf, scratch []byte) bool {
 		return false // the log is ahead of the room, whose flush is under way
 	}
 	cursor := m.cursor
-	for i := 0; i < len(page.Messages) && cursor != head && len(buf) <= pieceBytes; i++ {
+	for i := 0; i < len(page.Messages) && cursor != head; i++ {
 		msg, before := &page.Messages[i], cursor
 		cursor = msg.ID
 		if !msg.Break {
-			buf, scratch = m.s.codec.appendMessage(buf, scratch, msg)
+			had := len(buf)
+			buf, scratch = m.appendMessage(buf, scratch, msg)
+			if had > 0 && !m.fits(buf, i+1) {
+				buf, cursor = buf[:had], before
+				break
+			}
 			continue
 		}
 		if !newest.Less(msg.Marker) {

@@ -9,3 +9,20 @@ func MostThatWaits(s *Server) (most int) {
 	}
 	return most
 }
+
+// HoldFlushes keeps a room from being flushed until release, which gives how many bytes of messages waited by then.
+func HoldFlushes(s *Server, name string) (release func() int) {
+	s.roomsMu.Lock()
+	r := s.rooms[name]
+	s.roomsMu.Unlock()
+	r.mu.Lock()
+	return func() (bytes int) {
+		defer r.mu.Unlock()
+		r.inbox.mu.Lock()
+		defer r.inbox.mu.Unlock()
+		for _, it := range r.inbox.items {
+			bytes += len(it.msg.Body)
+		}
+		return bytes
+	}
+}

@@ -88,6 +88,50 @@ func (b slowPages) After(ctx context.Context, room string, since bus.ID, limit i
 	return b.Bus.After(ctx, room, since, limit)
 }
 
+// What comes faster than it can be flushed is in the log, and each member is served from there.
+func TestWhatAFlushCannotHoldIsServedFromTheLog(t *testing.T) {
+	t.Parallel()
+	const messages = 1500
+	w := newWatch()
+	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Observer = w })
+	n := c.Nodes[0]
+	p := nodetest.Dial(t, n.URL("/"))
+	p.Join("lobby", `"limit":0`)
+	plain := settled(t, n.URL("/"), "lobby", p)
+	received := w.count("received")
+	release := node.HoldFlushes(n.Server, "lobby")
+	plain.Say("what one says oneself does not come back")
+	w.wait(t, "received", received+1)
+	pad := strings.Repeat("x", 4000)
+	for i := range messages {
+		body := wire.Said{Room: "lobby", From: wire.Member{ID: "u"}, Text: fmt.Sprint(i, " ", pad)}.Body()
+		n.Bus.Publish("lobby", bus.Draft{Body: body}, func(bus.ID, error) {})
+	}
+	if waited := release(); waited > 4<<20 {
+		t.Errorf("%d bytes waited for the flush", waited)
+	}
+	for i := 0; i < messages; {
+		switch m := p.Until("message"); {
+		case strings.HasPrefix(m.Text, fmt.Sprint(i, " ")):
+			i++
+		case !strings.HasPrefix(m.Text, "what one says"):
+			t.Fatalf("heard %.20q, want %d", m.Text, i)
+		}
+	}
+	for i := range messages {
+		if text := plain.Read(); !strings.HasPrefix(text, fmt.Sprint(i, " ")) {
+			t.Fatalf("in plain text, heard %.20q, want %d", text, i)
+		}
+	}
+	if w.count("overflowed") < 2 || w.count("gap") > 0 {
+		t.Errorf("noted: %v", w.all())
+	}
+	p.SendText("lobby", "live again")
+	if text := plain.Read(); text != "live again" {
+		t.Errorf("heard %.20q", text)
+	}
+}
+
 func TestPresenceAtTheLimitDoesNotFlap(t *testing.T) {
 	t.Parallel()
 	const limit = 20

@@ -17,6 +17,9 @@ type inbox struct {
 	rested time.Time   // guarded by mu; when the next flush may be, at the earliest
 	timer  *time.Timer // guarded by mu; waits for rested
 
+	messages int     // guarded by mu; bytes of messages among the items
+	skipped  *bus.ID // guarded by mu; of the item that stands for messages which are too many, if there is one
+
 	signals int         // guarded by mu; bytes of signals among the items
 	changes int         // guarded by mu; changes of the roster among them
 	change  *bus.Change // guarded by mu; the newest of these
@@ -38,26 +41,33 @@ type item struct {
 	kind itemKind
 	msg  bus.Message // of a signal only the Body
 	who  *bus.Change
+	skip *bus.ID
 }
 
 type itemKind byte
 
 const (
 	itemMessage itemKind = iota
+	itemSkip             // so many messages came that the log has to serve them, up to skip
 	itemSignal
 	itemChange
 	itemCount // it is time to tell how many members there are
 )
 
-// Bounds of what waits between two flushes, beside messages, which the bus keeps.
+// Bounds of what waits between two flushes.
 const (
-	maxSignals = 256 << 10 // bytes; more are dropped, as signals may be
-	maxChanges = 256       // more become one, which has the roster told anew
+	maxMessages = 4 << 20   // bytes; the log serves more to every member by itself, which is dearer than a flush
+	maxSignals  = 256 << 10 // bytes; more are dropped, as signals may be
+	maxChanges  = 256       // more become one, which has the roster told anew
+
+	itemBytes = 128 // about what a message takes beside its body
 )
 
 // fitsLocked counts an item, or makes up for one that is too much.
 func (in *inbox) fitsLocked(it *item) bool {
 	switch it.kind {
+	case itemMessage:
+		return in.messageFitsLocked(it)
 	case itemSignal:
 		if in.signals+len(it.msg.Body) > maxSignals && in.signals > 0 {
 			return false
@@ -70,6 +80,25 @@ func (in *inbox) fitsLocked(it *item) bool {
 		}
 		in.changes++
 		in.change = it.who
+	}
+	return true
+}
+
+// messageFitsLocked is fitsLocked of a message. Past the bound one item stands for all that follow, up to a break or the flush.
+func (in *inbox) messageFitsLocked(it *item) bool {
+	size := len(it.msg.Body) + itemBytes
+	switch {
+	case it.msg.Break:
+		in.skipped = nil
+	case in.skipped != nil:
+		*in.skipped = it.msg.ID
+		return false
+	case in.messages > 0 && in.messages+size > maxMessages:
+		last := it.msg.ID
+		in.skipped = &last
+		*it = item{kind: itemSkip, skip: &last}
+	default:
+		in.messages += size
 	}
 	return true
 }
@@ -123,6 +152,7 @@ func (in *inbox) take(dst []item) []item {
 	in.takenLocked()
 	clear(in.items)
 	in.items = in.items[:0]
+	in.messages, in.skipped = 0, nil
 	in.signals, in.changes, in.change = 0, 0, nil
 	if cap(in.items) > maxIdleItems {
 		in.items = nil

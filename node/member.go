@@ -47,7 +47,8 @@ func (m *member) admit(req *wire.Request, recovered *bool) {
 	if m.blind && recovered != nil && !*recovered {
 		b.frame, _ = m.appendGap(b.frame, *req.Since) // plain text, which has no words for it, has no since
 	}
-	if recovered == nil || *recovered || m.blind { // else catchUp finds the gap, and tells it
+	// Else catchUp finds the gap, and tells it, or waits. A blind one is not served by it.
+	if m.blind || (recovered == nil || *recovered) && m.s.conn.HasSpace() {
 		b.frame, b.payload, live = m.serveRecentLocked(b.frame, b.payload)
 	}
 	m.put(b.frame)

@@ -27,6 +27,7 @@ type room struct {
 
 	mu       sync.Mutex // held through a flush, so members and head are in step under it
 	members  []*member
+	speak    [codecs]int // how many of them have that codec
 	users    map[string]*attendance
 	head     bus.ID // the newest id that was flushed
 	recent   recent // the newest messages, up to head
@@ -230,6 +231,7 @@ func (r *room) rest(b *batch) {
 func (r *room) admitLocked(m *member) {
 	m.place = len(r.members)
 	r.members = append(r.members, m)
+	r.speak[m.s.codec]++
 	a := r.users[m.s.user.ID]
 	if a == nil {
 		a = &attendance{}
@@ -252,6 +254,7 @@ func (r *room) dismiss(m *member, dropped bool) {
 	r.members[m.place].place = m.place
 	r.members[last] = nil
 	r.members = r.members[:last]
+	r.speak[m.s.codec]--
 	id := m.s.user.ID
 	if a := r.users[id]; a != nil {
 		if a.conns--; a.conns == 0 {

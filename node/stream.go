@@ -24,6 +24,7 @@ type stream struct {
 	mu      sync.Mutex // held from making a cursor until it is put, so the last one is the newest; after room.mu, before Conn.mu
 	places  []place    // guarded by mu; one a room
 	todo    [][]byte   // guarded by mu; requests, in the order they came
+	waiting int        // guarded by mu; bytes of todo
 	running bool       // guarded by mu; a goroutine carries out todo
 	buf     []byte     // guarded by mu
 }
@@ -103,6 +104,16 @@ func (st *stream) add(room string, at *bus.ID) (added bool, bad *wire.Error) {
 	}
 	st.places = append(st.places, place{room, at})
 	return true, nil
+}
+
+// cursorBytes is how large an id may become.
+func (st *stream) cursorBytes() (size int) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, p := range st.places {
+		size += len(url.QueryEscape(p.room)) + maxID + len("&=")
+	}
+	return size
 }
 
 func (st *stream) remove(room string) {
@@ -211,18 +222,22 @@ func (s *session) request(ctx context.Context, req *wire.Request) *wire.Error {
 	}
 }
 
-// maxTodo is how many requests of a stream may wait.
-const maxTodo = 64
+// How many requests of a stream may wait, and how many bytes of them, though one always may.
+const (
+	maxTodo      = 64
+	maxTodoBytes = 128 << 10
+)
 
 // takeIn takes a request in, for a goroutine to carry out. It needs Server.streamsMu, under which the session has not ended.
 func (s *session) takeIn(frame []byte) bool {
 	st := s.stream
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	if len(st.todo) == maxTodo {
+	if len(st.todo) == maxTodo || len(st.todo) > 0 && st.waiting+len(frame) > maxTodoBytes {
 		return false
 	}
 	st.todo = append(st.todo, frame)
+	st.waiting += len(frame)
 	if !st.running {
 		st.running = true
 		s.srv.wg.Go(s.carryOutTodo)
@@ -231,22 +246,34 @@ func (s *session) takeIn(frame []byte) bool {
 }
 
 func (s *session) carryOutTodo() {
-	st := s.stream
 	for {
-		st.mu.Lock()
-		if len(st.todo) == 0 {
-			st.running = false
-			st.mu.Unlock()
+		frame, more := s.stream.next()
+		if !more {
 			return
 		}
-		frame := st.todo[0]
-		st.todo = st.todo[1:]
-		st.mu.Unlock()
 		s.carryOutFrame(frame)
 	}
 }
 
+// next gives the request that is to be carried out. If there is none the caller is not running any more.
+func (st *stream) next() (frame []byte, more bool) {
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	if len(st.todo) == 0 {
+		st.running = false
+		return nil, false
+	}
+	frame = st.todo[0]
+	st.todo = st.todo[1:]
+	st.waiting -= len(frame)
+	return frame, true
+}
+
+// carryOutFrame carries out a request once its answer has space.
 func (s *session) carryOutFrame(frame []byte) {
+	if !s.conn.WaitForSpace() {
+		return
+	}
 	s.stream.turn.Lock()
 	defer s.stream.turn.Unlock()
 	select {

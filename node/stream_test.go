@@ -1,13 +1,18 @@
 package node_test
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
+	"net"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"parley/node"
 	"parley/node/nodetest"
 	"parley/node/wire"
 )
@@ -172,5 +177,114 @@ func TestAStreamMayHaveNoRooms(t *testing.T) {
 	call(t, "POST", c.Nodes[0].HTTP("/v1/events/"+w.Stream), `{"op":"join","req":"b","room":"b"}`)
 	if _, f := back.until("ok"); f.Room != "b" {
 		t.Errorf("got %s", nodetest.Show(f))
+	}
+}
+
+// manyRooms are as many as a cursor names, which is as large as it may be.
+func manyRooms() (rooms []string) {
+	for i := range 9 {
+		rooms = append(rooms, fmt.Sprint(i, strings.Repeat("é", 63)))
+	}
+	return rooms
+}
+
+// deaf opens an event stream and reads nothing until it is told to.
+func deaf(t *testing.T, n *nodetest.Node, path string) (read func() *stream) {
+	t.Helper()
+	nc, err := net.Dial("tcp", n.Addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { nc.Close() })
+	nc.(*net.TCPConn).SetReadBuffer(64 << 10)
+	fmt.Fprintf(nc, "GET %s HTTP/1.1\r\nHost: parley\r\n\r\n", path)
+	return func() *stream {
+		nc.SetReadDeadline(time.Now().Add(2 * time.Minute))
+		r := bufio.NewReader(nc)
+		resp, err := http.ReadResponse(r, nil)
+		if err != nil || resp.StatusCode != 200 {
+			t.Fatal(resp, err)
+		}
+		return &stream{t, nc, bufio.NewReader(resp.Body)}
+	}
+}
+
+// Each id is a cursor of all rooms: a short message may be an event of 4 KB. What waits is bounded all the same.
+func TestAStreamThatIsNotReadStaysWithinTheQueue(t *testing.T) {
+	t.Parallel()
+	const limit, said = 64 << 10, 100
+	c := nodetest.StartNarrow(t, 1, func(cfg *node.Config) { cfg.QueueBytes = limit })
+	n := c.Nodes[0]
+	rooms := manyRooms()
+	p := nodetest.Dial(t, n.URL("/"))
+	for _, room := range rooms {
+		p.Join(room)
+		for i := range said {
+			p.SendText(room, fmt.Sprint(i))
+		}
+	}
+	read := deaf(t, n, "/v1/events?"+url.Values{"room": rooms, "limit": {"200"}}.Encode())
+	most := still(func() int { return node.MostThatWaits(n.Server) })
+	if most > limit || most == 0 {
+		t.Errorf("%d bytes wait in a queue of %d", most, limit)
+	}
+	s := read()
+	heard := map[string]int{}
+	for live := 0; live < len(rooms); {
+		switch e := s.next(); e.name {
+		case "live":
+			live++
+		case "":
+			m, _ := wire.ParseFrame([]byte(e.data))
+			if m.Text != fmt.Sprint(heard[m.Room]) {
+				t.Fatalf("heard %q, want %d", m.Text, heard[m.Room])
+			}
+			heard[m.Room]++
+			most = max(most, node.MostThatWaits(n.Server))
+		}
+	}
+	for _, room := range rooms {
+		if heard[room] != said {
+			t.Errorf("heard %d messages of a room", heard[room])
+		}
+	}
+	if most > limit {
+		t.Errorf("%d bytes waited in a queue of %d", most, limit)
+	}
+}
+
+// Requests for a stream come over other connections: who does not read the answers is not given more of them.
+func TestRequestsForAStreamThatIsNotReadWait(t *testing.T) {
+	t.Parallel()
+	const limit = 64 << 10
+	c := nodetest.StartNarrow(t, 1, func(cfg *node.Config) { cfg.QueueBytes = limit })
+	n := c.Nodes[0]
+	rooms := manyRooms()
+	s := listen(t, n.HTTP("/v1/events?"+url.Values{"room": rooms}.Encode()))
+	_, w := s.until("welcome")
+	asked := 0
+	ask := func(body string) int {
+		asked++
+		status, _, _ := call(t, "POST", n.HTTP("/v1/events/"+w.Stream), body)
+		return status
+	}
+	for range 2 {
+		status := 202
+		for status == 202 && asked < 5000 {
+			status = ask(fmt.Sprintf(`{"op":"leave","req":%d,"room":%q}`, asked+1, rooms[asked%len(rooms)]))
+			if status == 202 {
+				status = ask(fmt.Sprintf(`{"op":"join","req":%d,"room":%q,"limit":0}`, asked+1, rooms[(asked-1)%len(rooms)]))
+			}
+		}
+		if waits := node.MostThatWaits(n.Server); status != 429 || waits > limit {
+			t.Fatalf("after %d requests: %d, and %d bytes wait", asked, status, waits)
+		}
+		last := fmt.Sprintf(`"req":%d`, asked-1) // that was taken
+		for e := s.next(); !strings.Contains(e.data, last); {
+			e = s.next()
+		}
+		if status := ask(`{"op":"signal","room":"` + rooms[0] + `","kind":"k"}`); status != 202 {
+			t.Errorf("then a request is answered %d", status)
+		}
 	}
 }

@@ -309,8 +309,8 @@ func (c *Conn) freeLocked() {
 	}
 }
 
-// hasSpace reports whether WaitForSpace would return at once.
-func (c *Conn) hasSpace() bool {
+// HasSpace reports whether WaitForSpace would return at once.
+func (c *Conn) HasSpace() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.hasSpaceLocked()

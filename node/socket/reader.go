@@ -157,7 +157,7 @@ func (c *Conn) take(b []byte, mayWait bool) error {
 	}
 	defer c.uncork()
 	for len(b) > 0 && !c.deaf {
-		if !c.hasSpace() || !c.handler.Ready() {
+		if !c.HasSpace() || !c.handler.Ready() {
 			if !mayWait {
 				c.rest = bytes.Clone(b)
 				return errWouldWait
@@ -206,7 +206,8 @@ func (c *Conn) take(b []byte, mayWait bool) error {
 	return nil
 }
 
-// wait waits for what the next message has to wait for. The client is not silent meanwhile, but is not listened to.
+// wait waits for what the next message has to wait for. The client is not silent meanwhile, but is not listened to. Others have their
+// turn then, though it may have been over at once: what it says may be as dear as a join.
 func (c *Conn) wait() {
 	c.uncork()
 	c.waits.Store(true)
@@ -214,6 +215,7 @@ func (c *Conn) wait() {
 	c.handler.Wait()
 	c.lastRead.Store(time.Now().UnixNano())
 	c.waits.Store(false)
+	runtime.Gosched()
 }
 
 // answerClose answers a close with its code, unless this side has closed before (RFC 6455 section 5.5.1).

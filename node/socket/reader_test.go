@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -175,4 +176,66 @@ func TestIdleConnectionsOutliveCollections(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A waiter has everything that it is told wait, and notes how often others had their turn meanwhile.
+type waiter struct {
+	echo
+	waits  int
+	turns  func() int
+	seen   int
+	missed chan int
+}
+
+func (w *waiter) Ready() bool { return w.waits == 0 }
+
+func (w *waiter) Message(bool, []byte) bool {
+	w.waits = 1
+	return false
+}
+
+func (w *waiter) Wait() {
+	w.waits = 0
+	now := w.turns()
+	if now == w.seen {
+		w.missed <- now
+	}
+	w.seen = now
+}
+
+// What waits may be over at once, again and again, and costs a good deal, such as a join: between two of them others have their turn,
+// on one processor too.
+func TestOthersHaveTheirTurnBetweenTwoRequestsThatWait(t *testing.T) {
+	defer runtime.GOMAXPROCS(runtime.GOMAXPROCS(1))
+	ours, theirs := net.Pipe()
+	defer ours.Close()
+	defer theirs.Close()
+	g := NewGroup(Config{QueueBytes: 1 << 20, StallTimeout: time.Minute, MessageWait: time.Minute, Log: slog.New(slog.DiscardHandler)})
+	c := g.newConn(theirs)
+	var turns atomic.Int64
+	over := make(chan struct{})
+	others := make(chan struct{})
+	go func() {
+		defer close(others)
+		for {
+			select {
+			case <-over:
+				return
+			default:
+				turns.Add(1)
+				runtime.Gosched()
+			}
+		}
+	}()
+	w := &waiter{turns: func() int { return int(turns.Load()) }, missed: make(chan int, 1000), seen: -1}
+	c.handler = w
+	if err := c.take(bytes.Repeat(clientFrame(0x81, "join"), 100), true); err != nil {
+		t.Error(err)
+	}
+	close(over)
+	<-others
+	if n := len(w.missed); n > 5 {
+		t.Errorf("after %d of 100 requests nobody else had a turn", n)
+	}
+	g.Close()
 }
