@@ -53,6 +53,7 @@ type Metrics struct {
 	catchUps      prometheus.Counter
 	gaps          prometheus.Counter
 	deliveryDelay prometheus.Histogram
+	leastDelay    least
 
 	published       prometheus.Counter
 	failures        []failure
@@ -108,6 +109,11 @@ func New(reg prometheus.Registerer, failures map[string]error) *Metrics {
 		breaks:          f.counter("bus_breaks_total", "Times that the log was found to have lost messages."),
 		reconnects:      f.counter("bus_reconnects_total", "Connections to the bus for what is said that had to be replaced."),
 	}
+	reg.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Namespace: namespace,
+		Name:      "delivery_delay_least_seconds",
+		Help:      "The least of the last two minutes. By what it is far from 0, below or above, the bus's clock is ahead of the node's, or behind.",
+	}, func() float64 { return m.leastDelay.value(time.Now()).Seconds() }))
 	for i, codec := range codecs {
 		m.connections[i] = connections.WithLabelValues(codec)
 		m.opened[i] = opened.WithLabelValues(codec)
@@ -181,8 +187,12 @@ func (m *Metrics) Delivered(codec string, messages, bytes int) {
 	m.deliveredBytes[i].Add(float64(bytes))
 }
 
-// DeliveryDelay observes how long a message took. Clocks that differ can make d negative, which counts as nothing.
-func (m *Metrics) DeliveryDelay(d time.Duration) { m.deliveryDelay.Observe(max(0, d).Seconds()) }
+// DeliveryDelay observes how long a message took. Clocks that differ can make d negative, which counts as nothing, and shows in the
+// least.
+func (m *Metrics) DeliveryDelay(d time.Duration) {
+	m.deliveryDelay.Observe(max(0, d).Seconds())
+	m.leastDelay.observe(d, time.Now())
+}
 
 // Overflowed counts a client that fell behind its queue.
 func (m *Metrics) Overflowed() { m.overflows.Inc() }

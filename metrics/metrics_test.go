@@ -55,9 +55,11 @@ func TestObservationsCount(t *testing.T) {
 			parley_delivered_bytes_total{codec="sse"} 960`},
 		{"delay", func(m *Metrics) { m.DeliveryDelay(20 * time.Millisecond) }, `
 			parley_delivery_delay_seconds_bucket{le="0.025"} 1
+			parley_delivery_delay_least_seconds 0.02
 			parley_delivery_delay_seconds_sum 0.02
 			parley_delivery_delay_seconds_count 1`},
 		{"a delay by a clock that lags", func(m *Metrics) { m.DeliveryDelay(-time.Second) }, `
+			parley_delivery_delay_least_seconds -1
 			parley_delivery_delay_seconds_bucket{le="0.0005"} 1
 			parley_delivery_delay_seconds_sum 0
 			parley_delivery_delay_seconds_count 1`},

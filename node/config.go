@@ -56,7 +56,7 @@ type Observer interface {
 
 	Received(codec string, bytes int)            // a message came from a client
 	Delivered(codec string, messages, bytes int) // so many messages were written or queued, to all clients of a flush together
-	DeliveryDelay(d time.Duration)               // from a message's id to its flush on this node, once per message
+	DeliveryDelay(d time.Duration)               // from a message's id to its flush on this node, once per message; below 0 if the bus's clock is ahead
 	Overflowed()                                 // a client's queue was full: it is served from the log from here on
 	CaughtUp()                                   // and is live again
 	GapTold()                                    // a client was told of a gap
