@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -45,8 +46,25 @@ func (c *crowd) sendingFlags(f *pflag.FlagSet, rate, duration string) {
 	f.DurationVar(&c.Warmup, "warmup", 2*time.Second, "Time of sending before it.")
 }
 
-// Validate refuses an unknown codec.
-func (c *crowd) Validate() error { return cli.OneOf("--codec", c.Codec, "parley.v1", "text") }
+// Validate refuses an unknown codec, and numbers that mean nothing.
+func (c *crowd) Validate() error {
+	_, err := c.plan()
+	return cmp.Or(
+		cli.OneOf("--codec", c.Codec, "parley.v1", "text"),
+		atLeast("--connections", c.Connections, 0), atLeast("--rooms", c.Rooms, 0), atLeast("--room-size", c.RoomSize, 1),
+		atLeast("--senders", c.Senders, 0), atLeast("--rate", c.Rate, 0), atLeast("--room-rate", c.RoomRate, 0),
+		atLeast("--size", c.Size, 0), atLeast("--duration", c.Duration, 0), atLeast("--warmup", c.Warmup, 0),
+		err,
+	)
+}
+
+// atLeast refuses a flag's value that is less.
+func atLeast[N cmp.Ordered](flag string, value, least N) error {
+	if value < least {
+		return fmt.Errorf("%s must be at least %v", flag, least)
+	}
+	return nil
+}
 
 func (c *crowd) plan() (load.Plan, error) {
 	rooms := max(1, c.Rooms)
@@ -77,6 +95,9 @@ type ServersCmd struct {
 	Workers     int
 	PID         processes
 
+	bound time.Duration
+	churn int
+
 	flags func(f *pflag.FlagSet) // that only this command has
 	find  func(context.Context, load.Bench) (*load.Report, error)
 }
@@ -92,25 +113,25 @@ func newLoad() *ServersCmd {
 }
 
 func newRamp() *ServersCmd {
-	c, bound := new(ServersCmd), new(time.Duration)
+	c := new(ServersCmd)
 	c.flags = func(f *pflag.FlagSet) {
-		f.DurationVar(bound, "bound", 200*time.Millisecond, "What the 99th percentile of the latency may be.")
+		f.DurationVar(&c.bound, "bound", 200*time.Millisecond, "What the 99th percentile of the latency may be.")
 		f.IntVar(&c.Senders, "senders", 0, "Members of each room that send (default half of them, 10 at most).")
 		c.sendingFlags(f, ", at first", "Time measured, at each rate.")
 	}
 	c.find = func(ctx context.Context, b load.Bench) (*load.Report, error) {
-		return b.Ramp(ctx, load.Search{Bound: *bound, Step: c.Duration})
+		return b.Ramp(ctx, load.Search{Bound: c.bound, Step: c.Duration})
 	}
 	return c
 }
 
 func newIdle() *ServersCmd {
-	c, churn := new(ServersCmd), new(int)
+	c := new(ServersCmd)
 	c.flags = func(f *pflag.FlagSet) {
 		f.DurationVar(&c.Duration, "duration", 10*time.Second, "How long to hold the connections.")
-		f.IntVar(churn, "churn", 0, "How often all go and come again.")
+		f.IntVar(&c.churn, "churn", 0, "How often all go and come again.")
 	}
-	c.find = func(ctx context.Context, b load.Bench) (*load.Report, error) { return b.Idle(ctx, *churn) }
+	c.find = func(ctx context.Context, b load.Bench) (*load.Report, error) { return b.Idle(ctx, c.churn) }
 	return c
 }
 
@@ -123,6 +144,15 @@ func (c *ServersCmd) Flags(f *pflag.FlagSet) {
 	f.BoolVar(&c.Insecure, "insecure", false, "Take any certificate.")
 	f.IntVar(&c.Workers, "workers", 0, "Processes of the generator (default as many as its sockets need).")
 	f.TextVar(&c.PID, "pid", processes(nil), "`[NAME=]PID,...` Processes of servers, whose CPU time and memory are measured; those of one name are added up. Repeatable.")
+}
+
+// Validate refuses what crowd's does, and more of the same.
+func (c *ServersCmd) Validate() error {
+	return cmp.Or(
+		c.crowd.Validate(),
+		atLeast("--settle", c.Settle, 0), atLeast("--connect-rate", c.ConnectRate, 0), atLeast("--workers", c.Workers, 0),
+		atLeast("--bound", c.bound, 0), atLeast("--churn", c.churn, 0),
+	)
 }
 
 // Run measures and reports.
@@ -153,6 +183,11 @@ func (c *FloorCmd) Flags(f *pflag.FlagSet) {
 	c.connectionFlags(f)
 	c.sendingFlags(f, "", "Time measured.")
 	f.IntVar(&c.Batch, "batch", 1, "Messages that share a write.")
+}
+
+// Validate refuses what crowd's does, and batches of nothing.
+func (c *FloorCmd) Validate() error {
+	return cmp.Or(c.crowd.Validate(), atLeast("--batch", c.Batch, 1))
 }
 
 // Run measures and reports.

@@ -71,6 +71,15 @@ func TestStatuses(t *testing.T) {
 		{2, "--pid 1,redis"},
 		{2, "load --codec morse"},
 		{2, "suite now"},
+		{2, "load --room-size 0 ws://127.0.0.1:1"},
+		{2, "load --rate=-1 ws://127.0.0.1:1"},
+		{2, "load --connections 1500 ws://127.0.0.1:1"},
+		{2, "load --duration=-1s ws://127.0.0.1:1"},
+		{2, "load --workers=-1 ws://127.0.0.1:1"},
+		{2, "load --settle=-1s ws://127.0.0.1:1"},
+		{2, "ramp --bound=-1s ws://127.0.0.1:1"},
+		{2, "idle --churn=-1 ws://127.0.0.1:1"},
+		{2, "floor --batch 0"},
 	} {
 		cmd := exec.Command("parley-bench", strings.Fields(tt.args)...)
 		cmd.Run()

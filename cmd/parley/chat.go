@@ -57,6 +57,25 @@ func (c *ChatCmd) Flags(f *pflag.FlagSet) {
 	f.DurationVar(&c.Timeout, "timeout", 30*time.Second, "How long to wait for a connection, and for what was said to be acknowledged.")
 }
 
+// Validate refuses what no node takes.
+func (c *ChatCmd) Validate() error {
+	if c.Room != "" {
+		if bad := wire.CheckRoom(c.Room); bad != nil {
+			return fmt.Errorf("--room: %s", bad.Message)
+		}
+	}
+	if bad := wire.CheckName(c.Name); bad != nil {
+		return fmt.Errorf("--name: %s", bad.Message)
+	}
+	if c.History != nil && (*c.History < 0 || *c.History > wire.MaxPage) {
+		return fmt.Errorf("--history must be from 0 to %d", wire.MaxPage)
+	}
+	if c.Timeout <= 0 {
+		return errors.New("--timeout must be more than 0s")
+	}
+	return nil
+}
+
 // Run implements "parley chat".
 func (c *ChatCmd) Run(env *cli.Env) error {
 	c.URL = "localhost:8765"

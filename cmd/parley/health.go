@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -30,10 +31,15 @@ func (c *HealthCmd) Flags(f *pflag.FlagSet) {
 	cli.SetVariable(f, "timeout", "PARLEY_HEALTH_TIMEOUT")
 }
 
-// Validate refuses what is no URL.
+// Validate refuses what cannot be asked, or not answered.
 func (c *HealthCmd) Validate() error {
-	if _, err := url.Parse(c.URL); err != nil {
+	switch u, err := url.Parse(c.URL); {
+	case err != nil:
 		return fmt.Errorf("--url: %w", err)
+	case u.Host == "" || u.Scheme != "http" && u.Scheme != "https":
+		return fmt.Errorf("--url: %q is no address such as http://127.0.0.1:8765/healthz", c.URL)
+	case c.Timeout <= 0:
+		return errors.New("--timeout must be more than 0s")
 	}
 	return nil
 }

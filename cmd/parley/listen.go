@@ -74,7 +74,9 @@ func newServers(clients, scrape http.Handler, l listeners, cert *certificate, lo
 	public, admin := http.NewServeMux(), http.NewServeMux()
 	public.Handle("/", clients)
 	if l.admin == nil {
-		public.Handle("GET /metrics", scrape)
+		only := http.NewServeMux() // which answers other methods 405, in plain text
+		only.Handle("GET /metrics", scrape)
+		public.Handle("/metrics", only)
 	} else {
 		admin.Handle("GET /metrics", scrape)
 		admin.HandleFunc("/debug/pprof/", pprof.Index)

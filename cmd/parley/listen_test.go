@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -92,6 +93,40 @@ func TestDrainSpreadsTheGoodbyes(t *testing.T) {
 	for i := range clients { // none before its time
 		if after, due := (<-closed).Sub(began), drain*time.Duration(i)/clients; after < due-20*time.Millisecond {
 			t.Errorf("client %d of %d was closed after %v, want %v", i+1, clients, after, due)
+		}
+	}
+}
+
+// Operators are answered in plain text, by whichever method they ask; clients are not, who find /metrics where there is no address for
+// operators.
+func TestWhatOperatorsAskWronglyIsAnsweredInPlainText(t *testing.T) {
+	t.Parallel()
+	own, apart := startNode(t), startNode(t, "--admin", "127.0.0.1:0")
+	for _, tt := range []struct {
+		method, url string
+		status      int
+		kind        string
+	}{
+		{"GET", own.url + "/metrics", 200, "text/plain"},
+		{"HEAD", own.url + "/metrics", 200, "text/plain"},
+		{"POST", own.url + "/metrics", 405, "text/plain"},
+		{"GET", apart.url + "/metrics", 404, "application/problem+json"},
+		{"GET", apart.adminURL + "/metrics", 200, "text/plain"},
+		{"POST", apart.adminURL + "/metrics", 405, "text/plain"},
+		{"GET", apart.adminURL + "/nothing", 404, "text/plain"},
+		{"GET", apart.adminURL + "/debug/pprof/nothing", 404, "text/plain"},
+	} {
+		req, _ := http.NewRequestWithContext(t.Context(), tt.method, tt.url, nil)
+		resp, err := (&http.Transport{DisableKeepAlives: true}).RoundTrip(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if kind := resp.Header.Get("Content-Type"); resp.StatusCode != tt.status || !strings.HasPrefix(kind, tt.kind) {
+			t.Errorf("%s %s: %s, %s, want %d, %s", tt.method, tt.url, resp.Status, kind, tt.status, tt.kind)
+		}
+		if resp.StatusCode == 405 && resp.Header.Get("Allow") != "GET, HEAD" {
+			t.Errorf("%s %s: %q is allowed", tt.method, tt.url, resp.Header.Get("Allow"))
 		}
 	}
 }

@@ -78,6 +78,14 @@ func TestStatuses(t *testing.T) {
 		{2, "--ping 10ms"},
 		{0, "serve --check"},
 		{2, "serve --check --listen nowhere"},
+		{2, "health --timeout 0s"},
+		{2, "health --url 127.0.0.1:8765"},
+		{2, "health --url ftp://127.0.0.1/"},
+		{2, "chat --timeout=-1s"},
+		{2, "chat --history=-1"},
+		{2, "chat --history 201"},
+		{2, "chat --name \x1b"},
+		{2, "chat --room " + strings.Repeat("r", 129)},
 	} {
 		cmd := exec.Command("parley", strings.Fields(tt.args)...)
 		cmd.Run()
