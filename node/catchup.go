@@ -66,7 +66,7 @@ const pieceBytes = 32 << 10
 func (m *member) fits(buf []byte, messages int) bool {
 	size := len(buf)
 	if st := m.s.stream; st != nil {
-		size += messages * st.cursorBytes()
+		size += (messages + 1) * st.cursorBytes() // live has one too
 	}
 	return size <= min(pieceBytes, m.s.srv.cfg.QueueBytes/2)
 }

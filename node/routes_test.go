@@ -2,14 +2,21 @@ package node_test
 
 import (
 	"bufio"
+	"cmp"
+	"context"
 	"io"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
+	"net/netip"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
+	"parley/bus"
 	"parley/node"
 	"parley/node/nodetest"
 )
@@ -35,6 +42,7 @@ func rowsOfRoutes(t *testing.T) map[string][]string {
 
 // The document's table is what the node answers: requests over HTTP/1.1, none with a body that is no answer.
 func TestRoutesAnswerAsTheTableSays(t *testing.T) {
+	t.Parallel()
 	rows := rowsOfRoutes(t)
 	c := nodetest.Start(t, 1, withTokens, func(cfg *node.Config) { cfg.Origins = []string{"good.example"} })
 	n := c.Nodes[0]
@@ -42,9 +50,10 @@ func TestRoutesAnswerAsTheTableSays(t *testing.T) {
 		"/v1/events/{stream}": "/v1/events/00000000aaaaaaaaaaaaaaaaaaaaaa", "/v1/rooms/{room}/events": "/v1/rooms/a/events",
 		"/v1/rooms/{room}/messages": "/v1/rooms/a/messages", "/v1/rooms/{room}/members": "/v1/rooms/a/members",
 	}
+	base := n.HTTP("")
 	ask := func(method, path, body string, header ...string) (*http.Response, string) {
 		t.Helper()
-		req, err := http.NewRequest(method, n.HTTP(path), strings.NewReader(body))
+		req, err := http.NewRequest(method, base+path, strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -56,7 +65,7 @@ func TestRoutesAnswerAsTheTableSays(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer resp.Body.Close()
-		if resp.Header.Get("Content-Type") == "text/event-stream" && method == "GET" {
+		if resp.StatusCode == 101 || resp.Header.Get("Content-Type") == "text/event-stream" && method == "GET" {
 			return resp, ""
 		}
 		b, err := io.ReadAll(resp.Body)
@@ -70,10 +79,12 @@ func TestRoutesAnswerAsTheTableSays(t *testing.T) {
 		}
 		return resp, string(b)
 	}
+	seen := map[string][]string{}
 	for route, cells := range rows {
 		if route == "/ws" {
 			continue
 		}
+		seen[route] = append(seen[route], "405")
 		path := route
 		if p, ok := paths[route]; ok {
 			path = p
@@ -113,7 +124,7 @@ func TestRoutesAnswerAsTheTableSays(t *testing.T) {
 	}
 
 	session := []string{"Parley-Session", newSession(), "Idempotency-Key", "k"}
-	seen := map[string][]string{}
+	bad := append([]string{"Origin", "http://bad.example"}, upgrade...)
 	for _, tt := range []struct {
 		status              int
 		route, method, path string
@@ -121,7 +132,8 @@ func TestRoutesAnswerAsTheTableSays(t *testing.T) {
 		header              []string
 	}{
 		{400, "/", "GET", "/?room=", "", upgrade},
-		{403, "/", "GET", "/", "", append([]string{"Origin", "http://bad.example"}, upgrade...)},
+		{403, "/", "GET", "/", "", bad},
+		{403, "/ws", "GET", "/ws", "", bad},
 		{426, "/ws", "GET", "/ws", "", nil},
 		{400, "/ws", "GET", "/ws?name=%00", "", upgrade},
 		{405, "/ws", "POST", "/ws", "", upgrade},
@@ -136,15 +148,21 @@ func TestRoutesAnswerAsTheTableSays(t *testing.T) {
 		{413, "/v1/events", "GET", "/v1/events?since=" + strings.Repeat("a", 5000), "", nil},
 		{400, "/v1/events/{stream}", "POST", "", `{"op":"ping"}`, nil},
 		{404, "/v1/events/{stream}", "POST", "/v1/events/x", `{"op":"leave","room":"a"}`, nil},
+		{403, "/v1/events/{stream}", "POST", "", `{"op":"leave","room":"a"}`, bad[:2]},
 		{413, "/v1/events/{stream}", "POST", "", strings.Repeat("a", 70_000), nil},
 		{400, "/v1/rooms/{room}/events", "GET", "/v1/rooms/a/events?limit=x", "", nil},
+		{403, "/v1/rooms/{room}/events", "GET", "", "", bad[:2]},
 		{401, "/v1/rooms/{room}/events", "GET", "/v1/rooms/a/events?token=x", "", nil},
 		{201, "/v1/rooms/{room}/messages", "POST", "", `{"text":"x"}`, session},
 		{409, "/v1/rooms/{room}/messages", "POST", "", `{"text":"y"}`, session},
 		{400, "/v1/rooms/{room}/messages", "POST", "", `{"text":"x"}`, []string{"Idempotency-Key", "k"}},
 		{413, "/v1/rooms/{room}/messages", "POST", "", `{"text":"` + strings.Repeat("a", 5000) + `"}`, nil},
 		{415, "/v1/rooms/{room}/messages", "POST", "", `<x/>`, []string{"Content-Type", "text/xml"}},
+		{401, "/v1/rooms/{room}/messages", "GET", "", "", []string{"Authorization", "x"}},
+		{403, "/v1/rooms/{room}/messages", "GET", "", "", bad[:2]},
 		{401, "/v1/rooms/{room}/members", "GET", "", "", []string{"Authorization", "x"}},
+		{400, "/v1/rooms/{room}/members", "GET", "/v1/rooms/%00/members", "", nil},
+		{403, "/v1/rooms/{room}/members", "GET", "", "", bad[:2]},
 		{404, "", "GET", "/v1/nothing", "", nil},
 		{404, "", "POST", "/nothing", "", nil},
 	} {
@@ -159,12 +177,80 @@ func TestRoutesAnswerAsTheTableSays(t *testing.T) {
 			seen[tt.route] = append(seen[tt.route], strconv.Itoa(tt.status))
 		}
 	}
-	for route, statuses := range seen {
-		cells := strings.Join(rows[route][2:], " ")
-		for _, status := range slices.Compact(statuses) {
-			if !strings.Contains(cells, status) {
+
+	// What comes of limits, a drain and a bus that is away says when to come again.
+	limited := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Limits = node.Limits{AddressRequests: 1, AddressAttempts: 1} })
+	draining := nodetest.Start(t, 1).Nodes[0]
+	proxy := httptest.NewServer(node.BehindProxies([]netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}, draining.Handler(), slog.New(slog.DiscardHandler)))
+	t.Cleanup(proxy.Close)
+	drains(t, draining)
+	away := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Bus = deadBus{cfg.Bus} })
+	const elsewhere = "/v1/events/fffffffeaaaaaaaaaaaaaaaaaaaaaa"
+	for _, tt := range []struct {
+		base                string
+		status              int
+		route, method, path string
+		body                string
+		header              []string
+	}{
+		{proxy.URL, 503, "/v1/events", "GET", "", "", nil},
+		{proxy.URL, 503, "/v1/rooms/{room}/events", "GET", "", "", nil},
+		{draining.HTTP(""), 503, "/", "GET", "/", "", upgrade},
+		{draining.HTTP(""), 503, "/ws", "GET", "/ws", "", upgrade},
+		{draining.HTTP(""), 503, "/readyz", "GET", "/readyz", "", nil},
+		{limited.Nodes[0].HTTP(""), 429, "/", "GET", "/", "", upgrade},
+		{limited.Nodes[0].HTTP(""), 429, "/ws", "GET", "/ws", "", upgrade},
+		{limited.Nodes[0].HTTP(""), 429, "/v1/events/{stream}", "POST", "", `{"op":"leave","room":"a"}`, nil},
+		{limited.Nodes[0].HTTP(""), 429, "/v1/rooms/{room}/messages", "GET", "", "", nil},
+		{limited.Nodes[0].HTTP(""), 429, "/v1/rooms/{room}/messages", "POST", "", `{"text":"x"}`, nil},
+		{limited.Nodes[0].HTTP(""), 429, "/v1/rooms/{room}/members", "GET", "", "", nil},
+		{away.Nodes[0].HTTP(""), 503, "/v1/events/{stream}", "POST", elsewhere, `{"op":"leave","room":"a"}`, nil},
+		{away.Nodes[0].HTTP(""), 503, "/v1/rooms/{room}/messages", "GET", "", "", nil},
+		{away.Nodes[0].HTTP(""), 503, "/v1/rooms/{room}/messages", "POST", "", `{"text":"x"}`, nil},
+		{away.Nodes[0].HTTP(""), 503, "/v1/rooms/{room}/members", "GET", "", "", nil},
+	} {
+		base = tt.base
+		path := tt.path
+		if path == "" {
+			path = cmp.Or(paths[tt.route], tt.route)
+		}
+		resp, body := ask(tt.method, path, tt.body, tt.header...)
+		for try := 0; tt.status == 429 && resp.StatusCode != 429 && try < 200; try++ { // a slow machine gives one a second
+			resp, body = ask(tt.method, path, tt.body, tt.header...)
+		}
+		if resp.StatusCode != tt.status || resp.Header.Get("Retry-After") == "" && tt.route != "/readyz" {
+			t.Errorf("%s %s: %s, Retry-After: %q, want %d: %s", tt.method, path, resp.Status, resp.Header.Get("Retry-After"), tt.status, body)
+		}
+		seen[tt.route] = append(seen[tt.route], strconv.Itoa(tt.status))
+	}
+
+	for route, cells := range rows {
+		for _, status := range seen[route] {
+			if !strings.Contains(cells[2]+cells[3], status) {
 				t.Errorf("the table does not say that %s answers %s", route, status)
+			}
+		}
+		for _, status := range regexp.MustCompile(`\d+`).FindAllString(cells[3], -1) {
+			if !slices.Contains(seen[route], status) {
+				t.Errorf("the table says that %s answers %s: no request here has seen it", route, status)
 			}
 		}
 	}
 }
+
+// deadBus is one that says at once that it is away.
+type deadBus struct{ bus.Bus }
+
+func (deadBus) Subscribe(context.Context, string, bus.Sink) (bus.Subscription, error) {
+	return nil, bus.ErrUnavailable
+}
+
+func (deadBus) Before(context.Context, string, bus.ID, int) (bus.Page, error) {
+	return bus.Page{}, bus.ErrUnavailable
+}
+
+func (deadBus) Roster(context.Context, string) (bus.Roster, error) {
+	return bus.Roster{}, bus.ErrUnavailable
+}
+
+func (deadBus) Signal(_ string, _ []byte, done func(error)) { done(bus.ErrUnavailable) }
