@@ -1,4 +1,4 @@
-// Parley-attack attacks a node as one hostile client could, and prints what that did to the node and to a bystander, as Markdown:
+// Parley-attack attacks a node as hostile clients could, and prints what that did to the node and to a bystander, as Markdown:
 //
 //	parley-attack --parley PATH
 //
@@ -6,15 +6,10 @@
 package main
 
 import (
-	"bufio"
 	"bytes"
 	"flag"
 	"fmt"
-	"io"
-	"net"
-	"net/http"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"sync"
@@ -41,52 +36,34 @@ func main() {
 	}
 }
 
-// An attack writes to its connections for as long as they take it.
-type attack struct {
-	name  string
-	conns int
-	reads bool          // what is answered
-	first []byte        // is sent once
-	then  func() []byte // again and again
+// heard is what attackers hear.
+type heard struct {
+	mu    sync.Mutex
+	words map[string]bool // guarded by mu
 }
 
-var attacks = []attack{
-	{name: "pings between fragments", conns: 1, reads: true, first: frame(wire.OpText, "a", false), then: again(frame(wire.OpPing, strings.Repeat("x", 125), true))},
-	{name: "a crowd of empty fragments", conns: 1, reads: true, first: frame(wire.OpText, "a", false), then: again(frame(wire.OpContinuation, "", false))},
-	{name: "pings, and no pong is read", conns: 1, then: again(frame(wire.OpPing, strings.Repeat("x", 125), true))},
-	{name: "six that only say ping", conns: 6, reads: true, then: again(frame(wire.OpText, `{"op":"ping"}`, true))},
-	{name: "requests, and no answer is read", conns: 1, then: again(frame(wire.OpText, `{"op":"members","room":"lobby"}`, true))},
-	{name: "rooms without end", conns: 1, reads: true, then: func() func() []byte {
-		n := 0
-		return func() []byte {
-			n++
-			return frame(wire.OpText, fmt.Sprintf(`{"op":"join","room":"room %d"}`, n), true)
-		}
-	}()},
-	{
-		name: "signals to those who read nothing", conns: 60, first: frame(wire.OpText, `{"op":"join","room":"pit"}`, true),
-		then: again(frame(wire.OpText, `{"op":"signal","room":"pit","kind":"k","data":"`+strings.Repeat("x", 4000)+`"}`, true)),
-	},
-}
-
-// again gives many of the same frame.
-func again(f []byte) func() []byte {
-	many := bytes.Repeat(f, max(1, 8<<10/len(f)))
-	return func() []byte { return many }
-}
-
-// frame is a client's, with a mask of zeros.
-func frame(op byte, payload string, fin bool) []byte {
-	b := wire.AppendHeader(nil, op, len(payload))
-	b[1] |= 0x80
-	if !fin {
-		b[0] = op
+func (h *heard) hear(word string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.words == nil {
+		h.words = make(map[string]bool)
 	}
-	return append(append(b, 0, 0, 0, 0), payload...)
+	h.words[word] = true
+}
+
+func (h *heard) String() string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	var words []string
+	for w := range h.words {
+		words = append(words, w)
+	}
+	slices.Sort(words)
+	return strings.Join(words, ", ")
 }
 
 func (a attack) run(parley string, length time.Duration) error {
-	n, err := start(parley)
+	n, err := start(parley, a.secure)
 	if err != nil {
 		return err
 	}
@@ -102,40 +79,14 @@ func (a attack) run(parley string, length time.Duration) error {
 	before, peak := n.memory(), 0
 
 	var attackers sync.WaitGroup
-	var mu sync.Mutex
-	heard := map[string]bool{}
+	var h heard
+	end := time.Now().Add(length)
 	for range a.conns {
-		c, err := n.dial()
-		if err != nil {
-			return err
-		}
-		defer c.nc.Close()
-		c.nc.SetDeadline(time.Now().Add(length))
 		attackers.Go(func() {
-			c.nc.Write(a.first)
-			for err := error(nil); err == nil; {
-				_, err = c.nc.Write(a.then())
+			for a.conduct(n, end, h.hear); a.again && time.Now().Before(end); {
+				a.conduct(n, end, h.hear)
 			}
 		})
-		if a.reads {
-			attackers.Go(func() {
-				for {
-					op, payload, err := c.next()
-					if err != nil {
-						return
-					}
-					what := map[byte]string{wire.OpPong: "pong", wire.OpClose: "close"}[op]
-					if f, err := wire.ParseFrame(payload); op == wire.OpText && err == nil {
-						if what = f.Op; f.Op == "error" {
-							what = string(f.Code)
-						}
-					}
-					mu.Lock()
-					heard[what] = true
-					mu.Unlock()
-				}
-			})
-		}
 	}
 	done := make(chan struct{})
 	watched := make(chan struct{})
@@ -157,105 +108,12 @@ func (a attack) run(parley string, length time.Duration) error {
 	if err != nil {
 		return fmt.Errorf("the bystander: %w", err)
 	}
-	var words []string
-	for w := range heard {
-		words = append(words, w)
-	}
-	slices.Sort(words)
 	time.Sleep(time.Second)
-	fmt.Printf("| %s | %s | %.1f ms | %.1f ms | %d MB | %d MB | %d MB |\n", a.name, strings.Join(words, ", "), ms(quiet), ms(during), before>>20, peak>>20, n.memory()>>20)
+	fmt.Printf("| %s | %s | %.1f ms | %.1f ms | %d MB | %d MB | %d MB |\n", a.name, &h, ms(quiet), ms(during), before>>20, peak>>20, n.memory()>>20)
 	return nil
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
-
-// A node is a process.
-type node struct {
-	cmd  *exec.Cmd
-	addr string
-}
-
-func start(parley string) (*node, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return nil, err
-	}
-	n := &node{addr: l.Addr().String()}
-	l.Close()
-	n.cmd = exec.Command(parley, "--listen", n.addr)
-	n.cmd.Stderr = os.Stderr
-	if err := n.cmd.Start(); err != nil {
-		return nil, err
-	}
-	for range 200 {
-		if c, err := net.Dial("tcp", n.addr); err == nil {
-			c.Close()
-			return n, nil
-		}
-		time.Sleep(50 * time.Millisecond)
-	}
-	n.stop()
-	return nil, fmt.Errorf("%s does not listen on %s", parley, n.addr)
-}
-
-func (n *node) stop() {
-	n.cmd.Process.Kill()
-	n.cmd.Wait()
-}
-
-// memory is what the node has resident, in bytes (proc(5)).
-func (n *node) memory() int {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/statm", n.cmd.Process.Pid))
-	var size, resident int
-	fmt.Sscan(string(b), &size, &resident)
-	return resident * os.Getpagesize()
-}
-
-// A client has only its socket.
-type client struct {
-	nc net.Conn
-	r  *bufio.Reader
-}
-
-func (n *node) dial() (*client, error) {
-	nc, err := net.Dial("tcp", n.addr)
-	if err != nil {
-		return nil, err
-	}
-	c := &client{nc, bufio.NewReader(nc)}
-	io.WriteString(nc, "GET / HTTP/1.1\r\nHost: parley\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
-		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: "+wire.Subprotocol+"\r\n\r\n")
-	resp, err := http.ReadResponse(c.r, nil)
-	if err == nil && resp.StatusCode != http.StatusSwitchingProtocols {
-		err = fmt.Errorf("the handshake is answered %s", resp.Status)
-	}
-	return c, err
-}
-
-func (c *client) next() (op byte, payload []byte, err error) {
-	head := make([]byte, 10)
-	if _, err := io.ReadFull(c.r, head[:2]); err != nil {
-		return 0, nil, err
-	}
-	size, more := int(head[1]), 0
-	if size == 126 {
-		more = 2
-	} else if size == 127 {
-		more = 8
-	}
-	if more > 0 {
-		size = 0
-		if _, err := io.ReadFull(c.r, head[2:2+more]); err != nil {
-			return 0, nil, err
-		}
-		for _, b := range head[2 : 2+more] {
-			size = size<<8 | int(b)
-		}
-	}
-	payload = make([]byte, size)
-	_, err = io.ReadFull(c.r, payload)
-	return head[0] & 0x0f, payload, err
-}
 
 // pace says ping for a while, now and then, and gives the time within which 99 % are answered.
 func pace(c *client, d time.Duration) (time.Duration, error) {
