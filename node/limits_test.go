@@ -155,6 +155,28 @@ func TestANodeTakesSoManyClients(t *testing.T) {
 	w.wait(t, "limited connections", 2)
 }
 
+// Who is refused for the sake of its address takes no place from others.
+func TestWhoIsRefusedTakesNoPlace(t *testing.T) {
+	t.Parallel()
+	n, w := within(t, node.Limits{Connections: 3, AddressConnections: 1})
+	first := nodetest.Dial(t, n.URL("/"))
+	for i := range 10 {
+		if status, _, _ := call(t, "GET", n.HTTP("/"), "", upgrade...); status != 429 {
+			t.Fatalf("try %d: %d", i, status)
+		}
+	}
+	bad := append([]string{}, upgrade...)
+	bad[5] = "12" // a version that is not spoken
+	first.Cut()
+	w.wait(t, "closed 1006", 1)
+	for i := range 10 {
+		if status, _, _ := call(t, "GET", n.HTTP("/"), "", bad...); status != 400 {
+			t.Fatalf("a handshake that fails, %d: %d", i, status)
+		}
+	}
+	nodetest.Dial(t, n.URL("/"))
+}
+
 // upgrade is the header of a WebSocket's handshake.
 var upgrade = []string{
 	"Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==",

@@ -1,0 +1,42 @@
+package node
+
+import (
+	"context"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"parley/bus"
+)
+
+// What nothing was heard of for a while is forgotten: addresses, and the newest messages of rooms.
+func TestTheJanitorForgetsWhatIsNotUsed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		s := &Server{cfg: Config{Limits: Limits{AddressRequests: 1}}.withDefaults(), ctx: ctx, rooms: make(map[string]*room)}
+		s.addresses.limits = &s.cfg.Limits
+		s.mayRequest("192.0.2.1:80")
+		r := &room{srv: s, name: "lobby"}
+		r.recent.add(bus.Message{ID: bus.ID{Ms: 2}, Prev: bus.ID{Ms: 1}}, time.Now())
+		s.rooms["lobby"] = r
+		s.wg.Go(s.janitor)
+		known := func() (addresses, messages int) {
+			synctest.Wait()
+			s.addresses.mu.Lock()
+			defer s.addresses.mu.Unlock()
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			return len(s.addresses.known), len(r.recent.msgs)
+		}
+		time.Sleep(recentLife - 10*time.Second)
+		if addresses, messages := known(); addresses != 1 || messages != 1 {
+			t.Errorf("too soon, %d addresses and %d messages are known", addresses, messages)
+		}
+		time.Sleep(addressLife + recentLife)
+		if addresses, messages := known(); addresses != 0 || messages != 0 {
+			t.Errorf("%d addresses and %d messages are known", addresses, messages)
+		}
+		cancel()
+		s.wg.Wait()
+	})
+}
