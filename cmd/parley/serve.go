@@ -8,8 +8,10 @@ import (
 	"log/slog"
 	"os"
 	"runtime/debug"
+	"sync"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/spf13/pflag"
 
@@ -179,6 +181,12 @@ func (c *ServeCmd) Run(env *cli.Env) error {
 		log.Info("serving operators", "url", browserURL(listeners.admin.Addr(), false))
 	}
 	c.greet(env.Out, log, browserURL(listeners.public.Addr(), cert != nil))
+	notify(log, daemon.SdNotifyReady)
+	watched, unwatch := context.WithCancel(context.WithoutCancel(env.Ctx))
+	var watchdog sync.WaitGroup
+	watchdog.Go(func() { keepWatchdog(watched, log, n.Alive) })
+	defer watchdog.Wait()
+	defer unwatch()
 
 	select {
 	case err = <-failed:
@@ -186,6 +194,7 @@ func (c *ServeCmd) Run(env *cli.Env) error {
 		log.Info("shutting down", "drain", c.Drain)
 	}
 
+	notify(log, daemon.SdNotifyStopping)
 	// The public address is served until the last client is gone: it tells load balancers to go elsewhere.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(env.Ctx), c.Drain+afterDrain)
 	defer cancel()

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// systemd hears that the node serves, that it lives, and that it stops, as the unit in .deploy has it.
+func TestSystemdIsTold(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("there is no systemd")
+	}
+	t.Parallel()
+	unit, err := os.ReadFile(root + "/.deploy/systemd/parley.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !regexp.MustCompile(`(?s)\nType=notify\n.*WatchdogSec=\d+\n`).Match(unit) {
+		t.Error("the unit does not listen")
+	}
+	dir, err := os.MkdirTemp("", "parley") // t.TempDir's name may be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "notify"), Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer socket.Close()
+	hear := func(want string) {
+		t.Helper()
+		socket.SetReadDeadline(time.Now().Add(patience))
+		said := make([]byte, 256)
+		n, err := socket.Read(said)
+		if err != nil {
+			t.Fatalf("instead of %s: %v", want, err)
+		}
+		if got := string(said[:n]); got != want {
+			t.Fatalf("systemd is told %q, want %q", got, want)
+		}
+	}
+
+	cmd := parley()
+	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+socket.LocalAddr().String(), "WATCHDOG_USEC=300000")
+	began := make(chan *process, 1)
+	failed := make(chan error, 1)
+	go func() {
+		p, err := startProcess(cmd)
+		began <- p
+		failed <- err
+	}()
+	hear("READY=1")
+	p, err := <-began, <-failed
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.kill()
+	if status, _, err := get(p.url + "/healthz"); status != 200 {
+		t.Errorf("once it is ready: %d, %v", status, err)
+	}
+	for range 3 {
+		hear("WATCHDOG=1")
+	}
+	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	for stopping := false; !stopping; {
+		socket.SetReadDeadline(time.Now().Add(patience))
+		said := make([]byte, 256)
+		n, err := socket.Read(said)
+		if err != nil {
+			t.Fatal(err)
+		}
+		stopping = string(said[:n]) == "STOPPING=1"
+	}
+	if <-p.ended; p.err != nil {
+		t.Error(p.err)
+	}
+}
