@@ -59,6 +59,8 @@ func (c *ServeCmd) Validate() error {
 		return errors.New("--redis-cert and --redis-key go together")
 	case c.Redis == "" && c.RedisPassword+c.RedisCA+c.RedisCert != "":
 		return errors.New("--redis-password, --redis-ca and --redis-cert mean nothing without --redis")
+	case c.ProxyProtocol && len(c.TrustedProxies) == 0:
+		return errors.New("--proxy-protocol needs --trusted-proxies: from nobody else it is believed")
 	}
 	if bad := wire.CheckName(c.NodeID); bad != nil {
 		return fmt.Errorf("--node-id: %s", bad.Message)

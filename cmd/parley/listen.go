@@ -29,6 +29,9 @@ func (c *ServeCmd) listen(ctx context.Context) (l listeners, err error) {
 	if l.public, err = listenOn(ctx, "--listen", c.Listen); err != nil {
 		return l, err
 	}
+	if c.ProxyProtocol {
+		l.public = proxiedListener(l.public, c.TrustedProxies)
+	}
 	if c.Admin != "" {
 		if l.admin, err = listenOn(ctx, "--admin", c.Admin); err != nil {
 			l.close()

@@ -50,6 +50,7 @@ type ServeCmd struct {
 	Access AccessFlags
 
 	TrustedProxies cli.Prefixes
+	ProxyProtocol  bool
 	Limits         node.Limits
 
 	Admin     string
@@ -87,6 +88,7 @@ func (c *ServeCmd) Flags(f *pflag.FlagSet) {
 	c.Access.add(f)
 
 	f.TextVar(&c.TrustedProxies, "trusted-proxies", cli.Prefixes(nil), "`PREFIX,...` Addresses of load balancers, such as 10.0.0.0/8, whose X-Forwarded-For is believed. None, by default.")
+	f.BoolVar(&c.ProxyProtocol, "proxy-protocol", false, "Connections from --trusted-proxies begin with the PROXY protocol, version 1 or 2, which says who the client is.")
 
 	l := &c.Limits
 	f.IntVar(&l.Connections, "max-connections", 100_000, "Clients that may be connected; others get 503, which sends them to another node. 0 for any number, as for the limits below.")
