@@ -44,7 +44,8 @@ func newChat() *cobra.Command {
 func (c *ChatCmd) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.Room, "room", "", "`NAME` The room. By default the one that the URL names, or else lobby.")
 	f.StringVar(&c.Name, "name", "", "`NAME` What to be called.")
-	f.StringVar(&c.Token, "token", "", "`TOKEN` Who to be, by a token of the operator's.")
+	f.StringVar(&c.Token, "token", "", "`TOKEN` Who to be, by a token of the operator's. From the environment only, or a file that $PARLEY_TOKEN_FILE names.")
+	cli.SetSecret(f, "token")
 	f.Func("history", "`COUNT` Messages from before to show. By default 20 at a terminal, none in a pipe.", func(s string) error {
 		n, err := strconv.Atoi(s)
 		if err != nil {

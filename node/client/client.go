@@ -39,6 +39,10 @@ type Options struct {
 	Token   string // who one is, to the operator; default a guest
 	Session string // makes a guest the same again; default a new one
 
+	// TokenFunc gives the token, instead of Token: it is asked before every connection and before the token expires, never twice at
+	// a time. Where it gives an error it is asked again, later and later. An empty token is a guest's.
+	TokenFunc func(ctx context.Context) (string, error)
+
 	// Status is told of each connection won and lost, on the goroutine that reads: it must not block.
 	Status func(Status)
 
@@ -83,6 +87,7 @@ type Client struct {
 	name     string           // guarded by mu; the one that was asked for, if any
 	named    int64            // guarded by mu; since when the node has it so, in ms since 1970; 0 if it does not know it yet
 	session  string           // guarded by mu
+	token    string           // guarded by mu; the last one
 	limits   wire.Limits      // guarded by mu
 	err      error            // guarded by mu; why the client has ended
 	lastErr  error            // guarded by mu; why the last connection was not made or was lost
@@ -106,6 +111,7 @@ func Dial(ctx context.Context, to string, o Options) (*Client, error) {
 		rooms:   make(map[string]*Room),
 		name:    o.Name,
 		session: o.Session,
+		token:   o.Token,
 	}
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	up := c.up

@@ -36,16 +36,22 @@ type failure struct {
 	after time.Duration // the node asks not to come back before
 	final bool          // there is no point in coming back
 	good  bool          // it was a connection for a while: no sign of trouble
+	token bool          // the token was refused, or has expired
 }
 
 // run keeps the client connected until it ends.
 func (c *Client) run() {
 	defer close(c.done)
 	defer c.stop()
+	refused := 0 // tokens, one after the other
 	for attempt := 0; c.Err() == nil; attempt++ {
 		f := c.connect()
 		if f.good {
-			attempt = 0
+			attempt, refused = 0, 0
+		}
+		if f.token {
+			refused++
+			f.final = c.opts.TokenFunc == nil || refused == mostRefused
 		}
 		if c.Err() != nil {
 			return
@@ -64,6 +70,9 @@ func (c *Client) run() {
 		sleep(c.ctx, wait)
 	}
 }
+
+// mostRefused is how many tokens in a row may be refused that TokenFunc gave.
+const mostRefused = 3
 
 // backoff grows exponentially. Half of it is chance, so that a crowd does not come back at once.
 func (c *Client) backoff(attempt int) time.Duration {
@@ -87,6 +96,10 @@ func sleep(ctx context.Context, d time.Duration) {
 func (c *Client) connect() failure {
 	l := newLink(c.ctx)
 	defer l.end(nil)
+	if err := c.askToken(l.ctx); err != nil {
+		return failure{err: err}
+	}
+	l.silence.Reset(l.patience) // which asking may have taken
 	ws, resp, err := websocket.Dial(l.ctx, c.url, &websocket.DialOptions{
 		HTTPClient:   c.opts.HTTPClient,
 		HTTPHeader:   c.opts.Header,
@@ -132,7 +145,8 @@ func (c *Client) dialFailure(resp *http.Response, err error) failure {
 // lossOf makes sense of the error with which a connection ended. bye is the node's goodbye, if it said one.
 func lossOf(err error, bye *wire.Frame) failure {
 	if refused, ok := errors.AsType[*wire.Error](err); ok { // the hello
-		return failure{err: err, after: refused.RetryAfter, final: !mayRepeat(refused)}
+		token := refused.Code == wire.Expired || refused.Code == wire.Unauthorized
+		return failure{err: err, after: refused.RetryAfter, final: !mayRepeat(refused), token: token}
 	}
 	f := failure{err: fmt.Errorf("the connection was lost: %w", err)}
 	closed, ok := errors.AsType[websocket.CloseError](err)
@@ -144,8 +158,10 @@ func lossOf(err error, bye *wire.Frame) failure {
 		f.err = fmt.Errorf("the node closed the connection: %d %s", closed.Code, wire.Harmless(closed.Reason))
 	}
 	switch closed.Code {
-	case wire.StatusUnsupported, wire.StatusNotUTF8, wire.StatusPolicy, wire.StatusTooBig, wire.StatusNoToken, wire.StatusKicked:
+	case wire.StatusUnsupported, wire.StatusNotUTF8, wire.StatusPolicy, wire.StatusTooBig, wire.StatusKicked:
 		f.final = true
+	case wire.StatusNoToken:
+		f.token = true
 	}
 	return f
 }

@@ -10,7 +10,7 @@ import (
 // ID is a message's id.
 type ID = id.ID
 
-// An Event is what happens in a room: Joined, Message, Live, Gap, Presence or Signal.
+// An Event is what happens in a room: Joined, Message, Live, Gap, Presence, Signal or Left.
 type Event interface{ event() }
 
 // Joined says that the client is in the room, for the first time or again. What it missed follows, then Live.
@@ -50,9 +50,14 @@ type Signal struct {
 	Data json.RawMessage
 }
 
+// Left says that the node has taken the client out of the room, and why. What is not acknowledged gets the same error; the room is the
+// client's no more.
+type Left struct{ Err *wire.Error }
+
 func (Joined) event()   {}
 func (Message) event()  {}
 func (Live) event()     {}
 func (Gap) event()      {}
 func (Presence) event() {}
 func (Signal) event()   {}
+func (Left) event()     {}

@@ -25,8 +25,9 @@ type link struct {
 	// Owned by the reader.
 	buf      bytes.Buffer
 	bye      *wire.Frame
-	began    time.Time   // when the node said welcome to the hello
-	silence  *time.Timer // ends a connection that says nothing
+	began    time.Time          // when the node said welcome to the hello
+	silence  *time.Timer        // ends a connection that says nothing
+	welcomes chan time.Duration // has how long the token lasts, after each welcome
 	patience time.Duration
 
 	// Guarded by Client.mu.
@@ -49,6 +50,7 @@ func newLink(ctx context.Context) *link {
 		lost:     make(chan struct{}),
 		queued:   make(chan struct{}, 1),
 		patience: connectTimeout,
+		welcomes: make(chan time.Duration, 1),
 		waiting:  make(map[uint64]func(*wire.Frame)),
 	}
 	l.ctx, l.end = context.WithCancelCause(ctx)
@@ -61,6 +63,9 @@ func (c *Client) serve(l *link) error {
 	l.ws.SetReadLimit(maxFrame)
 	var wg sync.WaitGroup
 	wg.Go(func() { c.write(l) })
+	if c.opts.TokenFunc != nil {
+		wg.Go(func() { c.renew(l) })
+	}
 	c.mu.Lock()
 	l.requestLocked(c.helloLocked(), func(f *wire.Frame) {
 		if f.Op == "error" {
@@ -85,7 +90,7 @@ func (c *Client) serve(l *link) error {
 // helloLocked says who the client is. It says since when the name is so, where that is known: by that the node knows who merely
 // comes back from who has a new name.
 func (c *Client) helloLocked() wire.Request {
-	return wire.Request{Op: "hello", Token: c.opts.Token, Session: c.session, Name: c.name, Named: c.named}
+	return wire.Request{Op: "hello", Token: c.token, Session: c.session, Name: c.name, Named: c.named}
 }
 
 // heard puts off the end of a silent connection.
@@ -137,6 +142,7 @@ func (c *Client) welcomed(l *link, f *wire.Frame) {
 	l.patience = cmp.Or(time.Duration(f.Ping)*time.Second, defaultPing) * 22 / 10
 	l.heard()
 	l.began = time.Now()
+	l.lasts(f)
 	c.mu.Lock()
 	c.greetLocked(f)
 	c.link = l

@@ -228,9 +228,14 @@ func (r *Room) take(f *wire.Frame) {
 func (r *Room) event(f *wire.Frame) Event {
 	c := r.c
 	c.mu.Lock()
-	defer c.mu.Unlock()
+	defer c.unlock()
 	if !r.in {
 		return nil // of an earlier stay
+	}
+	if f.Op == "left" {
+		delete(c.rooms, r.name)
+		r.endLocked(f.Err())
+		return Left{f.Err()}
 	}
 	user := wire.Member{ID: f.User.ID, Name: f.User.Name}
 	switch f.Op {

@@ -1,0 +1,182 @@
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"parley/node/wire"
+)
+
+// counting gives token-1, token-2 and so on, and notices whether it is asked twice at a time.
+type counting struct {
+	t     *testing.T
+	asked atomic.Int64
+	busy  atomic.Bool
+	takes time.Duration
+	fails func(n int64) error
+}
+
+func (k *counting) give(ctx context.Context) (string, error) {
+	if k.busy.Swap(true) {
+		k.t.Error("it was asked twice at a time")
+	}
+	defer k.busy.Store(false)
+	n := k.asked.Add(1)
+	sleep(ctx, k.takes)
+	if k.fails != nil {
+		if err := k.fails(n); err != nil {
+			return "", err
+		}
+	}
+	return fmt.Sprint("token-", n), nil
+}
+
+// greet answers the hello of a new connection, with a token that lasts for d.
+func greet(fc *fakeConn, d time.Duration) wire.Request {
+	fc.say(wire.Welcome{User: wire.User{Guest: true}, Ping: 25})
+	hello := fc.want("hello")
+	fc.say(wire.Welcome{Req: hello.Req, User: wire.User{ID: "ada"}, Expires: d, Ping: 25})
+	return hello
+}
+
+// dialAs connects a client whose token lasts for d.
+func dialAs(n *fakeNode, k *counting, d time.Duration) (*Client, *fakeConn) {
+	n.t.Helper()
+	o := n.options()
+	o.TokenFunc = k.give
+	done := make(chan *Client)
+	go func() {
+		c, err := Dial(n.t.Context(), "ws://node", o)
+		if err != nil {
+			n.t.Error(err)
+		}
+		done <- c
+	}()
+	fc := n.next()
+	if hello := greet(fc, d); hello.Token != "token-1" {
+		n.t.Errorf("it said %q", hello.Token)
+	}
+	c := <-done
+	n.t.Cleanup(func() { c.Close() })
+	return c, fc
+}
+
+func TestATokenIsRenewedBeforeItExpires(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		k := &counting{t: t, takes: time.Second}
+		c, fc := dialAs(n, k, 10*time.Minute)
+		began := time.Now()
+		go func() { // a node that pings
+			for fc.ws.Ping(t.Context()) == nil {
+				sleep(t.Context(), 25*time.Second)
+			}
+		}()
+		hello := fc.want("hello")
+		if at := time.Since(began); hello.Token != "token-2" || at < 8*time.Minute || at > 10*time.Minute {
+			t.Errorf("after %s it said %q", at, hello.Token)
+		}
+		// A renewal that fails is tried again, and the connection goes on.
+		fc.say(wire.Reject{Req: hello.Req, Err: wire.Errorf(wire.Unavailable, "later")})
+		if hello = fc.want("hello"); hello.Token != "token-3" {
+			t.Errorf("then it said %q", hello.Token)
+		}
+		fc.say(wire.Welcome{Req: hello.Req, User: wire.User{ID: "ada", Name: "Ada"}, Ping: 25})
+		synctest.Wait()
+		if u := c.User(); u.Name != "Ada" {
+			t.Errorf("it is %+v", u)
+		}
+		go fc.drain()
+		time.Sleep(20 * time.Minute)
+		if got := k.asked.Load(); got != 3 || len(n.dialled()) != 1 {
+			t.Errorf("a token that never expires was renewed: it was asked %d times, over %d connections", got, len(n.dialled()))
+		}
+	})
+}
+
+func TestATokenIsAskedForBeforeEveryConnection(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		k := &counting{t: t, fails: func(n int64) error {
+			if n == 2 {
+				return errors.New("the backend is away")
+			}
+			return nil
+		}}
+		c, fc := dialAs(n, k, 0)
+		fc.say(wire.Reject{Err: wire.Errorf(wire.Expired, "it has expired")})
+		fc.say(wire.Bye{Code: wire.StatusNoToken})
+		fc.ws.Close(wire.StatusNoToken, "")
+		fc.cut()
+		fc = n.next()
+		if hello := greet(fc, 0); hello.Token != "token-3" {
+			t.Errorf("it came back with %q", hello.Token)
+		}
+		synctest.Wait()
+		if c.Err() != nil {
+			t.Error(c.Err())
+		}
+		go fc.drain()
+	})
+}
+
+// A token that is refused again and again is no reason to go on as a guest, or for ever.
+func TestATokenThatIsRefusedEndsTheClient(t *testing.T) {
+	for name, tries := range map[string]int{"a token": 1, "a function": mostRefused} {
+		t.Run(name, func(t *testing.T) {
+			withFakeNode(t, func(t *testing.T, n *fakeNode) {
+				o := n.options()
+				if o.Token = "wrong"; tries > 1 {
+					o.TokenFunc = (&counting{t: t}).give
+				}
+				done := make(chan error)
+				go func() {
+					_, err := Dial(t.Context(), "ws://node", o)
+					done <- err
+				}()
+				for range tries {
+					fc := n.next()
+					fc.say(wire.Welcome{User: wire.User{Guest: true}, Ping: 25})
+					hello := fc.want("hello")
+					if hello.Token == "" {
+						t.Error("it said hello as a guest")
+					}
+					fc.say(wire.Reject{Req: hello.Req, Err: wire.Errorf(wire.Unauthorized, "nobody's")})
+					go fc.drain()
+				}
+				if err := <-done; err == nil || !strings.Contains(err.Error(), "nobody's") {
+					t.Errorf("got %v", err)
+				}
+				if got := len(n.dialled()); got != tries {
+					t.Errorf("it tried %d times", got)
+				}
+			})
+		})
+	}
+}
+
+func TestALeftRoomIsTheClientsNoMore(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		l := &log{}
+		r := join(t, c, fc, ID{}, JoinOptions{Handle: l.handle})
+		sent := post(r, "on its way")
+		fc.want("send")
+		fc.say(wire.Left{Room: "lobby", Err: wire.Errorf(wire.Forbidden, "you may not join")})
+		synctest.Wait()
+		if left, ok := l.events[len(l.events)-1].(Left); !ok || left.Err.Code != wire.Forbidden {
+			t.Errorf("got %+v", l.events)
+		}
+		if got := sent.of("on its way"); !strings.Contains(got, "may not join") {
+			t.Errorf("what was on its way got %q", got)
+		}
+		if _, err := r.Send(t.Context(), "x"); !errors.Is(err, ErrLeft) {
+			t.Errorf("then a send got %v", err)
+		}
+		join(t, c, fc, ID{}, JoinOptions{}) // it may try again
+	})
+}
