@@ -30,6 +30,8 @@ var (
 
 // A Bus is one node's handle. All methods may be called concurrently.
 type Bus interface {
+	Board
+
 	// Publish and Signal are as those of Subscription, in a room that the caller need not be subscribed to. A subscriber uses
 	// its Subscription: that spares looking up the room.
 	Publish(room string, d Draft, done func(ID, error))

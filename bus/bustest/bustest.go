@@ -90,7 +90,7 @@ type promise struct {
 
 // promises are those of every bus, faults what a bus on Redis must outlive.
 var (
-	promises = slices.Concat(deliveryPromises, handlePromises, closePromises, keyPromises, logPromises, presencePromises, countPromises, crowdPromises, namePromises)
+	promises = slices.Concat(deliveryPromises, handlePromises, closePromises, keyPromises, logPromises, presencePromises, countPromises, crowdPromises, namePromises, boardPromises)
 	faults   = slices.Concat(serverFaults, connectionFaults, momentFaults, readingFaults, boundFaults, lossFaults, resumeFaults, failoverFaults, presenceFaults, leaseFaults, refusedFaults, missedFaults, underwayFaults, crowdFaults, deafFaults, movedFaults)
 )
 

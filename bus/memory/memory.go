@@ -25,6 +25,8 @@ type Store struct {
 	rooms   map[string]*room // guarded by mu
 	handles int              // guarded by mu; those open
 	sweeper *time.Timer      // guarded by mu; nil while no handle is open
+
+	board board
 }
 
 // sweepEvery is how often rooms that nobody uses are checked for what has expired.

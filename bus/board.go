@@ -1,0 +1,22 @@
+package bus
+
+import (
+	"context"
+	"time"
+)
+
+// A Board is what the nodes of a cluster know in common beside what is said in rooms.
+type Board interface {
+	// Rooms lists the rooms that have members, over all handles, in no order.
+	Rooms(ctx context.Context) ([]string, error)
+
+	// Post has every handle know a text until its end. Posting it again may put the end off.
+	Post(ctx context.Context, text string, until time.Time) error
+
+	// Posted reads all texts whose end has not come, in no order, and which version of the board that is. It reads none, and is quick,
+	// if the board still is of the version that the caller knows; the empty version is none.
+	Posted(ctx context.Context, known string) (texts []string, version string, err error)
+
+	// Draw takes up to n tokens out of a bucket that all handles share: rate flow into it in a second, and burst fit in.
+	Draw(ctx context.Context, bucket string, n int, rate float64, burst int) (drawn int, err error)
+}

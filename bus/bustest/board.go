@@ -1,0 +1,94 @@
+package bustest
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"parley/bus"
+)
+
+// boardPromises are about what handles know in common beside rooms.
+var boardPromises = []promise{
+	{name: "rooms that have members are listed on every handle", test: roomsListed},
+	{name: "what is posted is known on every handle, until its end", test: posted},
+	{name: "all handles draw from one bucket", test: drawn},
+}
+
+func roomsListed(c *cluster) {
+	a, b := c.open(), c.open()
+	ctx := context.Background()
+	const odd = "odd } é \x01"
+	for _, name := range []string{"tea", odd} {
+		sub, err := a.Subscribe(ctx, name, NewRecorder(c.t))
+		must(c, err)
+		sub.Enter(bus.Member{ID: "ann"})
+		defer sub.Close()
+	}
+	empty, err := b.Subscribe(ctx, "empty", NewRecorder(c.t))
+	must(c, err)
+	defer empty.Close()
+	until(c.t, "the rooms are listed", func() bool {
+		rooms, err := b.Rooms(ctx)
+		slices.Sort(rooms)
+		return err == nil && slices.Equal(rooms, []string{odd, "tea"})
+	})
+}
+
+func posted(c *cluster) {
+	a, b := c.open(), c.open()
+	ctx := context.Background()
+	all := func(known string) ([]string, string) {
+		texts, version, err := b.Posted(ctx, known)
+		must(c, err)
+		slices.Sort(texts)
+		return texts, version
+	}
+	texts, v0 := all("")
+	check(c.t, "texts at first", len(texts), 0)
+	must(c, a.Post(ctx, "one\n\x00é", time.Now().Add(time.Hour)))
+	must(c, a.Post(ctx, "over", time.Now().Add(-time.Second)))
+	texts, v1 := all(v0)
+	check(c.t, "texts", texts, []string{"one\n\x00é"})
+	texts, again := all(v1)
+	check(c.t, "texts that are known", len(texts), 0)
+	check(c.t, "the version", again, v1)
+	must(c, b.Post(ctx, "two", time.Now().Add(time.Hour)))
+	must(c, b.Post(ctx, "two", time.Now().Add(time.Minute))) // no end is put forward
+	texts, _ = all(v1)
+	check(c.t, "texts then", texts, []string{"one\n\x00é", "two"})
+	must(c, a.Post(ctx, "soon over", time.Now().Add(300*time.Millisecond)))
+	until(c.t, "a text is over", func() bool {
+		texts, _ := all("")
+		return len(texts) == 2
+	})
+}
+
+func drawn(c *cluster) {
+	a, b := c.open(), c.open()
+	ctx := context.Background()
+	draw := func(h bus.Board, bucket string, n int) int {
+		got, err := h.Draw(ctx, bucket, n, 0.001, 10)
+		must(c, err)
+		return got
+	}
+	check(c.t, "drawn first", draw(a, "ann", 4), 4)
+	check(c.t, "drawn by another", draw(b, "ann", 4), 4)
+	check(c.t, "what is left", draw(a, "ann", 4), 2)
+	check(c.t, "then", draw(b, "ann", 4), 0)
+	check(c.t, "of another bucket", draw(b, "ann}", 4), 4)
+	n := 0
+	until(c.t, "more flows in", func() bool {
+		got, err := a.Draw(ctx, "fast", 1000, 1000, 10)
+		must(c, err)
+		n += got
+		return n > 30
+	})
+}
+
+func must(c *cluster, err error) {
+	c.t.Helper()
+	if err != nil {
+		c.t.Fatal(err)
+	}
+}

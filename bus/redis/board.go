@@ -1,0 +1,110 @@
+package redis
+
+import (
+	"context"
+	"crypto/rand"
+	_ "embed"
+	"net/url"
+	"strconv"
+	"time"
+
+	"github.com/redis/go-redis/v9"
+)
+
+// The keys of the board. No room's are like them: what is escaped has no "%b".
+const (
+	boardKey   = "parley:{%board}:texts"   // a sorted set: each text with its end, in ms
+	versionKey = "parley:{%board}:version" // changes with every text
+)
+
+const versionLife = 24 * time.Hour
+
+//go:embed draw.lua
+var drawText string
+
+// Rooms implements bus.Board.
+func (r *Bus) Rooms(ctx context.Context) (names []string, err error) {
+	incarnations, err := r.reads.SMembers(ctx, incarnationsKey).Result()
+	if err != nil {
+		return nil, unavailable(err)
+	}
+	seen := make(map[string]struct{})
+	for _, inc := range incarnations {
+		var lease *redis.IntCmd
+		var rooms *redis.StringSliceCmd
+		if _, err := r.reads.Pipelined(ctx, func(p redis.Pipeliner) error {
+			lease, rooms = p.Exists(ctx, leaseKey(inc)), p.SMembers(ctx, roomsOfKey(inc))
+			return nil
+		}); err != nil {
+			return nil, unavailable(err)
+		}
+		if lease.Val() == 0 {
+			continue
+		}
+		for _, name := range rooms.Val() {
+			if _, again := seen[name]; !again {
+				seen[name] = struct{}{}
+				names = append(names, name)
+			}
+		}
+	}
+	return names, nil
+}
+
+// Post implements bus.Board.
+func (r *Bus) Post(ctx context.Context, text string, until time.Time) error {
+	now := strconv.FormatInt(r.now().UnixMilli(), 10)
+	_, err := r.reads.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		p.ZRemRangeByScore(ctx, boardKey, "-inf", now)
+		p.ZAddArgs(ctx, boardKey, redis.ZAddArgs{GT: true, Members: []redis.Z{{Score: float64(until.UnixMilli()), Member: text}}})
+		p.Set(ctx, versionKey, rand.Text(), versionLife)
+		return nil
+	})
+	if err != nil {
+		return unavailable(err)
+	}
+	return nil
+}
+
+// Posted implements bus.Board.
+func (r *Bus) Posted(ctx context.Context, known string) (texts []string, version string, err error) {
+	if known != "" {
+		version, err := r.reads.Get(ctx, versionKey).Result()
+		if err != nil && err != redis.Nil {
+			return nil, "", unavailable(err)
+		}
+		if version == "" {
+			version = noVersion
+		}
+		if version == known {
+			return nil, known, nil
+		}
+	}
+	now := strconv.FormatInt(r.now().UnixMilli(), 10)
+	var at *redis.StringCmd
+	var all *redis.StringSliceCmd
+	if _, err := r.reads.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		at = p.Get(ctx, versionKey)
+		all = p.ZRangeByScore(ctx, boardKey, &redis.ZRangeBy{Min: "(" + now, Max: "+inf"})
+		return nil
+	}); err != nil && err != redis.Nil {
+		return nil, "", unavailable(err)
+	}
+	if version = at.Val(); version == "" {
+		version = noVersion
+	}
+	return all.Val(), version, nil
+}
+
+// noVersion is that of a board on which nothing was posted of late.
+const noVersion = "-"
+
+// Draw implements bus.Board.
+func (r *Bus) Draw(ctx context.Context, bucket string, n int, rate float64, burst int) (int, error) {
+	key := "parley:bucket:{" + url.QueryEscape(bucket) + "}"
+	drawn, err := r.reads.Eval(ctx, drawText, []string{key}, n, rate, burst).Int()
+	if err != nil {
+		return 0, unavailable(err)
+	}
+	return drawn, nil
+}
