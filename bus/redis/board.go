@@ -4,7 +4,10 @@ import (
 	"context"
 	"crypto/rand"
 	_ "embed"
+	"errors"
+	"maps"
 	"net/url"
+	"slices"
 	"strconv"
 	"time"
 
@@ -24,9 +27,13 @@ var drawText string
 
 // Rooms implements bus.Board.
 func (r *Bus) Rooms(ctx context.Context) (names []string, err error) {
-	incarnations, err := r.reads.SMembers(ctx, incarnationsKey).Result()
-	if err != nil {
-		return nil, unavailable(err)
+	var incarnations []string
+	for _, tag := range r.tags() {
+		listed, err := r.reads.SMembers(ctx, incarnationsKey(tag)).Result()
+		if err != nil {
+			return nil, unavailable(err)
+		}
+		incarnations = append(incarnations, listed...)
 	}
 	seen := make(map[string]struct{})
 	for _, inc := range incarnations {
@@ -96,15 +103,67 @@ func (r *Bus) Posted(ctx context.Context, known string) (texts []string, version
 	return all.Val(), version, nil
 }
 
+func bucketKey(bucket string) string { return "parley:bucket:{" + url.QueryEscape(bucket) + "}" }
+
 // noVersion is that of a board on which nothing was posted of late.
 const noVersion = "-"
 
 // Draw implements bus.Board.
 func (r *Bus) Draw(ctx context.Context, bucket string, n int, rate float64, burst int) (int, error) {
-	key := "parley:bucket:{" + url.QueryEscape(bucket) + "}"
-	drawn, err := r.reads.Eval(ctx, drawText, []string{key}, n, rate, burst).Int()
+	drawn, err := r.reads.Eval(ctx, drawText, []string{bucketKey(bucket)}, n, rate, burst).Int()
 	if err != nil {
 		return 0, unavailable(err)
 	}
 	return drawn, nil
+}
+
+// Rooms implements bus.Board. A part that is away makes it fail.
+func (c *Cluster) Rooms(ctx context.Context) (names []string, err error) {
+	c.mu.RLock()
+	shards := slices.Collect(maps.Values(c.shards))
+	c.mu.RUnlock()
+	for _, s := range shards {
+		some, err := s.Rooms(ctx)
+		if err != nil {
+			return nil, err
+		}
+		names = append(names, some...)
+	}
+	slices.Sort(names)
+	return slices.Compact(names), nil // while a room moves, two parts have it
+}
+
+// Post implements bus.Board.
+func (c *Cluster) Post(ctx context.Context, text string, until time.Time) error {
+	s, err := c.partOf(boardKey)
+	if err != nil {
+		return err
+	}
+	return s.Post(ctx, text, until)
+}
+
+// Posted implements bus.Board.
+func (c *Cluster) Posted(ctx context.Context, known string) (texts []string, version string, err error) {
+	s, err := c.partOf(boardKey)
+	if err != nil {
+		return nil, "", err
+	}
+	return s.Posted(ctx, known)
+}
+
+// Draw implements bus.Board.
+func (c *Cluster) Draw(ctx context.Context, bucket string, n int, rate float64, burst int) (int, error) {
+	s, err := c.partOf(bucketKey(bucket))
+	if err != nil {
+		return 0, err
+	}
+	return s.Draw(ctx, bucket, n, rate, burst)
+}
+
+// partOf is the part that has a key.
+func (c *Cluster) partOf(key string) (*Bus, error) {
+	if s := c.ownerOf(slotOf(key)); s != nil {
+		return s, nil
+	}
+	return nil, unavailable(errors.New("no primary has the slot"))
 }

@@ -45,6 +45,17 @@ func (b prefixed) Roster(ctx context.Context, room string) (bus.Roster, error) {
 	return b.Bus.Roster(ctx, b.prefix+room)
 }
 
+// Rooms leaves out those of others.
+func (p prefixed) Rooms(ctx context.Context) (names []string, err error) {
+	all, err := p.Bus.Rooms(ctx)
+	for _, name := range all {
+		if own, ok := strings.CutPrefix(name, p.prefix); ok {
+			names = append(names, own)
+		}
+	}
+	return names, err
+}
+
 // A bus over a Redis Cluster is the bus that any is.
 func TestRedisCluster(t *testing.T) {
 	servers := bustest.StartRedisCluster(t, 3, 0)

@@ -91,6 +91,19 @@ func (r *Bus) trials() []trial {
 	try("to "+channels, r.scripts.subscribe, beat)
 	try("to "+channels, r.scripts.subscribe, k.channel)
 	try("", r.scripts.unsubscribe, k.channel)
+	if r.tag() == "" { // which a Cluster has in one place only
+		const ofBoard = "on keys parley:{%board}:*, parley:bucket:*"
+		texts, bucket := boardKey+":"+name, bucketKey("start "+name)
+		try("", "MULTI")
+		try("", "EXEC")
+		try(ofBoard, "ZADD", texts, "GT", "0", "")
+		try(ofBoard, "ZRANGEBYSCORE", texts, "(0", "(0")
+		try(ofBoard, "ZREMRANGEBYSCORE", texts, "-inf", "0")
+		try(ofBoard, "EVAL", drawText, "1", bucket, "0", "1", "1")
+		for _, key := range []string{texts, bucket} {
+			try(ofBoard, "DEL", key)
+		}
+	}
 	if r.cfg.Replicas > 0 {
 		try("", "WAIT", "0", "1")
 	}
