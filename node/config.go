@@ -29,6 +29,8 @@ type Config struct {
 	// Default: any origin, since credentials are never ambient.
 	Origins []string
 
+	Apps        Apps           // default nil: there are no API keys
+	TokenLife   time.Duration  // how long a token may be good, so how long a revocation is kept; default 30 days
 	Guests      bool           // whether guests are welcome where there is an Auth
 	GuestRights *rights.Rights // default: what users may do, in every room
 
@@ -108,6 +110,7 @@ func (c Config) withDefaults() Config {
 	c.PresenceLimit = cmp.Or(c.PresenceLimit, 200)
 	c.PingInterval = cmp.Or(c.PingInterval, 25*time.Second)
 	c.StallTimeout = cmp.Or(c.StallTimeout, 30*time.Second)
+	c.TokenLife = cmp.Or(c.TokenLife, 30*24*time.Hour)
 	c.HelloWait = cmp.Or(c.HelloWait, 10*time.Second)
 	c.MessageWait = cmp.Or(c.MessageWait, 30*time.Second)
 	c.Grace = cmp.Or(c.Grace, 3*time.Second)

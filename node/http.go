@@ -36,6 +36,12 @@ func (s *Server) routes() []route {
 		{"/v1/rooms/{room}/events", map[string]handler{"GET": s.events}, false},
 		{"/v1/rooms/{room}/messages", map[string]handler{"GET": s.paced(s.getMessages), "POST": s.paced(s.postMessage)}, false},
 		{"/v1/rooms/{room}/members", map[string]handler{"GET": s.paced(s.getMembers)}, false},
+		{"/v1/rooms", map[string]handler{"GET": s.forApps(false, s.getRooms)}, false},
+		{"/v1/broadcast", map[string]handler{"POST": s.forApps(false, s.broadcast)}, false},
+		{"/v1/users/{user}/disconnect", map[string]handler{"POST": s.forApps(true, s.disconnect)}, false},
+		{"/v1/users/{user}/revoke", map[string]handler{"POST": s.forApps(true, s.revokeUser)}, false},
+		{"/v1/revoke", map[string]handler{"POST": s.forApps(true, s.revokeAll)}, false},
+		{"/v1/openapi.json", map[string]handler{"GET": s.openAPI}, true},
 		{"/healthz", map[string]handler{"GET": s.healthz}, true},
 		{"/readyz", map[string]handler{"GET": s.readyz}, true},
 	}
@@ -222,11 +228,11 @@ func (s *Server) postMessage(w http.ResponseWriter, r *http.Request) *wire.Error
 	if bad != nil {
 		return bad
 	}
-	req, bad := s.readSend(w, r)
+	c := &caller{identity: who, id: s.newConnID()}
+	req, bad := s.readSend(w, r, c)
 	if bad != nil {
 		return bad
 	}
-	c := &caller{identity: who, id: s.newConnID()}
 	if bad := s.may(c, operations[req.Op].needs, req.Room); bad != nil {
 		return bad // before it may show whether the room is there
 	}
@@ -248,10 +254,15 @@ func (s *Server) postMessage(w http.ResponseWriter, r *http.Request) *wire.Error
 }
 
 // readSend reads a send: a JSON object with text, data or both, or, as text/plain, the text itself.
-func (s *Server) readSend(w http.ResponseWriter, r *http.Request) (*wire.Request, *wire.Error) {
+func (s *Server) readSend(w http.ResponseWriter, r *http.Request, c *caller) (*wire.Request, *wire.Error) {
 	said, bad := s.readBody(w, r)
 	if bad != nil {
 		return nil, bad
+	}
+	if c.app != nil {
+		if bad := speakAs(c, said); bad != nil {
+			return nil, bad
+		}
 	}
 	req := &wire.Request{Op: "send", Room: r.PathValue("room"), Key: r.Header.Get("Idempotency-Key")}
 	if bad := wire.CheckKey(req.Key); bad != nil {

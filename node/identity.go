@@ -41,6 +41,7 @@ type identity struct {
 	named  int64  // when the name was chosen, in ms since 1970: over all that the user has open, the latest counts
 	secret string // empty for a token's user
 	addr   string // where it calls from, as http.Request.RemoteAddr
+	app    *App   // nil for people
 }
 
 // guestOf is the guest that a secret stands for.
@@ -51,7 +52,7 @@ func (s *Server) guestOf(r *http.Request, secret, name string) identity {
 
 // guestGrant is what a guest may do.
 func (s *Server) guestGrant(u User) *Grant {
-	if s.cfg.Auth == nil && s.cfg.GuestRights == nil {
+	if s.cfg.Auth == nil && s.cfg.Apps == nil && s.cfg.GuestRights == nil {
 		return nil
 	}
 	return &Grant{User: u, Rights: s.cfg.GuestRights}
@@ -130,6 +131,9 @@ func (s *Server) hello(ctx context.Context, c *caller, req *wire.Request) (appen
 	if len(c.rooms) > 0 && !same {
 		return nil, wire.Errorf(wire.Forbidden, "the user cannot change after the first join: only the name can")
 	}
+	if s.board.revoked.Load().hits(who.grant) {
+		return nil, errRevoked
+	}
 	left := c.session.settle(who)
 	c.session.welcome(req.Req)
 	for _, room := range left {
@@ -151,6 +155,9 @@ func (s *Server) identify(r *http.Request, eventSource bool) (identity, *wire.Er
 		return identity{}, bad
 	}
 	if present {
+		if who, is := s.appOf(r, token); is {
+			return who, nil
+		}
 		return s.bearerOf(r, token)
 	}
 	if !s.welcomesGuests() {
@@ -256,5 +263,8 @@ func (s *Server) authenticate(ctx context.Context, token string) (*Grant, *wire.
 		return nil, wire.Errorf(wire.Unauthorized, "the token's subject begins with %q, which guests' ids do", guestPrefix)
 	}
 	g.User.Guest = false
+	if s.board.revoked.Load().hits(&g) {
+		return nil, errRevoked
+	}
 	return &g, nil
 }

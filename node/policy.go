@@ -36,7 +36,13 @@ func (s *Server) may(c *caller, needs rights.Verbs, room string) *wire.Error {
 		}
 	}
 	g := c.grant
-	if g == nil || needs == 0 {
+	if g == nil {
+		return nil
+	}
+	if s.board.revoked.Load().hits(g) {
+		return errRevoked
+	}
+	if needs == 0 {
 		return nil
 	}
 	if g.nobody {

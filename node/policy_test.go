@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -565,4 +566,15 @@ func TestATokenMayComeWithTheHandshake(t *testing.T) {
 	if m := watcher.Until("message"); m.From != (wire.Member{ID: "ada", Name: "ADA"}) {
 		t.Errorf("it is from %s", nodetest.Show(m))
 	}
+}
+
+// issued is an Authenticator of tokens "USER@MS": who, and when it was issued. Its jti is "jti of USER".
+type issued struct{}
+
+func withIssued(cfg *node.Config) { cfg.Auth = issued{} }
+
+func (issued) Authenticate(_ context.Context, token string) (node.Grant, error) {
+	user, at, _ := strings.Cut(token, "@")
+	ms, err := strconv.ParseInt(at, 10, 64)
+	return node.Grant{User: node.User{ID: user}, Issued: time.UnixMilli(ms), Token: "jti of " + user}, err
 }

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -82,7 +83,7 @@ func draft(c *caller, seq uint32, req *wire.Request) bus.Draft {
 	}
 	d := bus.Draft{Body: said.Body()}
 	if req.Key != "" {
-		d.Key = bus.KeyOf(c.user.ID, req.Key)
+		d.Key = bus.KeyOf(cmp.Or(c.keys, c.user.ID), req.Key)
 		d.Sum = wire.Sum(req.Text, req.Data)
 	}
 	return d

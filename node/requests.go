@@ -21,6 +21,7 @@ type caller struct {
 	session  *session  // static; nil over HTTP, where nobody can join
 
 	// Owned by the reader.
+	keys   string             // whose its idempotency keys are; empty for the user's
 	rooms  map[string]*member // that it joined
 	visits *room              // over HTTP: the one that it says something in
 

@@ -35,6 +35,8 @@ type Server struct {
 	wg       sync.WaitGroup // sessions, catch-ups and the janitor
 	nextConn atomic.Uint32
 
+	board board
+
 	connections atomic.Int64 // open ones, and those being opened
 	addresses   addresses
 
@@ -75,6 +77,9 @@ func New(cfg Config) *Server {
 		Log:          s.cfg.Log,
 	})
 	s.wg.Go(s.janitor)
+	if s.cfg.Auth != nil || s.cfg.Apps != nil {
+		s.wg.Go(s.watchBoard)
+	}
 	return s
 }
 

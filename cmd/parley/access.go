@@ -13,6 +13,7 @@ import (
 
 	"parley/cmd/internal/cli"
 	"parley/node"
+	"parley/node/keys"
 	"parley/node/rights"
 	"parley/node/token"
 )
@@ -25,6 +26,9 @@ type AccessFlags struct {
 	Issuer   string
 	Audience string
 	Life     time.Duration
+
+	APIKeys     string
+	APIKeysFile string
 
 	Guests                  bool
 	GuestSpec               string
@@ -41,6 +45,9 @@ func (a *AccessFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&a.Issuer, "token-issuer", "", "`NAME` What a token's iss has to be. Anything, by default.")
 	f.StringVar(&a.Audience, "token-audience", "", "`NAME` What has to be among a token's aud. Anything, by default.")
 	f.DurationVar(&a.Life, "token-life", token.MaxLife, "How long a token may be good, from iat to exp; so long a revocation is kept.")
+	f.StringVar(&a.APIKeys, "api-keys", "", "`LINES` Keys of applications, one a line: NAME KEY [RIGHTS]. From the environment only.")
+	cli.SetSecret(f, "api-keys")
+	f.StringVar(&a.APIKeysFile, "api-keys-file", "", "`FILE` The same in a file, which is read again when it changes.")
 	f.StringVar(&a.UserSpec, "user-rights", "", "`RIGHTS` What one may do whose token does not say, such as 'lobby:read,send;team-*:join'. All that people do, by default.")
 	f.BoolVar(&a.Guests, "guests", false, "Where tokens are taken, welcome those who have none, too.")
 	f.StringVar(&a.GuestSpec, "guest-rights", "", "`RIGHTS` What guests may do. All that people do, by default.")
@@ -66,8 +73,39 @@ func (a *AccessFlags) validate() (err error) {
 	if a.userRights, err = rightsOf("--user-rights", a.UserSpec); err != nil {
 		return err
 	}
+	if a.APIKeys != "" {
+		if _, err := keys.Parse(a.APIKeys); err != nil {
+			return fmt.Errorf("--api-keys: %w", err)
+		}
+	}
 	_, err = a.publicKeys()
 	return err
+}
+
+// apps is nil where there are no API keys.
+func (a *AccessFlags) apps(log *slog.Logger) (node.Apps, error) {
+	var list []node.Apps
+	if a.APIKeys != "" {
+		ring, err := keys.Parse(a.APIKeys)
+		if err != nil {
+			return nil, fmt.Errorf("--api-keys: %w", err)
+		}
+		list = append(list, ring)
+	}
+	if a.APIKeysFile != "" {
+		file, err := keys.Open(a.APIKeysFile, log)
+		if err != nil {
+			return nil, fmt.Errorf("--api-keys-file: %w", err)
+		}
+		list = append(list, file)
+	}
+	switch len(list) {
+	case 0:
+		return nil, nil
+	case 1:
+		return list[0], nil
+	}
+	return keys.Both{list[0], list[1]}, nil
 }
 
 func rightsOf(flag, spec string) (*rights.Rights, error) {
@@ -89,11 +127,11 @@ func (a *AccessFlags) publicKeys() ([]crypto.PublicKey, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--token-key: %w", err)
 	}
-	keys, err := token.ParseKeys(text)
+	list, err := token.ParseKeys(text)
 	if err != nil {
 		return nil, fmt.Errorf("--token-key %s: %w", a.Key, err)
 	}
-	return keys, nil
+	return list, nil
 }
 
 // authenticator is nil where no tokens are taken.

@@ -24,6 +24,7 @@ func newRoot() *cobra.Command {
 		cli.Command("serve", "Run a node. This is what parley does without a command.", new(ServeCmd)),
 		newChat(),
 		cli.Command("token", "Make a token, or read one.", new(TokenCmd)),
+		newAdmin(),
 		cli.Command("health", "Ask a node how it is.", new(HealthCmd)),
 		cli.Command("version", "Print the version.", VersionCmd{}),
 	)

@@ -144,6 +144,10 @@ func (c *ServeCmd) Run(env *cli.Env) error {
 	if err != nil {
 		return err
 	}
+	apps, err := c.Access.apps(log)
+	if err != nil {
+		return err
+	}
 	b, err := c.openBus(env.Ctx, observer, log)
 	if err != nil {
 		if env.Ctx.Err() != nil { // told to end while waiting for Redis
@@ -167,6 +171,8 @@ func (c *ServeCmd) Run(env *cli.Env) error {
 		Version:       version,
 		Origins:       c.Origins,
 		Auth:          auth,
+		Apps:          apps,
+		TokenLife:     c.Access.Life,
 		Guests:        c.Access.Guests,
 		GuestRights:   c.Access.guestRights,
 		Limits:        c.Limits,

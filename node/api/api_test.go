@@ -1,0 +1,133 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"parley/node"
+	"parley/node/api"
+	"parley/node/keys"
+	"parley/node/nodetest"
+	"parley/node/wire"
+)
+
+var key = strings.Repeat("k", 32)
+
+func start(t *testing.T) (*nodetest.Node, *api.Client) {
+	t.Helper()
+	n := nodetest.Start(t, 1, func(cfg *node.Config) {
+		cfg.Apps, _ = keys.Parse("backend " + key)
+	}).Nodes[0]
+	c, err := api.New(n.HTTP("/"), key, api.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n, c
+}
+
+func TestAnApplicationSpeaksReadsAndManages(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	n, c := start(t)
+	const odd = "a/b ?é"
+	p := nodetest.Dial(t, n.URL("/"))
+	p.Join(odd)
+	p.Join("tea")
+	first, err := c.Publish(ctx, odd, api.Draft{From: &wire.Member{ID: "bot", Name: "Bot"}, Data: json.RawMessage(`{"a":1}`), Key: "1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if m := p.Until("message"); m.ID != first || m.From.Name != "Bot" || string(m.Data) != `{"a":1}` {
+		t.Errorf("heard %s", nodetest.Show(m))
+	}
+	if again, err := c.Publish(ctx, odd, api.Draft{From: &wire.Member{ID: "bot", Name: "Bot"}, Data: json.RawMessage(`{"a":1}`), Key: "1"}); again != first {
+		t.Errorf("again it is %s, %v", again, err)
+	}
+	out, err := c.Broadcast(ctx, []string{odd, "", "tea"}, api.Draft{Text: "all"})
+	if err != nil || len(out) != 3 || out[0].Err != nil || out[1].Err == nil || out[1].Err.Code != wire.BadRequest || out[2].ID.IsZero() {
+		t.Errorf("broadcast: %+v, %v", out, err)
+	}
+	list, more, err := c.History(ctx, odd, nil, 1)
+	if err != nil || len(list) != 1 || list[0].Text != "all" || list[0].From.ID != "backend" || !more {
+		t.Errorf("history: %+v, %v, %v", list, more, err)
+	}
+	if list, more, err = c.History(ctx, odd, &list[0].ID, 10); err != nil || len(list) != 1 || list[0].ID != first || more {
+		t.Errorf("before: %+v, %v, %v", list, more, err)
+	}
+	if who, count, err := c.Members(ctx, "tea"); err != nil || count != 1 || who[0].ID != p.Welcome.User.ID {
+		t.Errorf("members: %+v, %d, %v", who, count, err)
+	}
+	if rooms, err := c.Rooms(ctx); err != nil || !slices.Equal(rooms, []string{odd, "tea"}) {
+		t.Errorf("rooms: %v, %v", rooms, err)
+	}
+	if err := c.Revoke(ctx, "somebody/else", time.Time{}); err != nil {
+		t.Error(err)
+	}
+	if err := c.RevokeToken(ctx, "7"); err != nil {
+		t.Error(err)
+	}
+	if err := c.Disconnect(ctx, p.Welcome.User.ID); err != nil {
+		t.Error(err)
+	}
+	p.WantClose(wire.StatusKicked)
+}
+
+func TestWhatIsRefusedIsAnErrorWithItsCode(t *testing.T) {
+	t.Parallel()
+	n, good := start(t)
+	c, err := api.New(n.HTTP(""), "x"+key, api.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = c.Rooms(t.Context())
+	if bad := (*wire.Error)(nil); !errors.As(err, &bad) || bad.Code != wire.Unauthorized || strings.Contains(err.Error(), key) {
+		t.Errorf("a wrong key: %v", err)
+	}
+	if _, err := good.Publish(t.Context(), "tea", api.Draft{}); err == nil || !strings.Contains(err.Error(), "bad_request") {
+		t.Errorf("nothing said: %v", err)
+	}
+	for _, tt := range [][2]string{{"chat.example.com", key}, {"ftp://x", key}, {"http://x", ""}, {"http://x", "a\nb"}} {
+		if _, err := api.New(tt[0], tt[1], api.Options{}); err == nil {
+			t.Errorf("%q is taken", tt)
+		}
+	}
+}
+
+// What is answered 503, or not at all, is asked again with the same key.
+func TestWhatMaySucceedIsTriedAgainWithTheSameKey(t *testing.T) {
+	t.Parallel()
+	var tries atomic.Int64
+	var first atomic.Value
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		k := r.Header.Get("Idempotency-Key")
+		if k == "" || !first.CompareAndSwap(nil, k) && first.Load() != k {
+			t.Errorf("the key is %q", k)
+		}
+		switch tries.Add(1) {
+		case 1:
+			w.WriteHeader(503)
+		case 2:
+			panic(http.ErrAbortHandler)
+		default:
+			w.WriteHeader(201)
+			w.Write([]byte(`{"id":"5-7"}`))
+		}
+	}))
+	defer s.Close()
+	c, err := api.New(s.URL, key, api.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.Publish(t.Context(), "tea", api.Draft{Text: "x"}); err != nil || got.String() != "5-7" || tries.Load() != 3 {
+		t.Errorf("got %s, %v after %d tries", got, err, tries.Load())
+	}
+}
