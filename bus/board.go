@@ -19,4 +19,7 @@ type Board interface {
 
 	// Draw takes up to n tokens out of a bucket that all handles share: rate flow into it in a second, and burst fit in.
 	Draw(ctx context.Context, bucket string, n int, rate float64, burst int) (drawn int, err error)
+
+	// Count says that a holder has n of something, for as long as life, and gives how many all holders have. n of 0 is none.
+	Count(ctx context.Context, of, holder string, n int, life time.Duration) (total int, err error)
 }

@@ -27,6 +27,7 @@ var (
 	}
 	limits = []string{
 		"connections", "address_connections", "address_attempts", "address_requests", "address_rooms", "messages", "joins", "rooms",
+		"user_messages", "user_connections",
 	}
 )
 

@@ -55,6 +55,10 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 	if bad == nil && c == plain {
 		bad = s.may(&caller{identity: who}, operations["join"].needs, room)
 	}
+	counted := ""
+	if bad == nil {
+		counted, bad = s.connect(r.Context(), &who)
+	}
 	if bad != nil && !late {
 		s.depart(r.RemoteAddr)
 		s.problem(w, bad)
@@ -64,6 +68,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 	conn, err := s.sockets.Accept(refusal, r, wire.Subprotocol)
 	if err != nil {
 		s.depart(r.RemoteAddr)
+		s.disconnected(counted)
 		if refusal.status != 0 {
 			s.problemAs(w, refusal.status, wire.Errorf(wire.BadRequest, "%s", strings.TrimSpace(string(refusal.says))))
 		}
@@ -71,7 +76,7 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 	}
 	sess := s.newSession(c, conn, who)
 	s.noteConnected(sess, r)
-	sess.refused = bad
+	sess.refused, sess.counted = bad, counted
 	if c == jsonV1 {
 		s.start(sess)
 		return

@@ -236,6 +236,9 @@ func (s *Server) postMessage(w http.ResponseWriter, r *http.Request) *wire.Error
 	if bad := s.may(c, operations[req.Op].needs, req.Room); bad != nil {
 		return bad // before it may show whether the room is there
 	}
+	if wait := s.spend(&who); wait > 0 {
+		return s.tooMuch(wait)
+	}
 	if bad := s.mayOpen(who.addr, req.Room); bad != nil {
 		return bad
 	}

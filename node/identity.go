@@ -134,6 +134,14 @@ func (s *Server) hello(ctx context.Context, c *caller, req *wire.Request) (appen
 	if s.board.revoked.Load().hits(who.grant) {
 		return nil, errRevoked
 	}
+	if who.user.ID != c.user.ID {
+		user, bad := s.connect(ctx, &who)
+		if bad != nil {
+			return nil, bad
+		}
+		s.disconnected(c.session.counted)
+		c.session.counted = user
+	}
 	left := c.session.settle(who)
 	c.session.welcome(req.Req)
 	for _, room := range left {

@@ -22,6 +22,10 @@ type Limits struct {
 	AddressRequests    int // over HTTP, a second; requestBurst seconds' worth at once
 	AddressRooms       int // brought into being, a minute
 
+	// Of one user with a token, over all nodes.
+	UserMessages    int // a second; userBurst seconds' worth at once
+	UserConnections int // open at a time
+
 	// Of one connection.
 	Messages     int // a second; of other requests as many as are as dear
 	MessageBurst int // at once
@@ -44,6 +48,8 @@ const (
 	limitMessages           = "messages"
 	limitJoins              = "joins"
 	limitRooms              = "rooms"
+	limitUserMessages       = "user_messages"
+	limitUserConnections    = "user_connections"
 )
 
 // limited is what a request over a limit is answered.
@@ -118,6 +124,11 @@ func (s *session) keepPace(op string) *wire.Error {
 			}
 			limit, wait = limitJoins, take(p.joins, now, 1)
 		}
+		if wait <= 0 && (op == "send" || op == "signal") {
+			if wait = s.srv.spend(&s.identity); wait > 0 {
+				limit = limitUserMessages
+			}
+		}
 	}
 	if wait <= 0 {
 		return nil
@@ -129,10 +140,19 @@ func (s *session) keepPace(op string) *wire.Error {
 	if p.hopeless() && s.codec.hasWords() {
 		s.end(closing{code: wire.StatusPolicy, reason: "too much, too fast, again and again"})
 	}
+	if limit == limitUserMessages {
+		return s.srv.tooMuch(wait)
+	}
 	if limit == limitJoins {
 		return s.srv.limited(limit, wire.RateLimited, wait, "too many joins: at most %d at once are allowed, and a tenth of that a second", l.Rooms)
 	}
 	return s.srv.limited(limit, wire.RateLimited, wait, "too many messages: at most %d a second are allowed, and %d at once", l.Messages, l.MessageBurst)
+}
+
+// tooMuch is what is said to a user that says more than it may over all nodes.
+func (s *Server) tooMuch(wait time.Duration) *wire.Error {
+	most := s.cfg.Limits.UserMessages
+	return s.limited(limitUserMessages, wire.RateLimited, wait, "too many messages: at most %d a second are allowed over all that you have open, and %d at once", most, most*userBurst)
 }
 
 // messageWeight is how dear a message is.

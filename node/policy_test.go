@@ -90,6 +90,17 @@ func (a asked) Roster(ctx context.Context, room string) (bus.Roster, error) {
 	return a.Bus.Roster(ctx, room)
 }
 
+// drawing counts what nodes draw from the buckets that they share.
+type drawing struct {
+	bus.Bus
+	draws *atomic.Int64
+}
+
+func (d drawing) Draw(ctx context.Context, bucket string, n int, rate float64, burst int) (int, error) {
+	d.draws.Add(1)
+	return d.Bus.Draw(ctx, bucket, n, rate, burst)
+}
+
 // socketWith opens a WebSocket with subprotocols and a header of its own.
 func socketWith(t *testing.T, url string, protocols []string, header ...string) (*websocket.Conn, *http.Response, error) {
 	t.Helper()

@@ -35,7 +35,9 @@ type Server struct {
 	wg       sync.WaitGroup // sessions, catch-ups and the janitor
 	nextConn atomic.Uint32
 
-	board board
+	board  board
+	users  users
+	holder string // static; names this node among those that count connections
 
 	connections atomic.Int64 // open ones, and those being opened
 	addresses   addresses
@@ -66,6 +68,7 @@ func New(cfg Config) *Server {
 	}
 	s.addresses.limits = &s.cfg.Limits
 	s.notes.log = s.cfg.Log
+	s.holder = fmt.Sprintf("%x", s.base)
 	s.batches.New = func() any { return new(batch) }
 	s.buffers.New = func() any { return new(sayBuffers) }
 	s.ctx, s.cancel = context.WithCancel(context.Background())
@@ -79,6 +82,7 @@ func New(cfg Config) *Server {
 	s.wg.Go(s.janitor)
 	if s.cfg.Auth != nil || s.cfg.Apps != nil {
 		s.wg.Go(s.watchBoard)
+		s.wg.Go(s.watchUsers)
 	}
 	return s
 }

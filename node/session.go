@@ -25,6 +25,8 @@ type session struct {
 
 	refused *wire.Error // static; why the session ends before it begins
 
+	counted string // owned by the reader; the user among whose connections this one is
+
 	pace pace          // owned by the reader
 	todo *wire.Request // owned by the reader; it has to wait, and comes next
 
@@ -124,6 +126,7 @@ func (s *session) Ended(code int) {
 		m.r.dismiss(m, true)
 	}
 	s.rooms = nil
+	s.srv.disconnected(s.counted)
 	s.srv.forget(s)
 	s.srv.depart(s.addr)
 	s.srv.cfg.Observer.Closed(s.codec.String(), code)

@@ -58,9 +58,15 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, st *stream, join
 	if bad := s.arrive(r); bad != nil {
 		return s.turnAway(w, r, bad)
 	}
+	counted, bad := s.connect(r.Context(), &who)
+	if bad != nil {
+		s.depart(r.RemoteAddr)
+		return s.turnAway(w, r, bad)
+	}
 	nc, _, err := http.NewResponseController(w).Hijack()
 	if err != nil {
 		s.depart(r.RemoteAddr)
+		s.disconnected(counted)
 		return wire.Errorf(wire.Unsupported, "event streams need HTTP/1.1")
 	}
 	h := w.Header()
@@ -69,6 +75,7 @@ func (s *Server) stream(w http.ResponseWriter, r *http.Request, st *stream, join
 	h.Write(head)
 	head.WriteString("\r\n")
 	sess := s.newSession(sse, s.sockets.Stream(nc, head.Bytes()), who)
+	sess.counted = counted
 	if st != nil {
 		sess.stream = st
 		s.streamsMu.Lock()
@@ -104,8 +111,8 @@ var closeCodes = map[wire.Code]int{wire.Unavailable: wire.StatusRestart, wire.Ra
 
 // closeCode is with what a connection ends whose token is refused.
 func closeCode(e *wire.Error) int {
-	if e.Code == wire.Unavailable {
-		return wire.StatusOverload
+	if e.Code == wire.Unauthorized || e.Code == wire.Expired {
+		return wire.StatusNoToken
 	}
-	return wire.StatusNoToken
+	return wire.StatusOverload
 }

@@ -13,6 +13,7 @@ var boardPromises = []promise{
 	{name: "rooms that have members are listed on every handle", test: roomsListed},
 	{name: "what is posted is known on every handle, until its end", test: posted},
 	{name: "all handles draw from one bucket", test: drawn},
+	{name: "what holders have is counted until their time is over", test: counted},
 }
 
 func roomsListed(c *cluster) {
@@ -91,4 +92,21 @@ func must(c *cluster, err error) {
 	if err != nil {
 		c.t.Fatal(err)
 	}
+}
+
+func counted(c *cluster) {
+	a, b := c.open(), c.open()
+	ctx := context.Background()
+	count := func(h bus.Board, of, holder string, n int, life time.Duration) int {
+		total, err := h.Count(ctx, of, holder, n, life)
+		must(c, err)
+		return total
+	}
+	check(c.t, "of one", count(a, "ann", "a", 2, time.Minute), 2)
+	check(c.t, "of two", count(b, "ann", "b", 3, time.Minute), 5)
+	check(c.t, "of somebody else", count(b, "bob}", "b", 1, time.Minute), 1)
+	check(c.t, "fewer", count(a, "ann", "a", 1, time.Minute), 4)
+	check(c.t, "none", count(a, "ann", "a", 0, time.Minute), 3)
+	count(a, "ann", "gone", 7, time.Millisecond)
+	until(c.t, "a holder's time is over", func() bool { return count(b, "ann", "b", 3, time.Minute) == 3 })
 }

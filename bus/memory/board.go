@@ -17,6 +17,13 @@ type board struct {
 	version uint64                   // guarded by mu
 	texts   map[string]time.Time     // guarded by mu; until when
 	buckets map[string]*rate.Limiter // guarded by mu; those that are full are forgotten now and then
+
+	counts map[string]map[string]count // guarded by mu; of what -> holder
+}
+
+type count struct {
+	n     int
+	until time.Time
 }
 
 // maxBuckets is how many buckets there are before the full ones are forgotten.
@@ -93,4 +100,32 @@ func (b *Bus) Draw(ctx context.Context, bucket string, n int, perSecond float64,
 	n = max(0, min(n, int(l.TokensAt(now))))
 	l.AllowN(now, n)
 	return n, nil
+}
+
+func (b *Bus) Count(ctx context.Context, of, holder string, n int, life time.Duration) (total int, err error) {
+	if err := b.readable(ctx); err != nil {
+		return 0, err
+	}
+	o := &b.shared.board
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	now := b.shared.now()
+	if o.counts == nil {
+		o.counts = make(map[string]map[string]count)
+	}
+	if o.counts[of] == nil {
+		o.counts[of] = make(map[string]count)
+	}
+	o.counts[of][holder] = count{n, now.Add(life)}
+	for other, c := range o.counts[of] {
+		if c.n == 0 || !now.Before(c.until) {
+			delete(o.counts[of], other)
+			continue
+		}
+		total += c.n
+	}
+	if total == 0 {
+		delete(o.counts, of)
+	}
+	return total, nil
 }

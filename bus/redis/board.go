@@ -22,8 +22,12 @@ const (
 
 const versionLife = 24 * time.Hour
 
-//go:embed draw.lua
-var drawText string
+var (
+	//go:embed draw.lua
+	drawText string
+	//go:embed count.lua
+	countText string
+)
 
 // Rooms implements bus.Board.
 func (r *Bus) Rooms(ctx context.Context) (names []string, err error) {
@@ -117,6 +121,17 @@ func (r *Bus) Draw(ctx context.Context, bucket string, n int, rate float64, burs
 	return drawn, nil
 }
 
+// Count implements bus.Board.
+func (r *Bus) Count(ctx context.Context, of, holder string, n int, life time.Duration) (int, error) {
+	total, err := r.reads.Eval(ctx, countText, []string{countKey(of)}, holder, n, life.Milliseconds()).Int()
+	if err != nil {
+		return 0, unavailable(err)
+	}
+	return total, nil
+}
+
+func countKey(of string) string { return "parley:count:{" + url.QueryEscape(of) + "}" }
+
 // Rooms implements bus.Board. A part that is away makes it fail.
 func (c *Cluster) Rooms(ctx context.Context) (names []string, err error) {
 	c.mu.RLock()
@@ -158,6 +173,15 @@ func (c *Cluster) Draw(ctx context.Context, bucket string, n int, rate float64, 
 		return 0, err
 	}
 	return s.Draw(ctx, bucket, n, rate, burst)
+}
+
+// Count implements bus.Board.
+func (c *Cluster) Count(ctx context.Context, of, holder string, n int, life time.Duration) (int, error) {
+	s, err := c.partOf(countKey(of))
+	if err != nil {
+		return 0, err
+	}
+	return s.Count(ctx, of, holder, n, life)
 }
 
 // partOf is the part that has a key.

@@ -51,7 +51,7 @@ func (c *ServeCmd) Validate() error {
 		return errors.New("--redis-wait-start must be at least 0s")
 	case l.Messages > 0 && l.MessageBurst < 1:
 		return errors.New("--message-burst must be at least 1 where there is a --message-rate")
-	case min(l.Connections, l.AddressConnections, l.AddressAttempts, l.AddressRequests, l.AddressRooms, l.Messages, l.MessageBurst, l.Rooms) < 0:
+	case min(l.Connections, l.AddressConnections, l.AddressAttempts, l.AddressRequests, l.AddressRooms, l.Messages, l.MessageBurst, l.Rooms, l.UserMessages, l.UserConnections) < 0:
 		return errors.New("a limit must be at least 0, which is none")
 	case (c.TLSCert == "") != (c.TLSKey == ""):
 		return errors.New("--tls-cert and --tls-key go together")

@@ -96,6 +96,8 @@ func (c *ServeCmd) Flags(f *pflag.FlagSet) {
 	f.IntVar(&l.AddressAttempts, "address-attempts", 200, "How often it may connect in a second, on average; 25 times that at once.")
 	f.IntVar(&l.AddressRequests, "address-requests", 500, "HTTP requests that it may make in a second, on average; 10 times that at once.")
 	f.IntVar(&l.AddressRooms, "address-rooms", 3000, "Rooms that nobody is in that it may enter in a minute.")
+	f.IntVar(&l.UserMessages, "user-rate", 200, "Messages that a user with a token may send in a second over all nodes, on average; 5 times that at once.")
+	f.IntVar(&l.UserConnections, "user-connections", 200, "Connections that a user with a token may have, over all nodes.")
 	f.IntVar(&l.Messages, "message-rate", 50, "Messages that a connection may send in a second, on average.")
 	f.IntVar(&l.MessageBurst, "message-burst", 500, "Messages that it may send at once.")
 	f.IntVar(&l.Rooms, "connection-rooms", 500, "Rooms that a connection may be in.")

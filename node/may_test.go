@@ -1,0 +1,54 @@
+package node
+
+import (
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"parley/bus"
+	"parley/bus/memory"
+	"parley/node/rights"
+	"parley/node/wire"
+)
+
+// asking gives what asks whether a caller may send, with and without rights of its own.
+func asking(tb testing.TB) map[string]func() {
+	s := New(Config{Bus: memory.New(bus.Retention{}).Open(bus.NoObserver{})})
+	tb.Cleanup(func() { s.Shutdown(tb.Context()) })
+	r, err := rights.New(map[string][]string{"*": {"read"}, "team-*": {"join", "send"}, "news": {"join", "history"}})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	list := make(map[string]func())
+	for name, g := range map[string]*Grant{
+		"a guest": nil,
+		"a token": {User: User{ID: "ada"}, Rights: r, Expires: time.Now().Add(time.Hour)},
+	} {
+		c := &caller{identity: identity{grant: g}, barred: new(atomic.Pointer[wire.Error])}
+		list[name] = func() {
+			if bad := s.may(c, rights.Send, "team-a"); bad != nil {
+				tb.Fatal(bad)
+			}
+		}
+	}
+	return list
+}
+
+func TestAskingWhatOneMayAllocatesNothing(t *testing.T) {
+	for name, may := range asking(t) {
+		if n := testing.AllocsPerRun(100, may); n > 0 {
+			t.Errorf("%s: %v allocations", name, n)
+		}
+	}
+}
+
+func BenchmarkMay(b *testing.B) {
+	for name, may := range asking(b) {
+		b.Run(name, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				may()
+			}
+		})
+	}
+}
