@@ -34,6 +34,10 @@ func main() {
 			os.Exit(1)
 		}
 	}
+	if err := attackAccess(*parley, *only, *length/5); err != nil {
+		fmt.Fprintf(os.Stderr, "parley-attack: %v\n", err)
+		os.Exit(1)
+	}
 }
 
 // heard is what attackers hear.

@@ -67,6 +67,12 @@ func (c *composed) testSettings() {
 		"PARLEY_HTTP_PORT":     "testTLS",
 		"PARLEY_REVISION":      "testImage",
 	}
+	for _, name := range []string{
+		"PARLEY_API_KEYS", "PARLEY_GUESTS", "PARLEY_GUEST_RIGHTS", "PARLEY_TOKEN_AUDIENCE", "PARLEY_TOKEN_ISSUER", "PARLEY_TOKEN_JWKS",
+		"PARLEY_TOKEN_SECRET", "PARLEY_USER_RIGHTS",
+	} {
+		elsewhere[name] = "TestScripts/token and apps"
+	}
 	lb, prometheus, grafana := freeAddr(c.t), freeAddr(c.t), freeAddr(c.t)
 	values := map[string]string{
 		"GOMAXPROCS":            "3",
