@@ -223,8 +223,11 @@ func TestAnAPIKeyIsGoodInItsPlaceOnly(t *testing.T) {
 		t.Error("the error tells the key")
 	}
 	for _, tt := range [][]string{
-		{"/v1/rooms?token=" + wholeKey}, {"/v1/rooms/lobby/events?token=" + wholeKey}, {"/v1/rooms", "Parley-Session", wholeKey},
-		{"/v1/rooms", "Authorization", "Basic " + wholeKey}, {"/v1/rooms", "X-API-Key", wholeKey},
+		{"/v1/rooms?token=" + wholeKey},
+		{"/v1/rooms/lobby/events?token=" + wholeKey},
+		{"/v1/rooms", "Parley-Session", wholeKey},
+		{"/v1/rooms", "Authorization", "Basic " + wholeKey},
+		{"/v1/rooms", "X-API-Key", wholeKey},
 	} {
 		status, _, body := call(t, "GET", n.HTTP(tt[0]), "", tt[1:]...)
 		if status != 401 || strings.Contains(fmt.Sprint(body), wholeKey) {

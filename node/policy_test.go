@@ -356,7 +356,10 @@ func TestWithoutHistoryAJoinBeginsWithWhatIsSaidNext(t *testing.T) {
 		recovered string
 		backlog   int
 	}{
-		{"", "none", 0}, {`"limit":50`, "none", 0}, {`"since":"0-0"`, "false", 1}, {`"since":"` + first.String() + `"`, "false", 1},
+		{"", "none", 0},
+		{`"limit":50`, "none", 0},
+		{`"since":"0-0"`, "false", 1},
+		{`"since":"` + first.String() + `"`, "false", 1},
 		{`"since":"` + last.String() + `"`, "true", 0},
 	} {
 		p := nodetest.Dial(t, n.URL("/"))

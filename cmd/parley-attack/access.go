@@ -68,16 +68,26 @@ func accessAttacks() []accessAttack {
 	at := func(d time.Duration) int64 { return time.Now().Add(d).Unix() }
 	same := func(r request) func(int) request { return func(int) request { return r } }
 	doors := []request{
-		{path: "/v1/rooms/secret/messages"}, {path: "/v1/rooms/secret/messages", text: `{"text":"x"}`}, {path: "/v1/rooms/secret/members"},
-		{path: "/v1/rooms/secret/events"}, {path: "/v1/rooms/absent/messages"}, {path: "/v1/rooms/absent/members"},
+		{path: "/v1/rooms/secret/messages"},
+		{path: "/v1/rooms/secret/messages", text: `{"text":"x"}`},
+		{path: "/v1/rooms/secret/members"},
+		{path: "/v1/rooms/secret/events"},
+		{path: "/v1/rooms/absent/messages"},
+		{path: "/v1/rooms/absent/members"},
 	}
 	managing := []request{
-		{path: "/v1/rooms"}, {path: "/v1/broadcast", text: `{"rooms":["open"],"text":"x"}`}, {path: "/v1/users/ada/disconnect", text: "{}"},
-		{path: "/v1/users/ada/revoke", text: "{}"}, {path: "/v1/revoke", text: "{}"},
+		{path: "/v1/rooms"},
+		{path: "/v1/broadcast", text: `{"rooms":["open"],"text":"x"}`},
+		{path: "/v1/users/ada/disconnect", text: "{}"},
+		{path: "/v1/users/ada/revoke", text: "{}"},
+		{path: "/v1/revoke", text: "{}"},
 	}
 	misplaced := []request{
-		{path: "/v1/rooms?token=" + apiKey}, {path: "/v1/rooms/open/events?token=" + apiKey}, {path: "/v1/rooms", header: []string{"Parley-Session", apiKey}},
-		{path: "/v1/rooms", header: []string{"Authorization", "Basic " + apiKey}}, {path: "/v1/rooms", header: []string{"Cookie", "token=" + apiKey}},
+		{path: "/v1/rooms?token=" + apiKey},
+		{path: "/v1/rooms/open/events?token=" + apiKey},
+		{path: "/v1/rooms", header: []string{"Parley-Session", apiKey}},
+		{path: "/v1/rooms", header: []string{"Authorization", "Basic " + apiKey}},
+		{path: "/v1/rooms", header: []string{"Cookie", "token=" + apiKey}},
 	}
 	const room = "/v1/rooms/open/messages"
 	return []accessAttack{
