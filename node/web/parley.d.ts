@@ -9,7 +9,7 @@
  *
  * It connects and reconnects by itself, with a jittered and growing wait, or after as long as the node asked for; resumes
  * every room where it was; and repeats what was not acknowledged, with the same key, in order, also after a reload of the page.
- * Where WebSockets don't get through, it uses Server-Sent Events and POST: then at most four rooms at once, and no signals.
+ * Where WebSockets don't get through, it uses one stream of Server-Sent Events, and POST.
  */
 
 /** A message's id, such as "1763812800000-4711": the order within a room. Compare with compareIds, never as strings. */
@@ -89,9 +89,11 @@ export interface StateChange {
   /** Of "waiting" and "closed": the close code, 1006 for none, and its reason. */
   code?: number;
   reason?: string;
-  /** Of "waiting": when it tries again, as milliseconds since 1970, and whether the browser knows of no network. */
+  /** Of "waiting": when it tries again, as milliseconds since 1970; whether the browser knows of no network; and whether it may
+   * be that the browser's connections to the server, of which there are six, are all taken by other tabs. */
   retryAt?: number;
   offline?: boolean;
+  crowded?: boolean;
 }
 
 export interface ChatEvents {
@@ -197,7 +199,7 @@ export class Parley {
   readonly transport: Transport | null;
   /** Resolves with the user once connected, at once if it is; rejects if it was closed for good. */
   readonly ready: Promise<User | null>;
-  /** Null until first connected; without WebSockets, until the first room is joined. */
+  /** Null until first connected. */
   readonly user: User | null;
   readonly limits: Limits;
   /** The rooms one is in, by name. */

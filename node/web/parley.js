@@ -246,7 +246,9 @@ export class Parley extends Emitter {
     this.#drop("lost");
     const wait = retry_after + backoff(this.#attempt++);
     this.#timer = setTimeout(() => this.reconnect(), wait);
-    this.#become("waiting", { code, reason, retryAt: Date.now() + wait, offline: globalThis.navigator?.onLine === false });
+    const offline = globalThis.navigator?.onLine === false;
+    const crowded = reason === "no answer" && link instanceof DetourLink && !offline;
+    this.#become("waiting", { code, reason, retryAt: Date.now() + wait, offline, crowded });
   }
 
   // Ends the connection, if there is one, and what waits for its answers.

@@ -29,12 +29,21 @@ func TestClientFallsBackWhereWebSocketsAreBlocked(t *testing.T) {
 	p.until(`log.includes("signal typing")`)
 	wantTexts(t, js[[]string](p, `room.history().then(({ messages }) => messages.map(({ text }) => text))`), "hello", "hi", "what's new?")
 
-	// All rooms are the same guest's, and no more than the connections that a browser has.
-	p.run(`for (const name of ["a", "b", "c", "d"]) chat.join(name).on("error", ({ code }) => log.push(name + " " + code))`)
-	p.until(`["a", "b", "c"].every((name) => chat.rooms.get(name).live)`)
-	p.until(`log.includes("d unsupported")`)
-	p.run(`await chat.rooms.get("a").send("in a")`)
-	if again := js[string](p, `chat.user.id`); again != user {
+	p.run(`await room.signal("typing")`)
+	bo.Until("signal")
+
+	// Any number of rooms is one stream, and the same guest's. One is left and joined again in order.
+	p.run(`
+		for (let i = 0; i < 20; i++) chat.join("room " + i);
+		await Promise.all([...chat.rooms.values()].map((room) => room.ready));
+		chat.join("room 3").leave();
+		await chat.rooms.get("room 3").leave();
+		await chat.join("room 3").ready;
+		await chat.rooms.get("room 3").send("in 3");
+	`)
+	say(t, n.Bus, "room 3", "Bo", "seen")
+	p.until(`chat.rooms.get("room 3").messages.at(-1).text === "seen"`)
+	if again := js[string](p, `chat.user.id`); again != user || js[string](p, `chat.transport`) != "sse" {
 		t.Errorf("the guest became %s, and was %s", again, user)
 	}
 	if left := js[string](p, `room.send("☃".repeat(2000)).catch(({ code }) => code)`); left != "too_large" {
@@ -104,12 +113,12 @@ func TestStreamsGiveWayToAWebSocket(t *testing.T) {
 	p.open(blankPage(t))
 	p.connect(n.HTTP(""), url)
 	p.until(`room.live`)
-	if code := js[string](p, `room.signal("typing").then(() => "ok", ({ code }) => code)`); code != "unsupported" {
-		t.Errorf("a signal over streams is answered with %q", code)
-	}
 	p.run(`await room.send("over streams")`)
+	if over := js[string](p, `chat.transport`); over != "sse" {
+		t.Errorf("it goes over %q", over)
+	}
 	unblock()
-	p.until(`room.live && room.signal("typing").then(() => (window.signalled = true), () => {}) && window.signalled`)
+	p.until(`room.live && chat.transport === "websocket"`)
 	p.run(`await room.send("over a WebSocket")`)
 	p.until(`texts.length === 2`)
 	wantTexts(t, js[[]string](p, `texts`), "over streams", "over a WebSocket")
@@ -131,4 +140,46 @@ func TestARefusedRoomIsNotWaitedFor(t *testing.T) {
 	p.say("go")
 	p.until(`document.querySelector("#banner").className === "bad"`)
 	p.until(`document.querySelector("#banner").className === "good"`)
+}
+
+// What a node refuses of a visitor is noticed over streams too, and before the first room is joined.
+func TestStreamsCheckWhoOneIs(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1).Nodes[0]
+	url := blockUpgrades(t, n)
+	p := newTab(t)
+	p.open(blankPage(t))
+	p.run(`localStorage.setItem("parley:" + new URL(%s).host + ":session", "no session")`, url)
+	p.run(`
+		const load = () => import(%s).catch(load);
+		const { Parley } = await load();
+		window.chat = new Parley(%s, { name: "Ada" });
+		chat.on("refused", ({ what, error }) => (window.refused = what + " " + error.code));
+	`, n.HTTP("/parley.js"), url)
+	p.until(`chat.state === "open" && refused === "session bad_request"`)
+	if got := js[string](p, `[chat.transport, chat.user.name, chat.rooms.size].join()`); got != "sse,Ada,0" {
+		t.Errorf("connected as %s", got)
+	}
+}
+
+// Six streams are all that a browser opens to a host: who gets none is told what may help.
+func TestWhoGetsNoConnectionIsTold(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1).Nodes[0]
+	url := blockUpgrades(t, n)
+	p := openPage(t, url, "design", "Ada")
+	other := p.sibling()
+	other.open(url + "/style.css")
+	other.run(`
+		window.taken = 0;
+		for (let i = 0; i < 6; i++) fetch("v1/events").then(() => taken++);
+	`)
+	other.until(`taken >= 5`)
+	p.run(`document.querySelector("#banner-action").click()`) // connects anew
+	p.until(`document.querySelector("#banner-text").textContent.includes("close some")`)
+	p.shot("no-connection")
+	p.say("kept")
+	other.open("about:blank")
+	p.run(`document.querySelector("#banner-action").click()`)
+	p.sees("kept")
 }

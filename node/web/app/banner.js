@@ -74,11 +74,12 @@ export class Banner {
 
   #alarm() {
     clearTimeout(this.#timer);
-    const { state, retryAt, offline, reason } = this.#state;
+    const { state, retryAt, offline, crowded, reason } = this.#state;
     const seconds = Math.ceil((retryAt - Date.now()) / 1000);
     const countdown = seconds > 0 ? `Trying again in ${seconds} s` : "";
     if (state === "closed") this.#say("bad", `The connection was closed${reason && `: ${reason}`}.`, "", "Connect again");
     else if (offline) this.#say("bad", "You are offline. What you write is sent when you are back.", "", "Retry now");
+    else if (crowded) this.#say("bad", "No answer. If this page is open in many tabs, close some: a browser opens only six connections to a server.", countdown, "Retry now");
     else if (state === "connecting") this.#say("bad", "Connecting…");
     else this.#say("bad", "No connection. What you write is kept.", countdown, "Retry now");
     if (state === "waiting") this.#timer = setTimeout(() => this.#alarm(), 1000);

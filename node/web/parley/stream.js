@@ -1,8 +1,9 @@
-// Parley without WebSockets, for networks that block them: each room is a stream of Server-Sent Events, all else is a plain
-// HTTP request. It takes and gives the frames of parley.v1, so that Parley sees no difference, but that it can't signal. Paths
-// are relative to the WebSocket's: a node may be under a prefix.
+// Parley without WebSockets, for networks that block them: one stream of Server-Sent Events brings what comes of all rooms; what
+// one says is plain HTTP. It takes and gives the frames of parley.v1, so that Parley sees no difference. Paths are relative to
+// the WebSocket's: a node may be under a prefix.
 
-const ROOMS = 4; // browsers open six connections to a host, and sending needs one
+const ANSWER = 10_000; // ms in which what was posted is answered on the stream, or its node is gone
+const POSTED = ["join", "leave", "signal"];
 
 /** Resolves if the node answers plain HTTP. What it answers, a page of another origin may not read. */
 export async function reach(url) {
@@ -18,20 +19,26 @@ export class StreamLink {
   #name;
   #headers = {}; // who we are
   #patience = 60_000; // a stream that says nothing for so long, no comment either, is dead
-  #streams = new Map(); // room → what ends its stream
-  #turn = Promise.resolve(); // rooms are joined one after the other: the first may tell a new guest's session
+  #stream = new AbortController();
+  #path; // where to post to it
+  #turns = new Map(); // room → the last that was posted of it: two may go over two connections, and overtake
+  #answers = new Map(); // request → the time by which its answer has to come
 
   constructor(url, on) {
     this.#url = url;
-    this.#base = new URL("v1/rooms/", url.replace(/^ws/, "http"));
+    this.#base = new URL("v1/", url.replace(/^ws/, "http"));
     this.#on = on;
     queueMicrotask(() => this.#on.open());
   }
 
-  async send({ op, req, ...fields }) {
+  async send(frame) {
+    const { op, req, room } = frame;
     try {
-      if (op === "join") await (this.#turn = this.#turn.catch(() => {}).then(() => this.#join(req, fields)));
-      else this.#on.frame({ ...(await this.#do(op, fields)), op: "ok", req });
+      if (POSTED.includes(op)) {
+        const turn = (this.#turns.get(room) ?? Promise.resolve()).catch(() => {}).then(() => this.#post(frame));
+        this.#turns.set(room, turn);
+        await turn;
+      } else this.#on.frame({ op: "ok", ...(await this.#do(op, frame)), req });
     } catch (error) {
       if (error.code) this.#on.frame({ ...error, op: "error", req });
       else this.#on.lost({ reason: String(error) });
@@ -40,61 +47,67 @@ export class StreamLink {
 
   close() {
     this.#on = { open() {}, frame() {}, heard() {}, lost() {} };
-    for (const stream of this.#streams.values()) stream.abort();
+    this.#stream.abort();
+    for (const timer of this.#answers.values()) clearTimeout(timer);
+    this.#answers.clear();
   }
 
   #do(op, { room, key, text, data, before, limit, ...who }) {
-    const path = encodeURIComponent(room);
-    if (op === "hello") return this.#hello(who);
+    if (op === "hello") return this.#open(who);
     if (op === "ping") return reach(this.#url);
-    if (op === "leave") return this.#leave(room);
+    const path = `rooms/${encodeURIComponent(room)}`;
     if (op === "history") return this.#json(`${path}/messages`, { before, limit });
     if (op === "members") return this.#json(`${path}/members`);
     if (op !== "send") throw { code: "unsupported", message: `${op} needs a WebSocket` };
-    const headers = { "Content-Type": "application/json", "Idempotency-Key": key };
-    const body = JSON.stringify({ text, data });
-    return this.#json(`${path}/messages`, { name: this.#name }, { method: "POST", headers, body });
+    const headers = { "Idempotency-Key": key };
+    return this.#json(`${path}/messages`, { name: this.#name }, { headers, body: { text, data } });
   }
 
-  async #hello({ token, session, name }) {
+  // Opens the stream as somebody, who is told by its first frame.
+  async #open({ token, session, name }) {
+    this.#stream.abort();
+    const stream = (this.#stream = new AbortController());
+    this.#headers = {};
     if (token) this.#headers.Authorization = `Bearer ${token}`;
-    if (session) this.#headers["Parley-Session"] = session;
+    else if (session) this.#headers["Parley-Session"] = session;
     this.#name = name;
-    await reach(this.#url);
-    return { ping: 25 }; // each stream begins with the true welcome
+    const { body } = await this.#fetch("events", { name }, { signal: stream.signal });
+    const frames = this.#frames(body);
+    const { value: welcome } = await frames.next();
+    if (welcome?.op !== "welcome") {
+      if (welcome) this.#on.frame(welcome); // a node that cannot serve it now says bye
+      throw new Error("the stream ended");
+    }
+    if (welcome.session) this.#headers["Parley-Session"] = welcome.session;
+    this.#path = `events/${welcome.stream}`;
+    this.#patience = welcome.ping * 2500;
+    this.#follow(frames, stream.signal);
+    return welcome;
   }
 
-  // A stream begins with a welcome and the answer to the join.
-  async #join(req, { room, since, limit }) {
-    if (this.#streams.size === ROOMS) throw { code: "unsupported", message: `only ${ROOMS} rooms without WebSockets` };
-    const stream = new AbortController();
-    this.#streams.set(room, stream);
+  // What comes of it, comes on the stream.
+  async #post(frame) {
+    const late = () => this.#on.lost({ reason: "no answer" });
+    this.#answers.set(frame.req, setTimeout(late, ANSWER));
     try {
-      const query = { since, limit, name: this.#name };
-      const { body } = await this.#fetch(`${encodeURIComponent(room)}/events`, query, { signal: stream.signal });
-      const frames = this.#frames(body);
-      const [{ value: welcome }, { value: joined }] = [await frames.next(), await frames.next()];
-      if (welcome?.op === "bye") this.#on.frame(welcome); // a node that cannot serve it now
-      if (!joined) throw new Error("the stream ended");
-      if (welcome.session) this.#headers["Parley-Session"] = welcome.session;
-      this.#patience = welcome.ping * 2500;
-      this.#on.frame(welcome);
-      this.#on.frame({ ...joined, req });
-      this.#follow(frames, stream.signal);
+      await this.#fetch(this.#path, {}, { body: frame });
     } catch (error) {
-      this.#leave(room);
+      this.#answered(frame.req);
       throw error;
     }
   }
 
-  #leave(room) {
-    this.#streams.get(room)?.abort();
-    this.#streams.delete(room);
+  #answered(req) {
+    clearTimeout(this.#answers.get(req));
+    this.#answers.delete(req);
   }
 
   async #follow(frames, signal) {
     try {
-      for await (const frame of frames) this.#on.frame(frame);
+      for await (const frame of frames) {
+        this.#answered(frame.req);
+        this.#on.frame(frame);
+      }
       throw new Error("the stream ended");
     } catch (error) {
       if (!signal.aborted) this.#on.lost({ reason: String(error) });
@@ -106,8 +119,7 @@ export class StreamLink {
     const reader = body.pipeThrough(new TextDecoderStream()).getReader();
     for (let rest = ""; ; ) {
       const silent = setTimeout(() => reader.cancel(), this.#patience);
-      const { value, done } = await reader.read();
-      clearTimeout(silent);
+      const { value, done } = await reader.read().finally(() => clearTimeout(silent));
       if (done) return;
       this.#on.heard();
       const events = (rest + value).split("\n\n");
@@ -123,13 +135,15 @@ export class StreamLink {
     return (await this.#fetch(path, query, init)).json();
   }
 
-  async #fetch(path, query = {}, { headers, ...init } = {}) {
+  async #fetch(path, query, { headers, body, signal } = {}) {
     const url = new URL(path, this.#base);
     for (const [name, value] of Object.entries(query)) if (value !== undefined) url.searchParams.set(name, value);
-    const response = await fetch(url, { ...init, headers: { ...this.#headers, ...headers }, cache: "no-store" });
+    const said = body && { method: "POST", body: JSON.stringify(body) };
+    const type = body && { "Content-Type": "application/json" };
+    const response = await fetch(url, { ...said, headers: { ...this.#headers, ...type, ...headers }, cache: "no-store", signal });
     if (response.ok) return response;
     const { code, detail, title } = await response.json().catch(() => ({}));
-    if (!code) throw new Error(`HTTP ${response.status}`); // not from a node
+    if (!code || code === "not_found") throw new Error(`HTTP ${response.status}`); // not from a node, or the stream is gone
     const seconds = Number(response.headers.get("Retry-After"));
     throw { code, message: detail ?? title ?? response.statusText, retry_after: seconds ? seconds * 1000 : undefined };
   }
