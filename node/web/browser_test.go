@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -65,6 +66,7 @@ func startBrowser() {
 		chromedp.IgnoreCertErrors,
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),
+		chromedp.Flag("disable-back-forward-cache", true),
 		chromedp.Flag("lang", "en-GB"),
 	)
 	alloc, cancel := chromedp.NewExecAllocator(context.Background(), options...)
@@ -94,14 +96,25 @@ func findBrowser() string {
 
 // A tab is a window of its own: nothing is shared with other tabs, as if it ran on another machine.
 type tab struct {
-	t   *testing.T
-	ctx context.Context
+	t       *testing.T
+	ctx     context.Context
+	cancel  func()
+	scripts []page.ScriptIdentifier // of onEachPage
 
 	mu       sync.Mutex
 	problems []string // guarded by mu; what no page of ours may cause
 
 	interrupted bool // guarded by mu; something could not be loaded because of networkChanged
 }
+
+// idle are the windows that tests have done with: to make one costs more than most tests.
+var idle struct {
+	sync.Mutex
+	tabs []*tab // guarded by the mutex
+}
+
+// tests counts the windows that were handed out.
+var tests atomic.Int64
 
 // newTab opens a window. A test that needs one is skipped where there is no browser, but fails in CI.
 func newTab(t *testing.T) *tab {
@@ -113,40 +126,96 @@ func newTab(t *testing.T) *tab {
 		}
 		t.Skip(browser.err)
 	}
-	return makeTab(t, browser.ctx, chromedp.WithNewBrowserContext())
+	idle.Lock()
+	var p *tab
+	if last := len(idle.tabs) - 1; last >= 0 {
+		p, idle.tabs = idle.tabs[last], idle.tabs[:last]
+	}
+	idle.Unlock()
+	if p == nil {
+		p = makeTab(t, browser.ctx, chromedp.WithNewBrowserContext())
+	}
+	p.t = t
+	t.Cleanup(func() {
+		p.done()
+		if t.Failed() || !p.clear() {
+			p.cancel()
+			return
+		}
+		idle.Lock()
+		defer idle.Unlock()
+		idle.tabs = append(idle.tabs, p)
+	})
+	p.size(1100, 700)
+	id := fmt.Sprint(tests.Add(1))
+	// Another test may have had the same port.
+	p.onEachPage(expand(`try {
+		if (sessionStorage.getItem("test") !== %s) {
+			sessionStorage.clear();
+			localStorage.clear();
+			sessionStorage.setItem("test", %s);
+		}
+	} catch {}`, []any{id, id}))
+	return p
 }
 
 // sibling opens another tab of the same person's browser.
 func (p *tab) sibling() *tab {
 	p.t.Helper()
-	return makeTab(p.t, p.ctx)
+	q := makeTab(p.t, p.ctx)
+	q.size(1100, 700)
+	p.t.Cleanup(func() {
+		q.done()
+		q.cancel()
+	})
+	return q
 }
 
 func makeTab(t *testing.T, parent context.Context, options ...chromedp.ContextOption) *tab {
 	t.Helper()
 	p := &tab{t: t}
-	ctx, cancel := chromedp.NewContext(parent, append(options, chromedp.WithListener(p.listen))...)
-	p.ctx = ctx
-	if err := chromedp.Do(ctx); err != nil { // makes the tab, which lasts as long as this context
+	p.ctx, p.cancel = chromedp.NewContext(parent, append(options, chromedp.WithListener(p.listen))...)
+	if err := chromedp.Do(p.ctx); err != nil { // makes the tab, which lasts as long as this context
 		t.Fatal(err)
 	}
 	p.command(func(ctx context.Context) error {
 		_, err := chromedp.Call(ctx, emulation.SetFocusEmulationEnabled, emulation.SetFocusEmulationEnabledParams{Enabled: true})
 		return err
 	})
-	p.size(1100, 700)
-	t.Cleanup(func() {
-		if t.Failed() {
-			p.tellState()
-		}
-		cancel()
-		p.mu.Lock()
-		defer p.mu.Unlock()
-		for _, problem := range p.problems {
-			t.Errorf("the page caused: %s", problem)
-		}
-	})
 	return p
+}
+
+// done fails the test for what its page caused.
+func (p *tab) done() {
+	if p.t.Failed() {
+		p.tellState()
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, problem := range p.problems {
+		p.t.Errorf("the page caused: %s", problem)
+	}
+	p.problems = nil
+}
+
+// clear makes a window as good as new, for the next test. It reports whether it could.
+func (p *tab) clear() bool {
+	ctx, cancel := context.WithTimeout(p.ctx, patience)
+	defer cancel()
+	if chromedp.Do(ctx, chromedp.Navigate("about:blank")) != nil {
+		return false
+	}
+	for _, id := range p.scripts {
+		if _, err := chromedp.Call(ctx, page.RemoveScriptToEvaluateOnNewDocument, page.RemoveScriptToEvaluateOnNewDocumentParams{Identifier: id}); err != nil {
+			return false
+		}
+	}
+	p.scripts = nil
+	_, err := chromedp.Call(ctx, emulation.SetEmulatedMedia, emulation.SetEmulatedMediaParams{})
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.problems = nil
+	return err == nil
 }
 
 // listen notes exceptions and breaches of the policy. That something can't be reached is what many tests are about.
@@ -260,7 +329,11 @@ func (p *tab) until(expression string, args ...any) {
 	defer cancel()
 	calm := "(() => { try { return (" + expression + "\n) } catch { return false } })()"
 	poll := chromedp.Poll[chromedp.Void](calm, chromedp.WithPollingInterval(20*time.Millisecond), chromedp.WithPollingTimeout(0))
-	if err := chromedp.Do(ctx, poll); err != nil {
+	err := chromedp.Do(ctx, poll)
+	for err != nil && strings.Contains(err.Error(), "Cannot find context") { // the page became another
+		err = chromedp.Do(ctx, poll)
+	}
+	if err != nil {
 		p.t.Fatalf("waiting for %s: %v", expression, err)
 	}
 }
@@ -327,7 +400,10 @@ func (p *tab) click(selector string) {
 func (p *tab) onEachPage(script string) {
 	p.t.Helper()
 	p.command(func(ctx context.Context) error {
-		_, err := chromedp.Call(ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: script})
+		added, err := chromedp.Call(ctx, page.AddScriptToEvaluateOnNewDocument, page.AddScriptToEvaluateOnNewDocumentParams{Source: script})
+		if err == nil {
+			p.scripts = append(p.scripts, added.Identifier)
+		}
 		return err
 	})
 }

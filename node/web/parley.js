@@ -179,7 +179,7 @@ export class Parley extends Emitter {
   #welcomed({ ping }) {
     clearTimeout(this.#timer);
     this.#openedAt = Date.now();
-    this.#patience = ping * 400;
+    this.#patience = Math.max(3000, ping * 400);
     this.#watch = setInterval(() => Date.now() - this.#heardAt >= ping * 1000 && this.#probe(), ping * 1000);
     if (this.#link.transport === "sse") this.#climb();
     this.#become("open", { user: this.user });

@@ -29,6 +29,7 @@ export class Conversation extends EventTarget {
   #loading = null;
   #watched = false;
   #readUntil;
+  #catchingUp = false; // what was missed comes, and some of it has
   #saving = null;
   #runs = 0;
   #listeners;
@@ -144,7 +145,7 @@ export class Conversation extends EventTarget {
     this.#stopTyping(from.id);
     const old = !this.#readUntil || compareIds(id, this.#readUntil) <= 0;
     if (mine || (this.#watched && message.live)) this.#noteRead(id);
-    else if (!old) this.#countUnread(id);
+    else if (!old) this.#countUnread(message);
     if (this.reading && this.items.length >= KEEP) this.detached = true;
     if (!this.detached) {
       this.#ids.add(id);
@@ -177,6 +178,7 @@ export class Conversation extends EventTarget {
 
   #live() {
     this.error = this.waiting = null;
+    this.#catchingUp = false;
     if (!this.#readUntil) this.#noteRead(this.room.last ?? "0-0");
     if (!this.ready) {
       this.ready = true;
@@ -220,8 +222,10 @@ export class Conversation extends EventTarget {
     if (this.typing.delete(id)) this.#fire("people");
   }
 
-  #countUnread(id) {
-    if (!this.unread) this.divider = id;
+  // The line stays before the first that was missed, though that may be read before the last has come.
+  #countUnread({ id, live }) {
+    if (!this.unread && !(this.#catchingUp && !live)) this.divider = id;
+    this.#catchingUp = !live;
     this.unread++;
     this.#fire("unread");
   }
