@@ -66,7 +66,7 @@ func TestMarkupAndHostileLinksDoNothing(t *testing.T) {
 	}
 	say(t, n.Bus, "design", "Mallory", "last")
 	p.sees("last")
-	if made := js[int](p, `document.querySelectorAll(".text :not(a, code, pre)").length`); made != 0 {
+	if made := js[int](p, `document.querySelectorAll(".text :not(a, code, pre, strong, em, ul, li, blockquote, span)").length`); made != 0 {
 		t.Errorf("%d elements came out of messages", made)
 	}
 	got := js[map[string]string](p, `Object.fromEntries([...document.querySelectorAll(".text:has(a)")]

@@ -1,6 +1,7 @@
 // Where one writes: Enter sends, Shift+Enter breaks the line, an input method's Enter is its own; on a phone, which has no Shift
 // to hold, Enter breaks the line. Each room keeps its draft.
 import { $, byteLength, drafts, el } from "./dom.js";
+import { Suggestions } from "./suggestions.js";
 
 const TYPING_EVERY = 3000; // ms between two signals
 const EMOJI =
@@ -16,6 +17,7 @@ export class Composer {
   #note = $("composer-note");
   #button = $("send");
   #touch = matchMedia("(hover: none) and (pointer: coarse)");
+  #suggestions = new Suggestions(this.#text); // the first to hear of a key
 
   constructor(chat) {
     this.chat = chat;
@@ -53,6 +55,7 @@ export class Composer {
 
   show(conversation) {
     this.#conversation = conversation;
+    this.#suggestions.show(conversation);
     this.#text.value = drafts.get(conversation.name);
     this.#text.placeholder = `Message #${conversation.name}`;
     this.#check();

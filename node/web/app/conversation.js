@@ -1,10 +1,13 @@
 // What the page knows of one room: the messages that are loaded, what is on its way, what is unread, who types.
 import { compareIds } from "../parley.js";
 import { kept } from "./dom.js";
+import { mentions } from "./markup.js";
+import { nameOf, Names } from "./people.js";
 
 const KEEP = 3000; // items of one room; past it the oldest go, or, while somebody reads those, the newest don't come
 const MOST = 10_000; // items of one room while somebody reads back: past it the newest go
 const PAGE = 50;
+const MOST_OF_A_PAGE = 200; // what a node gives at once
 const AGAIN = { unavailable: 2000, rate_limited: 2000 }; // ms until history is asked for again
 const TYPING = 6000; // ms until somebody who fell silent counts as not typing
 const MANY = 50; // members of a room from which on it is only counted who comes and goes
@@ -24,6 +27,7 @@ export class Conversation extends EventTarget {
   error = null; // why the room can't be joined
   waiting = null; // why it can't be joined just now
   ready = false; // it was live once
+  names = new Names();
   #ids = new Set();
   #timers = new Map();
   #loading = null;
@@ -72,6 +76,12 @@ export class Conversation extends EventTarget {
     return this.items[number - this.offset];
   }
 
+  /** My name, as others may address me. */
+  get me() {
+    const { user } = this.room.chat;
+    return user ? nameOf(user) : "";
+  }
+
   /** Whether somebody looks at the newest messages right now. Whoever does has read them. */
   set watched(watched) {
     this.#watched = watched;
@@ -102,6 +112,20 @@ export class Conversation extends EventTarget {
     this.#loading ??= this.#load(oldest?.id).finally(() => (this.#loading = null));
   }
 
+  /** Loads as far back as a message, and gives it; undefined if the log has it no more. */
+  async find(id) {
+    const there = () => this.items.find((item) => item.id === id);
+    while (!there() && this.more && this.items.length < MOST) {
+      const oldest = this.items.find((item) => item.kind === "message")?.id;
+      if (oldest && compareIds(oldest, id) < 0) return;
+      await this.#loading;
+      if (there()) break;
+      this.#loading = this.#load(oldest, MOST_OF_A_PAGE).finally(() => (this.#loading = null));
+      await this.#loading;
+    }
+    return there();
+  }
+
   /** After detached: forgets what was loaded, and shows the newest again. */
   async reattach() {
     this.detached = false;
@@ -114,9 +138,9 @@ export class Conversation extends EventTarget {
     await this.#loading;
   }
 
-  async #load(before) {
+  async #load(before, size = PAGE) {
     try {
-      const { messages, more } = await this.room.history(before, PAGE);
+      const { messages, more } = await this.room.history(before, size);
       const older = messages.filter(({ id }) => !this.#ids.has(id));
       for (const { id } of older) this.#ids.add(id);
       this.items.unshift(...older.map((message) => this.#item(message)));
@@ -134,6 +158,7 @@ export class Conversation extends EventTarget {
   }
 
   #item(message) {
+    this.names.note(message.from);
     const mine = message.from.id === this.room.chat.user?.id;
     return { ...message, mine, kind: "message", itemKey: mine && message.key ? `k${message.key}` : `i${message.id}` };
   }
@@ -151,7 +176,7 @@ export class Conversation extends EventTarget {
       this.#ids.add(id);
       this.#append(this.#item(message));
     }
-    if (message.live && !mine) this.#fire("arrival", message);
+    if (message.live && !mine) this.#fire("arrival", { message, addressed: mentions(message.text ?? "", this.me) });
     this.#changed();
   }
 
@@ -190,6 +215,7 @@ export class Conversation extends EventTarget {
 
   // Comings and goings one after the other share a line.
   #presence({ event, user, count }) {
+    for (const member of user ? [user] : this.room.members.values()) this.names.note(member);
     if ((event === "join" || event === "leave") && user.id !== this.room.chat.user?.id && !this.detached) {
       let line = this.items.at(-1);
       if (line?.kind !== "presence") {

@@ -6,6 +6,7 @@ import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { $, kept, oncePerFrame } from "./dom.js";
 import { Members } from "./members.js";
+import { notice } from "./notices.js";
 import { chosenName, Profile } from "./profile.js";
 import { linkTo, roomProblem, Rooms } from "./rooms.js";
 import { Timeline } from "./timeline.js";
@@ -40,26 +41,36 @@ function join(name) {
     showTitle();
     drawRooms();
   });
-  conversation.addEventListener("arrival", ({ detail }) => {
-    if (conversation === current && !document.hidden) announcer.message(detail);
+  conversation.addEventListener("arrival", ({ detail: { message, addressed } }) => {
+    if (conversation === current && !document.hidden) announcer.message(message);
+    else if (addressed) notice(conversation, message, () => open(name));
   });
   kept.set("rooms", [...conversations.keys()]);
   return conversation;
 }
 
 // Shows a room, joining it if need be. push adds it to the browser's history.
-function open(name, { push = true } = {}) {
+function open(name, { push = true, at = "" } = {}) {
   current = join(name);
   timeline.show(current);
   composer.show(current);
   members.show(current);
   $("title").textContent = `#${name}`;
   $("scroller").setAttribute("aria-label", `Messages in ${name}`);
-  if (push) history.pushState(null, "", linkTo(name));
+  if (push) history.pushState(null, "", linkTo(name) + (at && `#${at}`));
   showTitle();
   rooms.draw([...conversations.values()], current);
   closeDrawer();
   if (!matchMedia("(pointer: coarse)").matches) composer.focus(); // which would raise the keyboard of a phone
+  if (at) goTo(at);
+}
+
+// Shows a message of the current room, once that is there.
+async function goTo(id) {
+  const conversation = current;
+  if (!conversation.ready) await new Promise((done) => conversation.addEventListener("ready", done, { once: true }));
+  if (current !== conversation) return;
+  if (!(await timeline.goTo(id))) banner.note("The message that the address names is not in this room any more.");
 }
 
 function leave(name) {
@@ -76,6 +87,8 @@ function leave(name) {
 
 function showTitle() {
   const unread = [...conversations.values()].reduce((sum, conversation) => sum + conversation.unread, 0);
+  if (unread) navigator.setAppBadge?.(unread).catch(() => {});
+  else navigator.clearAppBadge?.().catch(() => {});
   document.title = `${unread ? `(${unread > 999 ? "999+" : unread}) ` : ""}#${current?.name} · Parley`;
 }
 
@@ -86,6 +99,19 @@ const roomInAddress = () => {
   if (problem) banner.note(`The address names a room that can't be opened. ${problem}.`);
   return problem ? null : name || null;
 };
+
+const messageInAddress = () => location.hash.match(/^#(\d{1,20}-\d{1,20})$/)?.[1] ?? "";
+
+// A link to a room or to a message stays in this page. One that is meant for another tab does not.
+$("timeline").addEventListener("click", (event) => {
+  const link = event.target.closest("a.room, a.at");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+  event.preventDefault();
+  if (link.matches(".room")) return open(link.dataset.room);
+  history.replaceState(null, "", link.href);
+  navigator.clipboard?.writeText(link.href).then(() => banner.note("The link to this message was copied."), () => {});
+  goTo(messageInAddress());
+});
 
 // On narrow screens the rooms and the members are drawers over the messages.
 const drawers = { rooms: $("show-rooms"), members: $("show-members") };
@@ -119,7 +145,7 @@ composer.onsend = () => timeline.toEnd();
 // Going back to a room that was left would join it again: there one stays where one is.
 addEventListener("popstate", () => {
   const name = roomInAddress();
-  if (conversations.has(name)) open(name, { push: false });
+  if (conversations.has(name)) open(name, { push: false, at: messageInAddress() });
   else history.replaceState(null, "", linkTo(current.name));
 });
 
@@ -143,5 +169,5 @@ addEventListener("keydown", (event) => {
 });
 
 for (const name of [kept.get("rooms") ?? []].flat()) if (name && typeof name === "string" && !roomProblem(name)) join(name);
-open(roomInAddress() ?? conversations.keys().next().value ?? "lobby", { push: false });
-history.replaceState(null, "", linkTo(current.name)); // so that going back finds it
+open(roomInAddress() ?? conversations.keys().next().value ?? "lobby", { push: false, at: messageInAddress() });
+history.replaceState(null, "", linkTo(current.name) + location.hash); // so that going back finds it

@@ -26,22 +26,23 @@ export class Members {
     for (const count of this.#counts) count.textContent = room.count ? room.count.toLocaleString() : "";
     this.#typing.replaceChildren(...typingLine([...typing.values()]));
     const members = [...room.members.values()];
-    const signature = members.map((member) => member.id + nameOf(member)).join() + user?.id + room.count + room.name;
+    const { names } = this.#conversation;
+    const signature = members.map((member) => member.id + nameOf(member) + names.isShared(member)).join() + user?.id + room.count + room.name;
     if (signature === this.#signature) return;
     this.#signature = signature;
     members.sort((a, b) => (b.id === user?.id) - (a.id === user?.id) || byName.compare(nameOf(a), nameOf(b)));
-    this.#list.replaceChildren(...members.map((member) => entry(member, member.id === user?.id)));
+    this.#list.replaceChildren(...members.map((member) => entry(member, member.id === user?.id, names)));
     const rest = room.count - members.length;
     this.#rest.textContent = rest > 0 ? `and ${rest.toLocaleString()} more` : "";
   }
 }
 
-const entry = (member, me) =>
-  el("li", { title: member.id }, avatar(member), nameElement(member), me && el("span", { className: "you" }, "you"));
+const entry = (member, me, names) =>
+  el("li", { title: member.id }, avatar(member), nameElement(member, names), me && el("span", { className: "you" }, "you"));
 
 function typingLine(people) {
   if (people.length === 0) return [];
   if (people.length > 2) return ["Several people are typing…"];
-  const names = people.map(nameElement);
+  const names = people.map((person) => nameElement(person));
   return people.length === 1 ? [names[0], " is typing…"] : [names[0], " and ", names[1], " are typing…"];
 }

@@ -10,8 +10,30 @@ export function nameOf(user) {
   return name.replace(INVISIBLE, "") ? name : `Guest ${(user?.id ?? "").slice(-4)}`;
 }
 
-/** An element with the name, whose direction stays its own. */
-export const nameElement = (user) => el("bdi", { className: "name", textContent: nameOf(user) });
+/** An element with the name, whose direction stays its own; with the end of the id where others have the same name. */
+export function nameElement(user, known) {
+  const name = el("bdi", { className: "name", textContent: nameOf(user) });
+  if (known?.isShared(user)) name.append(el("small", { textContent: ` ${user.id.slice(-4)}` }));
+  return name;
+}
+
+/** Who goes by which name. */
+export class Names {
+  #ids = new Map(); // name → the ids that have been seen under it
+
+  /** Returns whether it was news. */
+  note(user) {
+    const name = nameOf(user);
+    const ids = this.#ids.get(name);
+    if (!ids) this.#ids.set(name, new Set([user.id]));
+    else if (ids.size > 1 || ids.has(user.id)) return false;
+    else ids.add(user.id);
+    return true;
+  }
+  isShared(user) {
+    return this.#ids.get(nameOf(user))?.size > 1;
+  }
+}
 
 /** A square with initials, in the person's colour. For the eye only: the name stands beside it. */
 export function avatar(user) {

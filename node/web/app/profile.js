@@ -1,5 +1,6 @@
 // Who one is here: shown below the rooms, and changed in a dialog.
 import { $, byteLength, el, kept } from "./dom.js";
+import { offerNotices } from "./notices.js";
 import { avatar, nameElement } from "./people.js";
 
 /** The name that was chosen in this browser, if one was. */
@@ -17,7 +18,8 @@ export class Profile {
 
   constructor(chat) {
     this.#chat = chat;
-    this.#me.addEventListener("click", () => this.#open());
+    for (const button of [this.#me, $("invite")]) button.addEventListener("click", () => this.#open());
+    offerNotices();
     $("name-cancel").addEventListener("click", () => this.#dialog.close());
     this.#field.addEventListener("input", () => (this.#problem.textContent = ""));
     this.#dialog.querySelector("form").addEventListener("submit", (event) => {

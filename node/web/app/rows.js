@@ -1,7 +1,8 @@
 // The rows of a timeline: each has a key, a signature that changes when the row has to be drawn anew, and a way to draw it.
 import { el, plural } from "./dom.js";
-import { isEmojiOnly, markup } from "./markup.js";
+import { isEmojiOnly, markup, mentions } from "./markup.js";
 import { avatar, nameElement, nameOf, tint } from "./people.js";
+import { linkTo } from "./rooms.js";
 
 const GROUP = 5 * 60_000; // ms within which one sender's messages stand under one name
 const LONG = { chars: 1800, lines: 24 }; // a longer text is folded
@@ -88,7 +89,7 @@ function presenceRow({ joined, left, many }) {
 
 function messageRow(item, first, conversation) {
   const { itemKey, state = "sent", error, mine } = item;
-  const sig = `${first}${state}${error?.code ?? ""}${nameOf(item.from)}`;
+  const sig = `${first}${state}${error?.code ?? ""}${nameOf(item.from)}${conversation.names.isShared(item.from)}`;
   return { key: itemKey, sig, draw: () => drawMessage({ ...item, state }, first, mine, conversation) };
 }
 
@@ -97,22 +98,26 @@ function drawMessage(item, first, mine, conversation) {
   const node = el("li", { className: `message ${state}` });
   node.classList.toggle("first", first);
   node.classList.toggle("mine", mine);
-  const time = el("time", { dateTime: new Date(at).toISOString(), title: full.format(at) }, clockTime(at, first));
-  const name = tint(nameElement(from), from);
+  node.classList.toggle("addressed", !mine && mentions(text, conversation.me));
+  const clockOf = el("time", { dateTime: new Date(at).toISOString(), title: full.format(at) }, clockTime(at, first));
+  const time = id ? el("a", { className: "at", href: `${linkTo(conversation.name)}#${id}` }, clockOf) : clockOf;
+  const name = tint(nameElement(from, conversation.names), from);
   name.title = from.id ?? "";
   if (first) node.append(avatar(from), el("p", { className: "head" }, name, " ", time));
   else node.append(el("p", { className: "aside" }, el("span", { className: "sr" }, nameElement(from), " "), time));
-  node.append(...body(text, data));
+  node.append(...body(text, data, conversation));
   if (id) node.dataset.id = id;
   if (state !== "sent") node.append(stateOf(item, conversation));
   return node;
 }
 
-function body(text, data) {
-  if (!text) return [el("div", { className: "text data", textContent: JSON.stringify(data)?.slice(0, 500) ?? "" })];
-  const shown = el("div", { className: "text", dir: "auto" }, markup(text));
+function body(text, data, { room, me }) {
+  const pictures = picture(data);
+  if (!text) return pictures.length ? pictures : [el("div", { className: "text data", textContent: JSON.stringify(data)?.slice(0, 500) ?? "" })];
+  const names = text.includes("@") ? [...room.members.values()].map(nameOf) : [];
+  const shown = el("div", { className: "text", dir: "auto" }, markup(text, names, me));
   shown.classList.toggle("jumbo", isEmojiOnly(text));
-  if (text.length <= LONG.chars && text.split("\n").length <= LONG.lines) return [shown];
+  if (text.length <= LONG.chars && text.split("\n").length <= LONG.lines) return [shown, ...pictures];
   shown.classList.add("folded");
   const more = el("button", { className: "link", textContent: "Show all", "aria-expanded": "false" });
   more.onclick = () => {
@@ -120,7 +125,14 @@ function body(text, data) {
     more.textContent = folded ? "Show all" : "Show less";
     more.setAttribute("aria-expanded", String(!folded));
   };
-  return [shown, more];
+  return [shown, more, ...pictures];
+}
+
+// A picture that is in the message. One that is elsewhere is not fetched: that would tell its host who reads here.
+function picture(data) {
+  const { image, alt } = data ?? {};
+  if (typeof image !== "string" || !/^data:image\/(?:png|jpeg|gif|webp|avif);/.test(image)) return [];
+  return [el("img", { className: "picture", src: image, alt: typeof alt === "string" ? alt : "A picture without a description" })];
 }
 
 // What became of a message of ours that the room does not have for certain.

@@ -1,6 +1,7 @@
 // The messages of one room on the screen. Only a window of them is in the page: what is far off is dropped, and drawn again
 // when the reader comes near. Whatever is added or dropped, what the reader looks at stays where it is.
-import { oncePerFrame, plural } from "./dom.js";
+import { $, oncePerFrame, plural } from "./dom.js";
+import { chosenName } from "./profile.js";
 import { rowsOf } from "./rows.js";
 
 const WINDOW = 160; // items in the page
@@ -62,6 +63,20 @@ export class Timeline {
     this.#open(this.#views.get(conversation));
   }
 
+  /** Goes to a message, however far back. Resolves with whether it is there. */
+  async goTo(id) {
+    const conversation = this.#conversation;
+    conversation.reading = true; // what is loaded stays
+    const item = await conversation.find(id);
+    if (this.#conversation !== conversation) return true;
+    if (!item) return false;
+    this.#open([{ key: item.itemKey, top: this.#scroller.clientHeight / 3 }]);
+    const { node } = this.#rows.get(item.itemKey);
+    for (const other of this.#list.querySelectorAll(".target")) other.classList.remove("target");
+    node.classList.add("target");
+    return true;
+  }
+
   /** Goes to the newest message, and stays with what comes. */
   async toEnd() {
     const conversation = this.#conversation;
@@ -72,6 +87,7 @@ export class Timeline {
     const focused = document.activeElement === this.#jump;
     this.#stick();
     this.#draw();
+    this.#fill();
     if (focused) this.#scroller.focus({ preventScroll: true });
   }
 
@@ -86,7 +102,7 @@ export class Timeline {
       this.#to = Math.min(end, this.#from + WINDOW);
     }
     this.#draw();
-    if (at < 0) return;
+    if (at < 0) return this.#fill();
     const { node } = this.#rows.get(place?.key ?? "unread");
     this.#scroller.scrollTop += this.#topOf(node) - (place?.top ?? this.#scroller.clientHeight * 0.15);
     this.#scrolled();
@@ -100,6 +116,7 @@ export class Timeline {
       this.#to = Math.min(this.#to, this.#from + WINDOW);
     }
     this.#draw();
+    this.#fill();
   }
 
   #draw() {
@@ -116,7 +133,6 @@ export class Timeline {
     const same = anchors.find(({ key, node }) => this.#rows.get(key)?.node === node); // another may have another height
     const kept = same ?? anchors.find(({ key }) => this.#rows.has(key));
     if (kept) this.#scroller.scrollTop += this.#topOf(this.#rows.get(kept.key).node) - kept.top;
-    this.#fill();
     this.#watch();
   }
 
@@ -170,6 +186,8 @@ export class Timeline {
     else if (this.#from > offset || more) this.#top.textContent = "Loading older messages…";
     else this.#top.textContent = items.length ? `The beginning of #${name}` : `Nothing was said in #${name} yet. Say hello!`;
     this.#top.classList.toggle("empty", (ready && !items.length && !more) || (!ready && !!waiting));
+    const { user } = this.#conversation.room.chat;
+    $("invite").hidden = !ready || items.length > 0 || more || !user?.guest || chosenName() !== undefined;
     this.#list.classList.toggle("waiting", !ready && !error && !waiting && !items.length);
     this.#jump.hidden = this.#following;
     this.#jump.textContent = unread ? `${plural(unread, "new message")} ↓` : "Jump to the newest ↓";
