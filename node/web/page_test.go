@@ -239,7 +239,15 @@ func TestARoomIsFoundAsItWasLeft(t *testing.T) {
 	say(t, n.Bus, "design", "Bo", numbered("message ", 0, 300)...)
 	p := openPage(t, n.HTTP(""), "design", "Ada", `kept("rooms", ["design", "lobby"])`)
 	p.sees("message 299")
+	p.until(`document.querySelector("#banner").hidden`) // which moves what is below it
 	p.write("half a thought")
+	// Several pages are loaded, so the place is not at the top of them.
+	p.until(`(() => {
+		document.querySelector("#scroller").scrollTop = 0;
+		return Number(document.querySelector(".message .text").textContent.match(/\d+/)[0]) <= 100;
+	})()`)
+	p.click("#jump")
+	p.until(`document.querySelector("#jump").hidden`)
 	p.run(`document.querySelector("#scroller").scrollTop -= 700`)
 	p.until(`!document.querySelector("#jump").hidden`)
 	first := `(() => {
