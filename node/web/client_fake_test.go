@@ -150,3 +150,72 @@ func TestWhatWouldEndTheConnectionIsNotSent(t *testing.T) {
 		t.Errorf("%d messages were sent", len(texts))
 	}
 }
+
+// A fresh token is brought over the connection that there is; it is asked for once at a time.
+func TestATokenIsRenewedBeforeItExpires(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, func(r request, nth int) []string {
+		if r.Op != "hello" {
+			return nil
+		}
+		expires := ""
+		if nth == 0 {
+			expires = `"expires":1000,`
+		}
+		return []string{`{"op":"welcome","req":%REQ%,` + expires + `"user":{"id":"ada","name":"Ada"},"session":"","ping":25,"limits":{"text":4096,"frame":65536}}`}
+	})
+	p := newTab(t)
+	p.open(blankPage(t))
+	p.run(`window.asked = 0`)
+	p.connect(f.URL, f.URL, `token: async () => "token " + ++asked`)
+	f.until(t, "hello", 2)
+	p.run(`await room.send("still here")`)
+	if joins, asked := f.count("join"), js[int](p, `asked`); joins != 1 || asked != 2 {
+		t.Errorf("the room was joined %d times, and a token was asked for %d times, want 1 and 2", joins, asked)
+	}
+	wantTexts(t, f.tokens(), "token 1", "token 2")
+}
+
+func TestAnExpiredTokenIsAskedForAnew(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, func(r request, _ int) []string {
+		if r.Op == "hello" && r.Token == "token 1" {
+			return []string{`{"op":"error","req":%REQ%,"code":"expired","message":"the token has expired"}`}
+		}
+		return nil
+	})
+	for options, want := range map[string]string{`token: async () => "token " + ++asked`: "open", `token: "token 1"`: "closed"} {
+		p := newTab(t)
+		p.open(blankPage(t))
+		p.run(`window.asked = 0`)
+		p.connect(f.URL, f.URL, options)
+		p.until(`chat.state === %s`, want)
+		if log := js[string](p, `log.join()`); want == "closed" && log != "closed,close 4401" {
+			t.Errorf("with a string the states are %s", log)
+		}
+	}
+}
+
+func TestARightThatIsTakenAwayEndsItsRoom(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, func(r request, nth int) []string {
+		if r.Op != "send" {
+			return nil
+		}
+		return []string{
+			`{"op":"left","room":"design","code":"forbidden","message":"you may not join in the room"}`,
+			`{"op":"error","req":%REQ%,"code":"forbidden","message":"you may not send"}`,
+		}
+	})
+	p := newTab(t)
+	p.open(blankPage(t))
+	p.connect(f.URL, f.URL)
+	p.until(`room.live`)
+	if code := js[string](p, `room.send("hi").catch(({ code }) => code)`); code != "forbidden" {
+		t.Errorf("the send ends as %q", code)
+	}
+	p.until(`!room.live && room.error.code === "forbidden" && log.includes("room error forbidden")`)
+	if got := js[string](p, `room.ready.catch(({ code }) => code)`); got != "forbidden" {
+		t.Errorf("the room's ready ends as %q", got)
+	}
+}

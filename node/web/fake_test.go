@@ -22,9 +22,9 @@ var discardLog = log.New(io.Discard, "", 0)
 
 // A request is what a client said.
 type request struct {
-	Op, Room, Text, Key, Since, Name string
-	Named                            int64
-	Req                              json.RawMessage
+	Op, Room, Text, Key, Since, Name, Token string
+	Named                                   int64
+	Req                                     json.RawMessage
 }
 
 // A fake is a node that answers what a test wants it to, which a true one does too seldom.
@@ -112,6 +112,18 @@ func (f *fake) sends() (texts, keys []string) {
 		}
 	}
 	return texts, keys
+}
+
+// tokens are those that were brought, in order.
+func (f *fake) tokens() (all []string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, q := range f.said {
+		if q.Op == "hello" {
+			all = append(all, q.Token)
+		}
+	}
+	return all
 }
 
 // count is how many requests of an op were said.

@@ -63,7 +63,7 @@ export interface Outgoing {
 }
 
 /** The wire's error codes, and of our own: not answered ("lost" with the connection, "closed" by close()), said after leave(),
- * given up by discard(), too old to be repeated unasked. */
+ * given up by discard(), too old to be repeated unasked ("expired", which is also what the wire says of a token). */
 export type Code =
   | "bad_request" | "unauthorized" | "forbidden" | "not_joined" | "not_found" | "conflict" | "too_large"
   | "rate_limited" | "unavailable" | "unsupported"
@@ -126,7 +126,7 @@ export interface RoomEvents<Data = unknown, Signals = Record<string, any>> {
   signal: { [Kind in keyof Signals]: { kind: Kind; user: User; data?: Signals[Kind] } }[keyof Signals];
   /** The room can't be joined just now. It is tried again soon, over the same connection. */
   waiting: ParleyError;
-  /** The room can't be joined, and is tried again only with the next connection. */
+  /** The room can't be joined, or the right to be there was taken away. It is tried again only with the next connection. */
   error: ParleyError;
 }
 
@@ -163,7 +163,9 @@ interface Emitter<Events> extends EventTarget {
 export interface Options {
   /** The name to go by. */
   name?: string;
-  /** A bearer token, or what gives one: it is asked before each connection. Without one, one is a guest. */
+  /** A bearer token, or what gives one: it is asked, once at a time, before each connection and before the token expires, of
+   * which the connection notices nothing. One that is refused makes nobody a guest: a string then ends it ("close", 4401), and
+   * a function is asked again. Without a token, one is a guest. */
   token?: string | (() => string | undefined | Promise<string | undefined>);
   /** Closes it when it aborts. */
   signal?: AbortSignal;

@@ -15,6 +15,8 @@ const HOME = import.meta.url; // of the node that served it; null in the package
 
 const CLIMB = [15_000, 300_000]; // ms until a WebSocket is first tried again from streams, and at most between two tries
 
+const RENEW = { share: 0.8, most: 2 ** 31 - 1, again: 5000 }; // of a token's time; ms that a timer can wait; ms if there is none
+
 const REFUSED = ["bad_request", "forbidden", "conflict", "too_large"]; // a name or a session, by hello
 
 export class Parley extends Emitter {
@@ -34,6 +36,8 @@ export class Parley extends Emitter {
   #openedAt = Infinity;
   #heardAt = 0;
   #bye = {};
+  #asking = null; // for a token
+  #renewal; // to when a fresh one is brought
   #timer; // to the next attempt, or this one's deadline
   #watch; // for silence
   #climber; // to the next try of a WebSocket from streams
@@ -105,9 +109,28 @@ export class Parley extends Emitter {
     }
   }
 
+  // Asks for one token at a time, whoever needs it.
   async #token() {
     const { token } = this.#options;
-    return typeof token === "function" ? token() : token;
+    if (typeof token !== "function") return token;
+    return (this.#asking ??= (async () => token())().finally(() => (this.#asking = null)));
+  }
+
+  // A fresh token is brought over the connection that there is, before the one that it was opened with expires.
+  #renewIn(expires) {
+    clearTimeout(this.#renewal);
+    if (expires === undefined || typeof this.#options.token !== "function") return;
+    this.#renewal = setTimeout(() => this.#renew(), Math.min(RENEW.most, expires * RENEW.share));
+  }
+
+  async #renew() {
+    const link = this.#link;
+    try {
+      const token = await this.#token();
+      if (this.#link === link) this._ask("hello", { token }).catch(({ code }) => code === "lost" || code === "closed" || this.reconnect());
+    } catch {
+      if (this.#link === link) this.#renewal = setTimeout(() => this.#renew(), RENEW.again); // as long as the old one holds
+    }
   }
 
   /** A room tells that we go by another name, which another of our connections chose. */
@@ -153,8 +176,8 @@ export class Parley extends Emitter {
       this.#welcomed(welcome);
       for (const what of refused) this.emit("refused", what);
     } catch ({ code, message, retryAfter }) {
-      const final = code === "unauthorized" ? 4401 : 1008;
-      this.#lost(link, { code: !code || AGAIN.includes(code) ? 1006 : final, reason: message, retry_after: retryAfter });
+      const close = ["unauthorized", "expired"].includes(code) ? 4401 : !code || AGAIN.includes(code) ? 1006 : 1008;
+      this.#lost(link, { code: close, reason: message, retry_after: retryAfter });
     }
   }
 
@@ -214,6 +237,7 @@ export class Parley extends Emitter {
         this.#options = { ...this.#options, name: frame.user.name }; // another tab may have chosen another since
         this.#memory.setNamed(frame.user.name, frame.named);
       }
+      this.#renewIn(frame.expires);
       this.emit(op, frame);
     }
     if (reply) {
@@ -256,6 +280,7 @@ export class Parley extends Emitter {
     clearTimeout(this.#timer);
     clearInterval(this.#watch);
     clearTimeout(this.#climber);
+    clearTimeout(this.#renewal);
     this.#better?.close();
     this.#better = null;
     const [link, replies] = [this.#link, this.#replies];

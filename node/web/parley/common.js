@@ -3,7 +3,7 @@
 const MAX_WAIT = 30_000; // between two attempts
 
 /** Errors that trying again helps. */
-export const AGAIN = ["lost", "unavailable", "rate_limited", "not_joined"];
+export const AGAIN = ["lost", "unavailable", "rate_limited", "not_joined", "expired"];
 
 // What our own codes say; those of the wire come with a sentence.
 const SENTENCES = {

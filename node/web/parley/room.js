@@ -214,6 +214,12 @@ export class Room extends Emitter {
       if (frame.kind === "typing" && user.id !== this.chat.user?.id) this.#types(user, frame.data?.on !== false);
       this.emit(op, frame);
     }
+    if (op === "left") { // the right to be here was taken away
+      this.#turn++;
+      this.live = this.#joined = false;
+      this.#ready.shut();
+      this.#refused(new ParleyError(frame));
+    }
     if (op === "gap") {
       this.#messages = [];
       this.#back.gap = true;

@@ -34,7 +34,8 @@ export class StreamLink {
   async send(frame) {
     const { op, req, room } = frame;
     try {
-      if (POSTED.includes(op)) {
+      if (POSTED.includes(op) || (op === "hello" && this.#path)) {
+        if (frame.token) this.#headers.Authorization = `Bearer ${frame.token}`; // a fresh one
         const turn = (this.#turns.get(room) ?? Promise.resolve()).catch(() => {}).then(() => this.#post(frame));
         this.#turns.set(room, turn);
         await turn;
