@@ -256,3 +256,19 @@ func TestATokenIsAskedForEachTime(t *testing.T) {
 		t.Errorf("the token was asked for %d times, want 2", asked)
 	}
 }
+
+func TestClientInAWorker(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1).Nodes[0]
+	p := newTab(t)
+	p.open(blankPage(t))
+	got := js[string](p, `new Promise((said) => {
+		const code = "import { Parley } from '" + %s + "'; new Parley('" + %s + "').join('design').send('from a worker').then(({ id }) => postMessage(id), (error) => postMessage(String(error)))";
+		const worker = new Worker(URL.createObjectURL(new Blob([code], { type: "text/javascript" })), { type: "module" });
+		worker.onmessage = ({ data }) => said(data);
+		worker.onerror = ({ message }) => said("failed: " + message);
+	})`, n.HTTP("/parley.js"), n.URL("/"))
+	if !strings.Contains(got, "-") {
+		t.Errorf("a worker's message ends as %q", got)
+	}
+}

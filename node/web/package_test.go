@@ -95,7 +95,13 @@ export async function talk(url: string, socket?: any): Promise<string> {
 // @ts-expect-error: there is no such event
 new Parley("ws://x").on("mesage", () => {});
 `)
-	if out, err := run("node_modules/.bin/tsc", "--strict", "--noEmit", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom,dom.asynciterable", "app.ts"); err != nil {
+	write("hook.ts", recipe(t, "A React hook", "ts"))
+	write("react.d.ts", `declare module "react" {
+  export function useEffect(effect: () => void | (() => void), deps: readonly unknown[]): void;
+  export function useState<T>(first: T): [T, (next: T) => void];
+  export function useSyncExternalStore<T>(subscribe: (changed: () => void) => () => void, snapshot: () => T): T;
+}`)
+	if out, err := run("node_modules/.bin/tsc", "--strict", "--noEmit", "--target", "es2022", "--module", "nodenext", "--lib", "es2022,dom,dom.asynciterable", "app.ts", "hook.ts", "react.d.ts"); err != nil {
 		t.Errorf("tsc --strict: %v\n%s", err, out)
 	}
 	app, _ := os.ReadFile(filepath.Join(dir, "app.ts"))

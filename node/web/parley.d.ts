@@ -219,11 +219,23 @@ export class Parley {
    *     const { count } = await chat.request("members", { room: "lobby" });
    */
   request(op: string, fields?: object, options?: { signal?: AbortSignal }): Promise<Record<string, any>>;
-  /** Goes by another name from now on, of which the others are told. One that is refused is told as "refused". */
+  /**
+   * Goes by another name from now on, of which the others are told. One that is refused is told as "refused".
+   *
+   *     await chat.rename("Ada Lovelace");
+   */
   rename(name: string): Promise<void>;
-  /** Connects now, rather than when the wait is over. */
+  /**
+   * Connects now, rather than when the wait is over.
+   *
+   *     retryButton.onclick = () => chat.reconnect();
+   */
   reconnect(): void;
-  /** Leaves for good. What was not acknowledged stays with the tab, and is repeated when the room is next joined. */
+  /**
+   * Leaves for good. What was not acknowledged stays with the tab, and is repeated when the room is next joined.
+   *
+   *     chat.close();
+   */
   close(code?: number, reason?: string): void;
 }
 
@@ -266,7 +278,11 @@ export interface Room<Data = any, Signals = Record<string, any>> extends Emitter
    *     const { messages, typists } = useSyncExternalStore(room.subscribe, room.snapshot);
    */
   readonly snapshot: () => Snapshot<Data>;
-  /** Calls a listener when the snapshot has changed. Returns what ends that. */
+  /**
+   * Calls a listener when the snapshot has changed. Returns what ends that.
+   *
+   *     const stop = room.subscribe(() => draw(room.snapshot()));
+   */
   readonly subscribe: (listener: () => void) => () => void;
   /**
    * Says something, now or when there is a connection. Resolves once the room has it; rejects if it, or the room, is refused,
@@ -275,15 +291,35 @@ export interface Room<Data = any, Signals = Record<string, any>> extends Emitter
    *     const { id } = await room.send("hi", { data: { mood: "sunny" } });
    */
   send(text: string, options?: { data?: Data; key?: string; signal?: AbortSignal }): Promise<{ id: Id }>;
-  /** Tries again what failed or could not be confirmed. */
+  /**
+   * Tries again what failed or could not be confirmed.
+   *
+   *     for (const { key, error } of room.outgoing) if (error) room.retry(key);
+   */
   retry(key: string): void;
-  /** Gives up on a message. If it was "unconfirmed", the room may have it nevertheless. */
+  /**
+   * Gives up on a message. If it was "unconfirmed", the room may have it nevertheless.
+   *
+   *     for (const { key, state } of room.outgoing) if (state === "failed") room.discard(key);
+   */
   discard(key: string): void;
-  /** Tells those who are here something, once the room is live. Nothing is kept, repeated or promised. */
+  /**
+   * Tells those who are here something, once the room is live. Nothing is kept, repeated or promised.
+   *
+   *     await room.signal("wave", { at: "you" });
+   */
   signal<Kind extends keyof Signals & string>(kind: Kind, data?: Signals[Kind]): Promise<unknown>;
-  /** Tells the others that one is typing: to be called at each key. It is said every few seconds, and only while live. */
+  /**
+   * Tells the others that one is typing: to be called at each key. It is said every few seconds, and only while live.
+   *
+   *     field.oninput = () => room.typing();
+   */
   typing(): void;
-  /** Messages before an id (default: the newest), oldest first, and whether there are more. Waits for a connection. */
+  /**
+   * Messages before an id (default: the newest), oldest first, and whether there are more. Waits for a connection.
+   *
+   *     const { messages, more } = await room.history(room.messages[0]?.id, 50);
+   */
   history(before?: Id, limit?: number, options?: { signal?: AbortSignal }): Promise<{ messages: Message<Data>[]; more: boolean }>;
   /**
    * All messages before an id (default: the newest), newest first, a page at a time.
@@ -291,10 +327,18 @@ export interface Room<Data = any, Signals = Record<string, any>> extends Emitter
    *     for await (const { text } of room.past()) if (text?.includes("parley")) break;
    */
   past(before?: Id, options?: { limit?: number; signal?: AbortSignal }): AsyncGenerator<Message<Data>, void>;
-  /** Leaves the room, unless somebody else here joined it too. What is queued is sent first; what failed is given up. Resolves
-   * when it is done. */
+  /**
+   * Leaves the room, unless somebody else here joined it too. What is queued is sent first; what failed is given up. Resolves
+   * when it is done.
+   *
+   *     await room.leave();
+   */
   leave(): Promise<unknown>;
 }
 
-/** Orders ids, as a comparison for Array.sort: as two integers. */
+/**
+ * Orders ids, as a comparison for Array.sort: as two integers.
+ *
+ *     messages.sort((a, b) => compareIds(a.id, b.id));
+ */
 export function compareIds(a: Id, b: Id): number;
