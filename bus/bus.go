@@ -41,11 +41,13 @@ type Bus interface {
 	// everything published after it returns reaches the sink. One handle subscribes to a room at most once at a time.
 	Subscribe(ctx context.Context, room string, sink Sink) (Subscription, error)
 
-	// After reads at most limit messages that follow since, oldest first.
-	After(ctx context.Context, room string, since ID, limit int) (Page, error)
+	// After reads at most limit messages that follow since, oldest first: about as many as have so many bytes, one at least; 0 bytes
+	// means any number.
+	After(ctx context.Context, room string, since ID, limit, bytes int) (Page, error)
 
-	// Before reads the newest at most limit messages before an id, oldest first; before the zero ID means the newest of all.
-	Before(ctx context.Context, room string, before ID, limit int) (Page, error)
+	// Before reads the newest at most limit messages before an id, oldest first; before the zero ID means the newest of all. The bytes
+	// are as for After.
+	Before(ctx context.Context, room string, before ID, limit, bytes int) (Page, error)
 
 	// Roster reads who is in a room, subscribed or not.
 	Roster(ctx context.Context, room string) (Roster, error)

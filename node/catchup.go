@@ -45,6 +45,7 @@ func (m *member) catchUp() {
 			m.s.srv.cfg.Observer.CaughtUp()
 		}
 		if done || gone {
+			m.ahead = nil
 			return
 		}
 		if len(buf) > 0 || !fits {
@@ -122,14 +123,12 @@ func (m *member) goLiveLocked(buf, scratch []byte) (frames, grown []byte, done b
 // whether it got on.
 func (m *member) serveLog(buf, scratch []byte) bool {
 	r := m.r
-	ctx, cancel := context.WithTimeout(r.srv.ctx, busTimeout)
-	defer cancel()
-	page, err := r.srv.cfg.Bus.After(ctx, r.name, m.cursor, wire.MaxPage)
+	page, err := m.next()
 	if err != nil {
 		return false
 	}
 	if !page.Complete {
-		return m.skip(ctx, page)
+		return m.skip(page)
 	}
 	r.mu.Lock()
 	head, newest := r.head, m.told
@@ -173,8 +172,20 @@ func (m *member) serveLog(buf, scratch []byte) bool {
 	return true
 }
 
+// next is the page of the log that follows the cursor. A join has read the first one.
+func (m *member) next() (bus.Page, error) {
+	ahead := m.ahead
+	m.ahead = nil
+	if ahead != nil && ahead.since == m.cursor {
+		return ahead.Page, nil
+	}
+	return m.r.after(m.cursor)
+}
+
 // skip tells of a gap after the cursor and moves on to the newest messages.
-func (m *member) skip(ctx context.Context, page bus.Page) bool {
+func (m *member) skip(page bus.Page) bool {
+	ctx, cancel := context.WithTimeout(m.r.srv.ctx, busTimeout)
+	defer cancel()
 	lost := m.cursor
 	for _, msg := range page.Messages {
 		if msg.Break && msg.Lost.Less(lost) {

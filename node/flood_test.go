@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -37,7 +38,7 @@ func TestCatchingUpInManyRoomsStaysWithinTheQueue(t *testing.T) {
 	eachNarrowWay(t, func(t *testing.T, start starter) {
 		const rooms, limit = 40, 128 << 10
 		pages := make(chan struct{})
-		c := start(t, 1, func(cfg *node.Config) { cfg.QueueBytes = limit; cfg.Bus = slowPages{cfg.Bus, pages} })
+		c := start(t, 1, func(cfg *node.Config) { cfg.QueueBytes = limit; cfg.Bus = slowPages{cfg.Bus, new(sync.Map), pages} })
 		sender := nodetest.Dial(t, c.Nodes[0].URL("/"))
 		sender.Join("lobby")
 		for i := range rooms {
@@ -78,14 +79,15 @@ func TestCatchingUpInManyRoomsStaysWithinTheQueue(t *testing.T) {
 // slowPages is a bus whose log is read a page at a time once pages is closed.
 type slowPages struct {
 	bus.Bus
-	pages chan struct{}
+	joined *sync.Map // rooms of which a join has read the first page
+	pages  chan struct{}
 }
 
-func (b slowPages) After(ctx context.Context, room string, since bus.ID, limit int) (bus.Page, error) {
-	if limit > 1 {
+func (b slowPages) After(ctx context.Context, room string, since bus.ID, limit, bytes int) (bus.Page, error) {
+	if _, catchesUp := b.joined.LoadOrStore(room, true); catchesUp {
 		<-b.pages
 	}
-	return b.Bus.After(ctx, room, since, limit)
+	return b.Bus.After(ctx, room, since, limit, bytes)
 }
 
 // What comes faster than it can be flushed is in the log, and each member is served from there.

@@ -32,12 +32,12 @@ func (s *Server) join(ctx context.Context, c *caller, req *wire.Request) (append
 	if blind {
 		from = &wire.Request{Room: req.Room, Limit: new(int)} // it begins with what is said next
 	}
-	cursor, recovered, err := r.resume(ctx, from)
+	cursor, recovered, next, err := r.resume(ctx, from)
 	if err != nil {
 		r.release()
 		return nil, joinError(err)
 	}
-	m := &member{s: c.session, r: r, cursor: cursor, blind: blind}
+	m := &member{s: c.session, r: r, cursor: cursor, ahead: next, blind: blind}
 	if c.rooms == nil {
 		c.rooms = make(map[string]*member)
 	}
@@ -64,31 +64,33 @@ func joinError(err error) *wire.Error {
 	return e
 }
 
-// resume finds where a join begins to read: after since, or before the newest messages. recovered is nil without a since.
-func (r *room) resume(ctx context.Context, req *wire.Request) (cursor bus.ID, recovered *bool, err error) {
+// resume finds where a join begins to read: after since, or before the newest messages. recovered is nil without a since. next is
+// what was read of the log that follows, if anything was.
+func (r *room) resume(ctx context.Context, req *wire.Request) (cursor bus.ID, recovered *bool, next *ahead, err error) {
 	if req.Since == nil {
 		n := wire.DefaultBacklog
 		if req.Limit != nil {
 			n = *req.Limit
 		}
 		cursor, err = r.start(ctx, n)
-		return cursor, nil, err
+		return cursor, nil, nil, err
 	}
 	r.mu.Lock()
 	_, whole := r.afterLocked(*req.Since, bus.ID{})
 	r.mu.Unlock()
 	if !whole {
 		if r.srv.outage.lasts() {
-			return bus.ID{}, nil, bus.ErrUnavailable
+			return bus.ID{}, nil, nil, bus.ErrUnavailable
 		}
-		page, err := r.srv.cfg.Bus.After(ctx, r.name, *req.Since, 1)
+		page, err := r.srv.cfg.Bus.After(ctx, r.name, *req.Since, wire.MaxPage, pieceBytes)
 		r.srv.outage.note(err)
 		if err != nil {
-			return bus.ID{}, nil, err
+			return bus.ID{}, nil, nil, err
 		}
+		next = &ahead{*req.Since, page}
 		whole = page.Complete && !req.Since.Less(page.LastBreak)
 	}
-	return *req.Since, &whole, nil
+	return *req.Since, &whole, next, nil
 }
 
 // afterLocked returns what follows an id up to the head, if the node has it in memory; see recent.after. It needs r.mu.
@@ -99,7 +101,11 @@ func (r *room) afterLocked(since, told bus.ID) ([]bus.Message, bool) {
 	return r.recent.after(since, told)
 }
 
-// start returns the id after which the room's newest n messages up to the head follow, or fewer if it has fewer.
+// backlogBytes bounds what a join without a since is given of the log.
+const backlogBytes = 1 << 20
+
+// start returns the id after which the room's newest n messages up to the head follow, or fewer if it has fewer, or they have more
+// than backlogBytes.
 func (r *room) start(ctx context.Context, n int) (bus.ID, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -113,7 +119,7 @@ func (r *room) start(ctx context.Context, n int) (bus.ID, error) {
 		return bus.ID{}, bus.ErrUnavailable
 	}
 	r.mu.Unlock()
-	page, err := r.srv.cfg.Bus.Before(ctx, r.name, bus.ID{}, max(n, wire.DefaultBacklog))
+	page, err := r.srv.cfg.Bus.Before(ctx, r.name, bus.ID{}, max(n, wire.DefaultBacklog), backlogBytes)
 	r.srv.outage.note(err)
 	r.mu.Lock()
 	if err != nil {

@@ -22,6 +22,8 @@ type member struct {
 	version uint64 // the version of the roster that it knows of while not live
 	told    bus.ID // the marker of the newest break that it was told of, or that came before it
 	user    wire.Member
+
+	ahead *ahead // owned by admit, then by catchUp
 }
 
 // admit makes a new member one of its room and answers its join, in one piece: what the roster in the answer does not have is
@@ -52,7 +54,9 @@ func (m *member) admit(req *wire.Request, recovered *bool) {
 		b.frame, b.payload, live = m.serveRecentLocked(b.frame, b.payload)
 	}
 	m.put(b.frame)
-	if !live {
+	if live {
+		m.ahead = nil
+	} else {
 		m.s.srv.wg.Go(m.catchUp)
 	}
 }

@@ -75,14 +75,14 @@ func (a asked) Subscribe(ctx context.Context, room string, sink bus.Sink) (bus.S
 	return a.Bus.Subscribe(ctx, room, sink)
 }
 
-func (a asked) Before(ctx context.Context, room string, before bus.ID, limit int) (bus.Page, error) {
+func (a asked) Before(ctx context.Context, room string, before bus.ID, limit, bytes int) (bus.Page, error) {
 	a.times.Add(1)
-	return a.Bus.Before(ctx, room, before, limit)
+	return a.Bus.Before(ctx, room, before, limit, bytes)
 }
 
-func (a asked) After(ctx context.Context, room string, since bus.ID, limit int) (bus.Page, error) {
+func (a asked) After(ctx context.Context, room string, since bus.ID, limit, bytes int) (bus.Page, error) {
 	a.times.Add(1)
-	return a.Bus.After(ctx, room, since, limit)
+	return a.Bus.After(ctx, room, since, limit, bytes)
 }
 
 func (a asked) Roster(ctx context.Context, room string) (bus.Roster, error) {

@@ -129,7 +129,7 @@ func (s *Server) history(ctx context.Context, _ *caller, req *wire.Request) (app
 		return answer, nil
 	}
 	for {
-		page, err := s.cfg.Bus.Before(ctx, req.Room, end, n)
+		page, err := s.cfg.Bus.Before(ctx, req.Room, end, n, maxHistory)
 		if err != nil {
 			return nil, busError(err)
 		}

@@ -32,6 +32,7 @@ type room struct {
 	head     bus.ID // the newest id that was flushed
 	recent   recent // the newest messages, up to head
 	presence presence
+	pages    map[bus.ID]*page // being read, by what they follow
 }
 
 // attendance counts the connections by which a user is in the room here.

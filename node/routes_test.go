@@ -245,7 +245,7 @@ func (deadBus) Subscribe(context.Context, string, bus.Sink) (bus.Subscription, e
 	return nil, bus.ErrUnavailable
 }
 
-func (deadBus) Before(context.Context, string, bus.ID, int) (bus.Page, error) {
+func (deadBus) Before(context.Context, string, bus.ID, int, int) (bus.Page, error) {
 	return bus.Page{}, bus.ErrUnavailable
 }
 

@@ -137,10 +137,10 @@ func callsAfterClose(c *cluster) {
 	if _, err := a.Subscribe(ctx, room, NewRecorder(c.t)); !errors.Is(err, bus.ErrClosed) {
 		c.t.Errorf("Subscribe: %v", err)
 	}
-	if _, err := a.After(ctx, room, bus.ID{}, 1); !errors.Is(err, bus.ErrClosed) {
+	if _, err := a.After(ctx, room, bus.ID{}, 1, 0); !errors.Is(err, bus.ErrClosed) {
 		c.t.Errorf("After: %v", err)
 	}
-	if _, err := a.Before(ctx, room, bus.ID{}, 1); !errors.Is(err, bus.ErrClosed) {
+	if _, err := a.Before(ctx, room, bus.ID{}, 1, 0); !errors.Is(err, bus.ErrClosed) {
 		c.t.Errorf("Before: %v", err)
 	}
 	if _, err := a.Roster(ctx, room); !errors.Is(err, bus.ErrClosed) {

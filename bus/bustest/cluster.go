@@ -234,7 +234,7 @@ func (n *node) after(room string, since bus.ID, limit int) bus.Page {
 	n.t.Helper()
 	ctx, cancel := patient()
 	defer cancel()
-	p, err := n.After(ctx, room, since, limit)
+	p, err := n.After(ctx, room, since, limit, 0)
 	if err != nil {
 		n.t.Fatalf("after %v in %s: %v", since, room, err)
 	}
@@ -245,7 +245,7 @@ func (n *node) before(room string, before bus.ID, limit int) bus.Page {
 	n.t.Helper()
 	ctx, cancel := patient()
 	defer cancel()
-	p, err := n.Before(ctx, room, before, limit)
+	p, err := n.Before(ctx, room, before, limit, 0)
 	if err != nil {
 		n.t.Fatalf("before %v in %s: %v", before, room, err)
 	}

@@ -206,7 +206,7 @@ func fullPastLease(c *cluster) {
 			c.t.Fatalf("the node is not ready any more: %v", err)
 		}
 	}
-	if _, err := a.Before(context.Background(), room, bus.ID{}, 1); err != nil {
+	if _, err := a.Before(context.Background(), room, bus.ID{}, 1, 0); err != nil {
 		c.t.Errorf("the node reads no more: %v", err)
 	}
 	if o := a.await(a.start(room, bus.Draft{Body: []byte("m")})); !errors.Is(o.err, bus.ErrUnavailable) {

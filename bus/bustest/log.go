@@ -2,6 +2,7 @@ package bustest
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"parley/bus"
@@ -17,6 +18,7 @@ var logPromises = []promise{
 	{name: "what is too old is not read, and the chain goes on", test: expiredByAge, retention: bus.Retention{Age: time.Second}},
 	{name: "what is too old is not read in a busy room either", test: expiredInBusyRoom, retention: bus.Retention{Age: time.Second}},
 	{name: "paging back ends at the beginning", test: pageBack},
+	{name: "a page has about so many bytes", test: pageBytes},
 	{name: "a room outlives its handles", test: roomOutlivesHandles},
 }
 
@@ -230,4 +232,68 @@ func roomOutlivesHandles(c *cluster) {
 	check(c.t, "last", sub.Last(), last)
 	b.publish(room, "three")
 	r.WaitBody(c.t, "three")
+}
+
+func pageBytes(c *cluster) {
+	const bytes = 10_000
+	a := c.open()
+	var ids []bus.ID
+	for i := range 80 {
+		size := 200
+		if i%20 >= 10 {
+			size = 2000
+		}
+		if i == 47 {
+			size = 5 * bytes // more than a page may have: it comes alone
+		}
+		ids = append(ids, a.publish(room, strings.Repeat("m", size)))
+	}
+	pages := 0
+	bounded := func(p bus.Page, more bool) {
+		c.t.Helper()
+		sum := 0
+		for _, m := range p.Messages {
+			sum += len(m.Body)
+		}
+		if pages++; len(p.Messages) != 1 && sum > bytes || pages > 50 {
+			c.t.Errorf("page %d, of %d bytes, has %d messages of %d", pages, bytes, len(p.Messages), sum)
+		}
+		check(c.t, "more", p.More, more)
+	}
+	ctx, cancel := patient()
+	defer cancel()
+	for read := 0; read < len(ids); {
+		var since bus.ID
+		if read > 0 {
+			since = ids[read-1]
+		}
+		p, err := a.After(ctx, room, since, 1000, bytes)
+		if err != nil || len(p.Messages) == 0 {
+			c.t.Fatalf("after %d: %d messages, %v", read, len(p.Messages), err)
+		}
+		check(c.t, "complete", whole(p, since), true)
+		for i, m := range p.Messages {
+			check(c.t, "id", m.ID, ids[read+i])
+		}
+		read += len(p.Messages)
+		bounded(p, read < len(ids))
+	}
+	for left := len(ids); left > 0; {
+		var before bus.ID
+		if left < len(ids) {
+			before = ids[left]
+		}
+		p, err := a.Before(ctx, room, before, 1000, bytes)
+		if err != nil || len(p.Messages) == 0 {
+			c.t.Fatalf("before %d: %d messages, %v", left, len(p.Messages), err)
+		}
+		left -= len(p.Messages)
+		for i, m := range p.Messages {
+			check(c.t, "id", m.ID, ids[left+i])
+		}
+		bounded(p, left > 0)
+	}
+	p, err := a.After(ctx, room, bus.ID{}, 3, bytes)
+	check(c.t, "error", err, nil)
+	check(c.t, "of three at most", len(p.Messages), 3)
 }

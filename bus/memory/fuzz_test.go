@@ -40,7 +40,7 @@ func FuzzMemoryPages(f *testing.F) {
 			limit, at := arg%4+1, min(arg/4, len(log)) // after or before the message with that index
 			switch step >> 6 {
 			case 2:
-				got, err := b.After(ctx, "room", lastID(log[:at]), limit)
+				got, err := b.After(ctx, "room", lastID(log[:at]), limit, 0)
 				from := max(at, gone)
 				to := min(from+limit, len(log))
 				same(t, got, err, bus.Page{
@@ -51,7 +51,7 @@ func FuzzMemoryPages(f *testing.F) {
 				if at < len(log) {
 					before = log[at].ID
 				}
-				got, err := b.Before(ctx, "room", before, limit)
+				got, err := b.Before(ctx, "room", before, limit, 0)
 				to := max(at, gone)
 				from := max(to-limit, gone)
 				same(t, got, err, bus.Page{Messages: log[from:to], Last: lastID(log), More: from > gone})

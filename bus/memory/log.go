@@ -20,7 +20,13 @@ type logEntry struct {
 	body []byte
 }
 
-const minRing = 8
+// size is how many bytes an entry counts for.
+func (e *logEntry) size() int { return entryBytes + len(e.body) }
+
+const (
+	minRing    = 8
+	entryBytes = 50 // of an entry beside its body
+)
 
 // push appends an entry. prev is the id before it.
 func (l *log) push(e logEntry, prev bus.ID) {

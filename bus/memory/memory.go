@@ -194,7 +194,7 @@ func (b *Bus) Subscribe(ctx context.Context, room string, sink bus.Sink) (bus.Su
 	return s, nil
 }
 
-func (b *Bus) After(ctx context.Context, room string, since bus.ID, limit int) (bus.Page, error) {
+func (b *Bus) After(ctx context.Context, room string, since bus.ID, limit, bytes int) (bus.Page, error) {
 	if err := b.readable(ctx); err != nil {
 		return bus.Page{}, err
 	}
@@ -204,10 +204,10 @@ func (b *Bus) After(ctx context.Context, room string, since bus.ID, limit int) (
 	}
 	defer r.mu.Unlock()
 	r.expireLocked(b.shared.now())
-	return r.afterLocked(since, limit), nil
+	return r.afterLocked(since, limit, bytes), nil
 }
 
-func (b *Bus) Before(ctx context.Context, room string, before bus.ID, limit int) (bus.Page, error) {
+func (b *Bus) Before(ctx context.Context, room string, before bus.ID, limit, bytes int) (bus.Page, error) {
 	if err := b.readable(ctx); err != nil {
 		return bus.Page{}, err
 	}
@@ -217,7 +217,7 @@ func (b *Bus) Before(ctx context.Context, room string, before bus.ID, limit int)
 	}
 	defer r.mu.Unlock()
 	r.expireLocked(b.shared.now())
-	return r.beforeLocked(before, limit), nil
+	return r.beforeLocked(before, limit, bytes), nil
 }
 
 func (b *Bus) Roster(ctx context.Context, room string) (bus.Roster, error) {

@@ -102,7 +102,7 @@ func TestMemoryForgetsRoomsThatNobodyUses(t *testing.T) {
 		s.Close()
 	}
 	for range 10 { // asking makes no room
-		if _, err := b.After(ctx, "nowhere", bus.ID{}, 1); err != nil {
+		if _, err := b.After(ctx, "nowhere", bus.ID{}, 1, 0); err != nil {
 			t.Fatal(err)
 		}
 		b.Signal("nowhere", nil, func(error) {})
@@ -119,7 +119,7 @@ func TestMemoryForgetsRoomsThatNobodyUses(t *testing.T) {
 	if n := m.Rooms(); n != 5 {
 		t.Errorf("%d rooms are kept; of 5 the last id was to outlive the log", n)
 	}
-	if p, _ := b.After(ctx, "room2", bus.ID{}, 10); len(p.Messages) > 0 || p.Last.IsZero() {
+	if p, _ := b.After(ctx, "room2", bus.ID{}, 10, 0); len(p.Messages) > 0 || p.Last.IsZero() {
 		t.Errorf("of a room that is expired: %+v", p)
 	}
 	c.advance(age)
@@ -127,7 +127,7 @@ func TestMemoryForgetsRoomsThatNobodyUses(t *testing.T) {
 	if n := m.Rooms(); n != 1 {
 		t.Errorf("%d rooms are kept, of which one is occupied", n)
 	}
-	if p, _ := b.After(ctx, "room0", occupied.Last(), 10); !p.Complete {
+	if p, _ := b.After(ctx, "room0", occupied.Last(), 10, 0); !p.Complete {
 		t.Error("an occupied room has forgotten its last id")
 	}
 	occupied.Close()

@@ -75,9 +75,14 @@ func nextID(last bus.ID, now time.Time) bus.ID {
 	return bus.ID{Ms: last.Ms, Seq: last.Seq + 1}
 }
 
-func (r *room) afterLocked(since bus.ID, limit int) bus.Page {
+func (r *room) afterLocked(since bus.ID, limit, bytes int) bus.Page {
 	from := r.log.first(since.Less)
 	to := min(from+max(0, limit), r.log.count)
+	for i, left := from, bytes; bytes > 0 && i < to; i++ {
+		if left -= r.log.at(i).size(); left < 0 {
+			to = max(i, from+1)
+		}
+	}
 	p := r.pageLocked(from, to)
 	p.More = to < r.log.count
 	if from < r.log.count {
@@ -88,12 +93,17 @@ func (r *room) afterLocked(since bus.ID, limit int) bus.Page {
 	return p
 }
 
-func (r *room) beforeLocked(before bus.ID, limit int) bus.Page {
+func (r *room) beforeLocked(before bus.ID, limit, bytes int) bus.Page {
 	to := r.log.count
 	if !before.IsZero() {
 		to = r.log.first(func(i bus.ID) bool { return !i.Less(before) })
 	}
 	from := max(0, to-max(0, limit))
+	for i, left := to-1, bytes; bytes > 0 && i >= from; i-- {
+		if left -= r.log.at(i).size(); left < 0 {
+			from = min(i+1, to-1)
+		}
+	}
 	p := r.pageLocked(from, to)
 	p.More = from > 0
 	return p

@@ -33,12 +33,12 @@ func (b prefixed) Subscribe(ctx context.Context, room string, sink bus.Sink) (bu
 	return b.Bus.Subscribe(ctx, b.prefix+room, sink)
 }
 
-func (b prefixed) After(ctx context.Context, room string, since bus.ID, limit int) (bus.Page, error) {
-	return b.Bus.After(ctx, b.prefix+room, since, limit)
+func (b prefixed) After(ctx context.Context, room string, since bus.ID, limit, bytes int) (bus.Page, error) {
+	return b.Bus.After(ctx, b.prefix+room, since, limit, bytes)
 }
 
-func (b prefixed) Before(ctx context.Context, room string, before bus.ID, limit int) (bus.Page, error) {
-	return b.Bus.Before(ctx, b.prefix+room, before, limit)
+func (b prefixed) Before(ctx context.Context, room string, before bus.ID, limit, bytes int) (bus.Page, error) {
+	return b.Bus.Before(ctx, b.prefix+room, before, limit, bytes)
 }
 
 func (b prefixed) Roster(ctx context.Context, room string) (bus.Roster, error) {
@@ -225,7 +225,7 @@ func TestRedisClusterASlotHalfMovedIsWaitedOut(t *testing.T) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	if _, err := b.After(ctx, rooms[0], bus.ID{}, 10); err != nil {
+	if _, err := b.After(ctx, rooms[0], bus.ID{}, 10, 0); err != nil {
 		t.Errorf("reading the room that moves: %v", err)
 	}
 	if err := b.subs[rooms[0]].Sync(ctx); err != nil {

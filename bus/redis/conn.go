@@ -166,12 +166,9 @@ func (l *link) write(ctx context.Context, c *conn) {
 	for {
 		time.Sleep(l.publisher.early())
 		var await []awaited
-		var more bool
 		out, await = l.subscriber.appendChanges(out[:0], c)
-		out, await, more = l.mender.appendQuestions(out, await)
-		if !more {
-			out, await = l.publisher.appendBatch(out, await)
-		}
+		out, await = l.mender.appendQuestions(out, await)
+		out, await = l.publisher.appendBatch(out, await)
 		if len(out) == 0 {
 			select {
 			case <-l.wake:

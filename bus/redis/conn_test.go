@@ -72,7 +72,7 @@ func TestRedisARefusedSubscriptionIsNoAnswerToAMessage(t *testing.T) {
 		return err == nil
 	})
 	told.until("the end", func(lines []string) bool { return slices.Contains(lines, "the end") })
-	page, err := r.After(t.Context(), "lobby", bus.ID{}, 1000)
+	page, err := r.After(t.Context(), "lobby", bus.ID{}, 1000, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

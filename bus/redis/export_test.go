@@ -54,6 +54,12 @@ func (c *Config) SetHeldBytes(n int) { c.heldBytes = n }
 // Held is how many bytes all rooms hold.
 func (r *Bus) Held() int { return int(r.held.bytes.Load()) }
 
+// MendAwaited bounds the questions that are not answered.
+const MendAwaited = mendAwaited
+
+// MendSHA is in each question about what a room has lost.
+var MendSHA = plain.mend
+
 // Client is the client that reads.
 func (r *Bus) Client() *redis.Client { return r.reads }
 

@@ -24,7 +24,7 @@ func TestRedisTheLastIDOutlivesTheLog(t *testing.T) {
 		t.Errorf("the log lives for %v, the last id for %v", log, last)
 	}
 	eventually(t, "the log to expire", func() bool { return r.Client().Exists(ctx, k.Log).Val() == 0 })
-	if p, err := r.After(ctx, "lobby", newest, 10); err != nil || !p.Complete || p.Last != newest {
+	if p, err := r.After(ctx, "lobby", newest, 10, 0); err != nil || !p.Complete || p.Last != newest {
 		t.Errorf("of an expired log: %+v, %v", p, err)
 	}
 	sub, _ := subscribe(t, r, "lobby")

@@ -14,8 +14,8 @@ import (
 )
 
 // After implements bus.Bus.
-func (r *Bus) After(ctx context.Context, room string, since bus.ID, limit int) (bus.Page, error) {
-	p, err := r.page(ctx, room, limit, "xrange", r.following(since), "+")
+func (r *Bus) After(ctx context.Context, room string, since bus.ID, limit, bytes int) (bus.Page, error) {
+	p, err := r.page(ctx, room, limit, bytes, "xrange", r.following(since), "+")
 	if len(p.Messages) > 0 {
 		p.Complete = p.Messages[0].Prev == since
 	} else {
@@ -25,34 +25,28 @@ func (r *Bus) After(ctx context.Context, room string, since bus.ID, limit int) (
 }
 
 // Before implements bus.Bus.
-func (r *Bus) Before(ctx context.Context, room string, before bus.ID, limit int) (bus.Page, error) {
+func (r *Bus) Before(ctx context.Context, room string, before bus.ID, limit, bytes int) (bus.Page, error) {
 	end := "+"
 	if !before.IsZero() {
 		end = "(" + before.String()
 	}
-	p, err := r.page(ctx, room, limit, "xrevrange", end, r.oldest().String())
+	p, err := r.page(ctx, room, limit, bytes, "xrevrange", end, r.oldest().String())
 	slices.Reverse(p.Messages)
 	return p, err
 }
 
 // page reads a part of a room's log.
-func (r *Bus) page(ctx context.Context, room string, limit int, command, from, to string) (p bus.Page, err error) {
-	k := r.keys(room)
-	limit = max(0, limit)
+func (r *Bus) page(ctx context.Context, room string, limit, bytes int, command, from, to string) (p bus.Page, err error) {
 	q := r.query(ctx, r.reads)
-	last, brk := q.get(k.last), q.get(k.lastBreak) // before the entries: what is read later may only be newer
-	entries := q.do(command, k.log, from, to, "count", limit+1)
+	cmd := q.readLog(r.keys(room), command, from, to, max(0, limit), bytes)
 	if err := q.send(); err != nil {
 		return bus.Page{}, err
 	}
-	if p.Messages, err = messagesOf(entries); err != nil {
+	rd, err := parseLogRead(cmd)
+	if err != nil {
 		return bus.Page{}, unavailable(err)
 	}
-	if count(entries) > limit {
-		p.More = true
-		p.Messages = p.Messages[:min(limit, len(p.Messages))]
-	}
-	p.Last, p.LastBreak = idOf(last), breakOf(brk)
+	p.Messages, p.More, p.Last, p.LastBreak = rd.messages, rd.more, rd.last, rd.lastBreak
 	for _, m := range p.Messages {
 		if p.Last.Less(m.ID) {
 			p.Last = m.ID
@@ -62,6 +56,51 @@ func (r *Bus) page(ctx context.Context, room string, limit int, command, from, t
 		}
 	}
 	return p, nil
+}
+
+// A logRead is what read.lua answers.
+type logRead struct {
+	last, lastBreak bus.ID
+	more            bool
+	messages        []bus.Message // what is none of ours is passed over
+	bytes           int           // of them, about
+}
+
+// readLog asks for a part of a room's log.
+func (q *query) readLog(k *roomKeys, command, from, to string, limit, bytes int) *redis.Cmd {
+	return q.do("evalsha", readSHA, 3, k.log, k.last, k.lastBreak, command, from, to, limit, bytes)
+}
+
+func parseLogRead(cmd *redis.Cmd) (rd logRead, err error) {
+	answer, err := cmd.Slice()
+	if err != nil {
+		return rd, err
+	}
+	if len(answer) < 3 {
+		return rd, errEntry
+	}
+	last, _ := answer[0].(string)
+	lastBreak, _ := answer[1].(string)
+	lastBreak, _, _ = strings.Cut(lastBreak, " ")
+	rd.last, _ = id.Parse(last)
+	rd.lastBreak, _ = id.Parse(lastBreak)
+	rd.more = answer[2] == int64(1)
+	if len(answer) == 3 {
+		return rd, nil
+	}
+	rd.messages = make([]bus.Message, 0, len(answer)-3)
+	for _, e := range answer[3:] {
+		m, err := messageOf(e)
+		if errors.Is(err, errForeign) {
+			continue
+		}
+		if err != nil {
+			return rd, err
+		}
+		rd.bytes += len(m.Body)
+		rd.messages = append(rd.messages, m)
+	}
+	return rd, nil
 }
 
 // oldest is where what is read of a log begins: what is older may still be there, since logs are trimmed roughly.
@@ -122,40 +161,6 @@ func idOf(cmd *redis.Cmd) bus.ID {
 	s, _ := cmd.Val().(string)
 	i, _ := id.Parse(s)
 	return i
-}
-
-// breakOf reads the answer to GET of a break: "id lost".
-func breakOf(cmd *redis.Cmd) bus.ID {
-	s, _ := cmd.Val().(string)
-	s, _, _ = strings.Cut(s, " ")
-	i, _ := id.Parse(s)
-	return i
-}
-
-// count is how many entries are in the answer to XRANGE or XREVRANGE of a log.
-func count(cmd *redis.Cmd) int {
-	entries, _ := cmd.Val().([]any)
-	return len(entries)
-}
-
-// messagesOf reads the answer to XRANGE or XREVRANGE of a log. It passes over what is none of ours.
-func messagesOf(cmd *redis.Cmd) ([]bus.Message, error) {
-	entries, _ := cmd.Val().([]any)
-	if len(entries) == 0 {
-		return nil, nil
-	}
-	messages := make([]bus.Message, 0, len(entries))
-	for _, e := range entries {
-		m, err := messageOf(e)
-		if errors.Is(err, errForeign) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		messages = append(messages, m)
-	}
-	return messages, nil
 }
 
 // messageOf reads [id, [kind, text]].

@@ -3,6 +3,7 @@ package redis
 import (
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"parley/bus"
@@ -23,6 +24,7 @@ type trail struct {
 	known []bus.ID  // the last entries that were delivered, newest first
 	until time.Time // when it may be forgotten
 	again bool      // it could not be asked about
+	due   bool      // it is to be asked about on this connection
 }
 
 // trailLife is how long a trail is kept after the last use of its room.
@@ -73,7 +75,7 @@ func (t *trails) of(l *link, all bool) (of []*trail) {
 	defer t.mu.Unlock()
 	for room, tr := range t.byRoom {
 		if (all || tr.again) && l.bus.linkOf(room) == l {
-			tr.again = false
+			tr.again, tr.due = false, true
 			of = append(of, tr)
 		}
 	}
@@ -108,10 +110,14 @@ type mender struct {
 	trails []*trail // guarded by mu; the same
 	heads  []*room  // guarded by mu; whose newest id is asked for
 	reload bool     // guarded by mu; the server forgot the script
+
+	awaited atomic.Int64 // questions that were sent and not answered
 }
 
-// mendMost bounds the questions in one write.
-const mendMost = 256
+const (
+	mendMost    = 256  // questions in one write
+	mendAwaited = 1024 // that are not answered: with 100,000 rooms the others of the link are not to wait for all of them
+)
 
 // begin is called for a new connection, with the rooms of the link.
 func (m *mender) begin(rooms []*room) {
@@ -141,20 +147,18 @@ func (m *mender) addHead(rm *room) {
 	wake(m.link.wake)
 }
 
-// appendQuestions appends some of the questions, and reports whether there are more.
-func (m *mender) appendQuestions(out []byte, await []awaited) (_ []byte, _ []awaited, more bool) {
+// appendQuestions appends some of the questions.
+func (m *mender) appendQuestions(out []byte, await []awaited) ([]byte, []awaited) {
 	m.mu.Lock()
-	n := min(len(m.rooms), mendMost)
+	most := min(mendMost, max(0, mendAwaited-int(m.awaited.Load())))
+	n := min(len(m.rooms), most)
 	rooms := m.rooms[:n:n]
 	m.rooms = m.rooms[n:]
-	n = min(len(m.trails), mendMost-n)
+	n = min(len(m.trails), most-n)
 	trails := m.trails[:n:n]
 	m.trails = m.trails[n:]
-	more = len(m.rooms)+len(m.trails) > 0
-	var heads []*room // after all else, since they may then name a marker
-	if !more {
-		heads, m.heads = m.heads, nil
-	}
+	heads := m.heads
+	m.heads = nil
 	reload := m.reload
 	m.reload = false
 	m.mu.Unlock()
@@ -162,21 +166,61 @@ func (m *mender) appendQuestions(out []byte, await []awaited) (_ []byte, _ []awa
 		out, await = m.link.bus.reloadScripts(out, await)
 	}
 	for _, rm := range rooms {
-		var answer func(resp.Value)
-		if out, answer = rm.appendMend(out); answer != nil {
-			await = append(await, awaited{answer: answer})
-		}
+		out, await = m.ask(out, await, rm)
 	}
 	for _, tr := range trails {
-		out = m.link.bus.appendTrail(out, tr)
-		await = append(await, awaited{answer: func(v resp.Value) { m.answeredTrail(tr, v) }})
+		out, await = m.askTrail(out, await, tr)
 	}
 	for _, rm := range heads {
+		out, await = m.ask(out, await, rm) // first, since the newest id may then be a marker's
 		var answer func(resp.Value)
 		out, answer = rm.appendHead(out)
 		await = append(await, awaited{answer: answer})
 	}
-	return out, await, more
+	return out, await
+}
+
+// ask appends a room's question, unless it was sent.
+func (m *mender) ask(out []byte, await []awaited, rm *room) ([]byte, []awaited) {
+	out, answer := rm.appendMend(out)
+	if answer != nil {
+		await = m.await(await, answer)
+	}
+	return out, await
+}
+
+func (m *mender) askTrail(out []byte, await []awaited, tr *trail) ([]byte, []awaited) {
+	out, due := m.link.bus.appendTrail(out, tr)
+	if due {
+		await = m.await(await, func(v resp.Value) { m.answeredTrail(tr, v) })
+	}
+	return out, await
+}
+
+// askFirst appends the question of a room that something is about to be appended to. rm is nil where it is not subscribed to.
+func (m *mender) askFirst(out []byte, await []awaited, rm *room, name string) ([]byte, []awaited) {
+	if rm != nil {
+		return m.ask(out, await, rm)
+	}
+	t := &m.link.bus.trails
+	t.mu.Lock()
+	tr := t.byRoom[name]
+	t.mu.Unlock()
+	if tr == nil {
+		return out, await
+	}
+	return m.askTrail(out, await, tr)
+}
+
+func (m *mender) await(all []awaited, answer func(resp.Value)) []awaited {
+	m.awaited.Add(1)
+	return append(all, awaited{answer: func(v resp.Value) {
+		m.link.subscriber.unheard.Store(0) // heartbeats wait their turn
+		if m.awaited.Add(-1) < mendAwaited {
+			wake(m.link.wake)
+		}
+		answer(v)
+	}})
 }
 
 // reloadScripts appends the commands that load the scripts; nobody needs the answers.
@@ -218,14 +262,19 @@ func (r *Bus) appendMend(out []byte, k *roomKeys, acked, floor bus.ID, known []b
 	return out
 }
 
-func (r *Bus) appendTrail(out []byte, tr *trail) []byte {
+// appendTrail reports whether it was due.
+func (r *Bus) appendTrail(out []byte, tr *trail) (_ []byte, due bool) {
 	r.trails.mu.Lock()
 	defer r.trails.mu.Unlock()
+	if !tr.due {
+		return out, false
+	}
+	tr.due = false
 	floor := tr.acked
 	if floor.Less(tr.known[0]) {
 		floor = tr.known[0]
 	}
-	return r.appendMend(out, tr.keys, tr.acked, floor, tr.known)
+	return r.appendMend(out, tr.keys, tr.acked, floor, tr.known), true
 }
 
 // A verdict is what mend.lua answers: a log goes on, or was broken at a point, which a marker says.
@@ -272,7 +321,7 @@ func (m *mender) answeredTrail(tr *trail, v resp.Value) {
 
 // mendLocked has the link ask whether the log has lost what the room knows. Until the answer has come the log is not read.
 func (rm *room) mendLocked() {
-	rm.mending = true
+	rm.mending, rm.asked = true, false
 	rm.link.mender.add([]*room{rm}, nil)
 }
 
@@ -292,9 +341,10 @@ func (rm *room) reconnected() {
 func (rm *room) appendMend(out []byte) ([]byte, func(resp.Value)) {
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
-	if rm.state == over || !rm.mending {
+	if rm.state == over || !rm.mending || rm.asked {
 		return out, nil
 	}
+	rm.asked = true
 	rm.question++
 	question := rm.question
 	rm.idsMu.Lock()

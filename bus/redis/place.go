@@ -295,21 +295,21 @@ func (c *Cluster) at(room string) (*Bus, error) {
 }
 
 // After implements bus.Bus.
-func (c *Cluster) After(ctx context.Context, room string, since bus.ID, limit int) (bus.Page, error) {
+func (c *Cluster) After(ctx context.Context, room string, since bus.ID, limit, bytes int) (bus.Page, error) {
 	s, err := c.at(room)
 	if err != nil {
 		return bus.Page{}, err
 	}
-	return s.After(ctx, room, since, limit)
+	return s.After(ctx, room, since, limit, bytes)
 }
 
 // Before implements bus.Bus.
-func (c *Cluster) Before(ctx context.Context, room string, before bus.ID, limit int) (bus.Page, error) {
+func (c *Cluster) Before(ctx context.Context, room string, before bus.ID, limit, bytes int) (bus.Page, error) {
 	s, err := c.at(room)
 	if err != nil {
 		return bus.Page{}, err
 	}
-	return s.Before(ctx, room, before, limit)
+	return s.Before(ctx, room, before, limit, bytes)
 }
 
 // Roster implements bus.Bus.

@@ -43,7 +43,7 @@ func (r *Bus) writeRosters(taken []*roster) (ok bool) {
 	inc, leased := r.lease.current()
 	if inc == "" { // the server has not let us in yet
 		for _, ro := range taken {
-			r.changes.add(ro)
+			r.changes.add(ro, false)
 		}
 		return false
 	}

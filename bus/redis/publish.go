@@ -136,7 +136,7 @@ type publisher struct {
 
 	held map[string]*hold // guarded by mu; of a Cluster, rooms whose ops wait; see held.go
 
-	calls map[string]*op // owned by appendBatch, empty outside it; the last op of each room's call
+	calls map[string]*op // owned by nextCalls, empty outside it; the last op of each room's call
 }
 
 func (p *publisher) init(l *link) {
@@ -247,6 +247,35 @@ func (p *publisher) early() time.Duration {
 // appendBatch appends what the writer sends next, nothing while a batch is under way. The messages of one room share a call of
 // the script, which Redis does or refuses as a whole: so none of them overtakes another.
 func (p *publisher) appendBatch(out []byte, await []awaited) ([]byte, []awaited) {
+	calls, reload := p.nextCalls()
+	if reload {
+		out, await = p.link.bus.reloadScripts(out, await)
+	}
+	r := p.link.bus
+	for _, o := range calls {
+		if o.channel == "" { // what the log has lost is marked before anything is appended
+			out, await = p.link.mender.askFirst(out, await, o.roomOn(r), o.keys.room)
+		}
+		if o.beat {
+			out = resp.Append(out, "DEL", o.channel)
+			await = append(await, awaited{answer: func(resp.Value) {}})
+		}
+		out = r.appendOp(out, o)
+		await = append(await, awaited{op: o})
+	}
+	if n := r.cfg.Replicas; n > 0 && slices.ContainsFunc(calls, appends) {
+		out = resp.AppendInt(resp.AppendArg(resp.AppendCommand(out, 3), "WAIT"), int64(n))
+		out = resp.AppendInt(out, (r.cfg.Timeout / 2).Milliseconds())
+		await = append(await, awaited{answer: p.replicated})
+	}
+	return out, await
+}
+
+// appends reports whether an op goes into the log of its room.
+func appends(o *op) bool { return o.channel == "" }
+
+// nextCalls begins a batch, or what Redis knew no script for of the last one, and gives the first op of each call.
+func (p *publisher) nextCalls() (calls []*op, reload bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
@@ -254,7 +283,7 @@ func (p *publisher) appendBatch(out []byte, await []awaited) ([]byte, []awaited)
 		p.releaseLocked()
 		ops := p.takeLocked()
 		if len(ops) == 0 {
-			return out, await
+			return nil, false
 		}
 		p.batch = &batch{ops: ops}
 		for _, o := range ops {
@@ -270,30 +299,17 @@ func (p *publisher) appendBatch(out []byte, await []awaited) ([]byte, []awaited)
 		}
 		clear(p.calls)
 	case p.batch.unsent != nil && p.batch.awaited == 0:
-		out, await = p.link.bus.reloadScripts(out, await)
 		p.batch.calls, p.batch.unsent, p.batch.reloaded = p.batch.unsent, nil, true
+		reload = true
 	default:
-		return out, await
+		return nil, false
 	}
 	p.sentAt = time.Now()
 	p.batch.awaited = len(p.batch.calls)
-	appends := false
-	for _, o := range p.batch.calls {
-		appends = appends || o.channel == ""
-		if o.beat {
-			out = resp.Append(out, "DEL", o.channel)
-			await = append(await, awaited{answer: func(resp.Value) {}})
-		}
-		out = p.link.bus.appendOp(out, o)
-		await = append(await, awaited{op: o})
-	}
-	if n := p.link.bus.cfg.Replicas; n > 0 && appends {
-		out = resp.AppendInt(resp.AppendArg(resp.AppendCommand(out, 3), "WAIT"), int64(n))
-		out = resp.AppendInt(out, (p.link.bus.cfg.Timeout / 2).Milliseconds())
+	if p.link.bus.cfg.Replicas > 0 && slices.ContainsFunc(p.batch.calls, appends) {
 		p.batch.awaited++
-		await = append(await, awaited{answer: p.replicated})
 	}
-	return out, await
+	return p.batch.calls, reload
 }
 
 // replicated takes the answer to WAIT: how many replicas have all that was answered before it.

@@ -15,9 +15,14 @@ type workQueue[T any] struct {
 
 func newWorkQueue[T any]() workQueue[T] { return workQueue[T]{wake: make(chan struct{}, 1)} }
 
-func (q *workQueue[T]) add(work T) {
+// add queues work, before all other if it is urgent.
+func (q *workQueue[T]) add(work T, urgent bool) {
 	q.mu.Lock()
-	q.waiting = append(q.waiting, work)
+	if urgent {
+		q.waiting = slices.Insert(q.waiting, 0, work)
+	} else {
+		q.waiting = append(q.waiting, work)
+	}
 	q.mu.Unlock()
 	wake(q.wake)
 }

@@ -98,6 +98,9 @@ func (r *Bus) reconcileRooms(rooms []*room) error {
 		if state != live && confirmed { // it failed, or is under way
 			rm.readSoonLocked()
 		}
+		if rm.rosterStale && confirmed {
+			rm.readRosterSoonLocked()
+		}
 		rm.mu.Unlock()
 		if state != live {
 			continue
@@ -177,7 +180,7 @@ func (c *comparison) settle() {
 	}
 	if rm.rosterStale || stale { // or the read failed, or is under way
 		rm.rosterStale = true
-		rm.readSoonLocked()
+		rm.readRosterSoonLocked()
 	}
 }
 

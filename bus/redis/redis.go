@@ -120,16 +120,18 @@ type Bus struct {
 	own   *redis.Client // of our own goroutines, with a connection for each: no caller is ever in their way
 	reads *redis.Client // of callers
 
-	server  server
-	links   []*link
-	trails  trails
-	held    heldBytes
-	repairs workQueue[*room] // rooms to be read
-	lease   lease
-	reaper  reaper
-	changes workQueue[*roster] // rosters to be written
-	leaving chan struct{}      // closed when rosterLoop is to end
-	left    chan struct{}      // closed when it has
+	server        server
+	links         []*link
+	trails        trails
+	held          heldBytes
+	budget        budget
+	repairs       workQueue[*room] // rooms whose logs are to be read
+	rosterRepairs workQueue[*room] // rooms whose rosters are
+	lease         lease
+	reaper        reaper
+	changes       workQueue[*roster] // rosters to be written
+	leaving       chan struct{}      // closed when rosterLoop is to end
+	left          chan struct{}      // closed when it has
 
 	mu      sync.RWMutex
 	rooms   map[string]*room   // guarded by mu; by name
@@ -178,12 +180,13 @@ func build(cfg Config, t target, c *Cluster) *Bus {
 	r := &Bus{
 		cfg: cfg, log: cfg.Log, options: options, db: options.DB, cluster: c, scripts: plain,
 		lost: make(chan struct{}, 1), rooms: make(map[string]*room), rosters: make(map[string]*roster),
-		repairs: newWorkQueue[*room](), changes: newWorkQueue[*roster](),
+		repairs: newWorkQueue[*room](), rosterRepairs: newWorkQueue[*room](), changes: newWorkQueue[*roster](),
 		leaving: make(chan struct{}), left: make(chan struct{}),
 	}
 	if c != nil {
 		r.scripts = sharded
 	}
+	r.budget.bytes.Store(budgetFirst)
 	r.outside.Store(&errOutside)
 	r.server.conns = make(map[*serverConn]bool)
 	r.trails.byRoom = make(map[string]*trail)
@@ -207,7 +210,7 @@ func build(cfg Config, t target, c *Cluster) *Bus {
 		r.sentinels = newSentinels(t, cfg, r.dialRaw)
 		r.addr.Store(new(string))
 	}
-	r.own = r.client(repairWorkers + 5)
+	r.own = r.client(repairWorkers + rosterReaders + 5)
 	r.reads = r.client(16)
 	r.lease.init(r)
 	r.reaper.init(r)
@@ -276,6 +279,9 @@ func (r *Bus) start() {
 	}
 	for range repairWorkers {
 		r.running.Go(r.repairLoop)
+	}
+	for range rosterReaders {
+		r.running.Go(r.rosterRepairLoop)
 	}
 	r.running.Go(r.heartbeatLoop)
 	r.running.Go(r.probeLoop)

@@ -1,16 +1,42 @@
 package redis
 
 import (
+	"errors"
+	"net"
+	"sync/atomic"
+
 	"github.com/redis/go-redis/v9"
 
 	"parley/bus"
 )
 
 const (
-	repairWorkers = 4
-	repairRooms   = 128 // read in one pipeline
-	repairPage    = 256 // entries of one room in it
+	repairWorkers = 4    // that read logs
+	repairRooms   = 128  // whose logs are read in one pipeline
+	repairPage    = 1024 // entries of one room in it
+	rosterReaders = 2    // that read rosters
+	rosterRooms   = 32   // whose rosters are read in one pipeline
 )
+
+// How many bytes a pipeline may ask for. What takes longer than the time-out is of no use, and was transferred for nothing.
+const (
+	budgetFirst = 1 << 20
+	budgetMost  = 4 << 20
+	budgetLeast = 16 << 10
+	shareLeast  = budgetFirst / repairRooms // of one room: with less to share, fewer rooms are read at once
+)
+
+// A budget is a number of bytes that halves when they take too long, and grows again.
+type budget struct{ bytes atomic.Int64 }
+
+// halve is told that so many bytes took too long. It reports whether fewer can be asked for.
+func (b *budget) halve(bytes int64) bool {
+	b.bytes.CompareAndSwap(bytes, max(budgetLeast, bytes/2)) // or another did it
+	return bytes > budgetLeast
+}
+
+// grow is told that so many bytes did not.
+func (b *budget) grow(bytes int64) { b.bytes.CompareAndSwap(bytes, min(budgetMost, 2*bytes)) }
 
 type repairState byte
 
@@ -21,75 +47,127 @@ const (
 	repairAgain // asked for while running
 )
 
-// readSoonLocked queues the room for a worker that reads what it lacks. It reports whether a worker is reading it now: that
-// worker then reads once more.
-func (rm *room) readSoonLocked() (running bool) {
-	switch rm.repair {
+// soon notes that there is something to read. It reports whether that is new, and must be queued.
+func (s *repairState) soon() bool {
+	switch *s {
 	case repairIdle:
-		rm.repair = repairQueued
-		rm.bus.repairs.add(rm)
+		*s = repairQueued
+		return true
 	case repairRunning:
-		rm.repair = repairAgain
+		*s = repairAgain
+	}
+	return false
+}
+
+// done reports whether there is more to read meanwhile.
+func (s *repairState) done() bool {
+	again := *s == repairAgain
+	*s = repairIdle
+	return again
+}
+
+// readSoonLocked queues the room for a worker that reads what it lacks of its log. It reports whether a worker is reading it now:
+// that worker then reads once more.
+func (rm *room) readSoonLocked() (running bool) {
+	if rm.repair.soon() {
+		rm.bus.repairs.add(rm, rm.state == joining)
 	}
 	return rm.repair == repairAgain
 }
 
-// readDone is called when a worker is done with the room.
+// readRosterSoonLocked is the same of who is in the room.
+func (rm *room) readRosterSoonLocked() (running bool) {
+	if rm.rosterRepair.soon() {
+		rm.bus.rosterRepairs.add(rm, !rm.isReady)
+	}
+	return rm.rosterRepair == repairAgain
+}
+
+// readDone is called when a worker is done with the room's log.
 func (rm *room) readDone() {
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
-	again := rm.repair == repairAgain
-	rm.repair = repairIdle
-	if again {
+	if rm.repair.done() {
 		rm.readSoonLocked()
 	}
 }
 
-// repairLoop reads rooms that lack something. Many rooms share a round trip, since all of them come at once after a
+func (rm *room) rosterReadDone() {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	if rm.rosterRepair.done() {
+		rm.readRosterSoonLocked()
+	}
+}
+
+// repairLoop reads logs of rooms that lack something. Many rooms share a round trip, since all of them come at once after a
 // reconnection. One worker at a time reads a room. reconcileLoop tries again what fails.
 func (r *Bus) repairLoop() {
 	for {
-		taken := r.repairs.take(repairRooms, r.ctx.Done())
-		if taken == nil {
+		rooms := r.repairs.take(repairRooms, r.ctx.Done())
+		if rooms == nil {
 			return
 		}
-		for rooms := taken; len(rooms) > 0; {
-			rooms = r.readRooms(rooms)
-		}
-		for _, rm := range taken {
-			rm.readDone()
+		for len(rooms) > 0 {
+			rooms = r.readLogs(rooms)
 		}
 	}
 }
 
-// readRooms reads each room once and returns those that have more to read.
-func (r *Bus) readRooms(rooms []*room) (more []*room) {
+// readLogs reads a page of the logs of the first rooms, and returns those that have more to read.
+func (r *Bus) readLogs(rooms []*room) (more []*room) {
+	bytes := r.budget.bytes.Load()
+	n := min(len(rooms), int(bytes/shareLeast))
+	rooms, more = rooms[:n], rooms[n:]
 	q := r.query(r.ctx, r.own)
-	readings := make([]*reading, 0, len(rooms))
+	readings := make([]*reading, 0, n)
 	for _, rm := range rooms {
-		if rd := rm.ask(q); rd != nil {
+		if rd := rm.ask(q, int(bytes)/n); rd != nil {
 			readings = append(readings, rd)
+		} else {
+			rm.readDone()
 		}
 	}
 	if len(readings) == 0 {
-		return nil
+		return more
 	}
-	if err := r.exec(r.ctx, r.own, q.cmds); err != nil {
-		if r.ctx.Err() == nil {
-			r.complain("read rooms", err)
-		}
-		return nil
-	}
-	for _, rd := range readings {
-		again, err := rd.settle()
-		if err != nil && r.ctx.Err() == nil {
-			r.complain("repair "+rd.room.name, err)
-		}
-		if again && err == nil {
+	err := r.exec(r.ctx, r.own, q.cmds)
+	if isLate(err) && r.ctx.Err() == nil && r.budget.halve(bytes) {
+		for _, rd := range readings {
 			more = append(more, rd.room)
 		}
+		return more
+	}
+	if err != nil && r.ctx.Err() == nil {
+		r.complain("read rooms", err)
+	}
+	used := 0
+	for _, rd := range readings {
+		again := false
+		if err == nil {
+			var failure error
+			if again, failure = rd.settle(); failure != nil {
+				again = false
+				r.complain("repair "+rd.room.name, failure)
+			}
+		}
+		used += rd.bytes
+		if again {
+			more = append(more, rd.room)
+		} else {
+			rd.room.readDone()
+		}
+	}
+	if int64(used) > bytes/2 {
+		r.budget.grow(bytes)
 	}
 	return more
+}
+
+// isLate reports whether the server did not answer in time.
+func isLate(err error) bool {
+	var late net.Error
+	return errors.As(err, &late) && late.Timeout()
 }
 
 // A reading is what is read of a room in one round trip.
@@ -100,38 +178,28 @@ type reading struct {
 	number  uint64 // of the room's reads
 	at      bus.ID // where the chain was
 	acked   bus.ID // what had been acknowledged, before the read
+	bytes   int    // that were read
 
-	last    *redis.Cmd
-	entries *redis.Cmd // after at; the newest alone when joining
+	log     *redis.Cmd // entries after at; the newest alone when joining
 	changes int        // changes of the roster that were held at the time
-	roster  *redis.Cmd // nil unless the roster may be out of date
+	roster  *redis.Cmd
 }
 
-// ask adds a room's reading to a query. It returns nil for a room that is closed.
-func (rm *room) ask(q *query) *reading {
+// ask adds a read of the log to a query. It returns nil for a room that needs none.
+func (rm *room) ask(q *query, bytes int) *reading {
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
-	if rm.repair == repairQueued {
-		rm.repair = repairRunning
-	}
-	if rm.state == over {
+	rm.repair = repairRunning
+	if rm.state != joining && rm.state != repairing || rm.mending { // mended goes on with the answer
 		return nil
 	}
 	rd := &reading{room: rm, term: rm.bus.server.term.Load(), joining: rm.state == joining, at: rm.at, acked: rm.ackedID()}
 	rm.reads++
 	rd.number = rm.reads
-	switch {
-	case rm.mending: // it goes on with the answer
-	case rm.state == joining:
-		rd.last = q.get(rm.keys.last) // before the entries
-		rd.entries = q.do("xrevrange", rm.keys.log, "+", "-", "count", 1)
-	case rm.state == repairing:
-		rd.last = q.get(rm.keys.last)
-		rd.entries = q.do("xrange", rm.keys.log, "("+rm.at.String(), "+", "count", repairPage)
-	}
-	rd.changes = len(rm.heldChanges)
-	if rm.state == joining || rm.rosterStale {
-		rd.roster = q.readRoster(rm.keys, 0, rm.roster.numbers())
+	if rd.joining {
+		rd.log = q.readLog(rm.keys, "xrevrange", "+", "-", 1, 0)
+	} else {
+		rd.log = q.readLog(rm.keys, "xrange", "("+rm.at.String(), "+", repairPage, bytes)
 	}
 	return rd
 }
@@ -141,43 +209,104 @@ func (rd *reading) settle() (again bool, err error) {
 	if rd.term != rd.room.bus.server.term.Load() {
 		return false, nil // of a server that is left; it is read again with the next connection
 	}
-	for _, cmd := range []*redis.Cmd{rd.last, rd.entries, rd.roster} {
-		if cmd != nil && cmd.Err() != nil && cmd.Err() != redis.Nil {
-			return false, cmd.Err()
-		}
-	}
-	rosterAgain, err := rd.settleRoster()
-	if err != nil || rd.entries == nil {
-		return rosterAgain, err
-	}
-	entries, err := messagesOf(rd.entries)
+	read, err := parseLogRead(rd.log)
 	if err != nil {
 		return false, err
 	}
+	rd.bytes = read.bytes
 	if rd.joining {
-		return rd.join(entries) || rosterAgain, nil
+		return rd.join(read), nil
 	}
-	return rd.advance(entries) || rosterAgain, nil
+	return rd.advance(read), nil
+}
+
+// rosterRepairLoop reads who is in rooms whose changes may have been missed: apart from their logs, which are not to wait for a crowd.
+func (r *Bus) rosterRepairLoop() {
+	most := rosterRooms
+	for {
+		rooms := r.rosterRepairs.take(most, r.ctx.Done())
+		if rooms == nil {
+			return
+		}
+		late := false
+		for len(rooms) > 0 {
+			var l bool
+			rooms, l = r.readRosters(rooms)
+			late = late || l
+		}
+		if most = min(rosterRooms, 2*most); late {
+			most = max(1, most/4)
+		}
+	}
+}
+
+// readRosters reads who is in the rooms, and returns those that are to be read again, and whether the server was late.
+func (r *Bus) readRosters(rooms []*room) (more []*room, late bool) {
+	q := r.query(r.ctx, r.own)
+	readings := make([]*reading, 0, len(rooms))
+	for _, rm := range rooms {
+		if rd := rm.askRoster(q); rd != nil {
+			readings = append(readings, rd)
+		} else {
+			rm.rosterReadDone()
+		}
+	}
+	if len(readings) == 0 {
+		return nil, false
+	}
+	err := r.exec(r.ctx, r.own, q.cmds)
+	if err != nil && r.ctx.Err() == nil {
+		r.complain("read who is in rooms", err)
+	}
+	for _, rd := range readings {
+		again := false
+		if err == nil {
+			var failure error
+			if again, failure = rd.settleRoster(); failure != nil {
+				again = false
+				r.complain("read who is in "+rd.room.name, failure)
+			}
+		}
+		if again {
+			more = append(more, rd.room)
+		} else {
+			rd.room.rosterReadDone()
+		}
+	}
+	return more, isLate(err)
+}
+
+// askRoster adds a read of who is in the room to a query. It returns nil for a room that needs none.
+func (rm *room) askRoster(q *query) *reading {
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	rm.rosterRepair = repairRunning
+	if rm.state == over || !rm.rosterStale {
+		return nil
+	}
+	rd := &reading{room: rm, term: rm.bus.server.term.Load(), changes: len(rm.heldChanges)}
+	rd.roster = q.readRoster(rm.keys, 0, rm.roster.numbers())
+	return rd
 }
 
 // join makes a joining room live, where the log ends.
-func (rd *reading) join(newest []bus.Message) (again bool) {
+func (rd *reading) join(read logRead) (again bool) {
 	rm := rd.room
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
 	if rm.state != joining {
 		return false
 	}
-	rm.at = idOf(rd.last)
-	if len(newest) > 0 && rm.at.Less(newest[0].ID) {
-		rm.at = newest[0].ID
+	rm.at = read.last
+	if len(read.messages) > 0 && rm.at.Less(read.messages[0].ID) {
+		rm.at = read.messages[0].ID
 	}
 	rm.rememberLocked(rm.at)
 	rm.seen(rm.at)
 	rm.horizon = rm.at
 	rm.last = rm.at
 	rm.state = live
-	close(rm.ready)
+	rm.readyLocked()
 	whole := rm.releaseLocked()
 	rm.repaired = 0
 	if !whole {
@@ -186,9 +315,18 @@ func (rd *reading) join(newest []bus.Message) (again bool) {
 	return !whole
 }
 
+// readyLocked lets Subscribe return once both the log's end and who is there are known.
+func (rm *room) readyLocked() {
+	if rm.state != joining && !rm.rosterStale && !rm.isReady {
+		rm.isReady = true
+		close(rm.ready)
+	}
+}
+
 // advance delivers what was read. If the log seems to lack something that was delivered or acknowledged, the link asks: the answer
 // has the log read again.
-func (rd *reading) advance(entries []bus.Message) (again bool) {
+func (rd *reading) advance(read logRead) (again bool) {
+	entries := read.messages
 	rm := rd.room
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
@@ -219,10 +357,10 @@ func (rd *reading) advance(entries []bus.Message) (again bool) {
 		rm.horizon = m.ID
 		rm.repaired++
 	}
-	if count(rd.entries) == repairPage && len(entries) > 0 {
+	if read.more && len(entries) > 0 {
 		return true
 	}
-	last := idOf(rd.last)
+	last := read.last
 	switch {
 	case len(entries) > 0:
 	case last.Less(rm.at) && rm.sure != rm.at:
@@ -258,8 +396,8 @@ func (rd *reading) settleRoster() (again bool, err error) {
 	rm := rd.room
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
-	if rm.state == over || rd.roster == nil {
-		return false, nil
+	if rm.state == over || rd.term != rm.bus.server.term.Load() {
+		return false, nil // of a server that is left, its next connection has it read again
 	}
 	read, err := parseRosterRead(rd.roster)
 	if err != nil {
@@ -267,7 +405,7 @@ func (rd *reading) settleRoster() (again bool, err error) {
 	}
 	changes := rm.roster.take(read)
 	switch {
-	case rd.joining:
+	case !rm.isReady:
 	case len(changes) > changesMax:
 		last := changes[len(changes)-1]
 		rm.sink.Presence(bus.Change{Kind: bus.Synced, Count: last.Count, Version: last.Version})
@@ -288,5 +426,6 @@ func (rd *reading) settleRoster() (again bool, err error) {
 			return true, nil
 		}
 	}
+	rm.readyLocked()
 	return again, nil
 }

@@ -38,7 +38,8 @@ type room struct {
 	dropped         bool           // more arrived than could be held
 	repaired        int            // entries delivered from the log that did not arrive, so far
 	mending         bool           // the link is to find out what the log has lost; the log is read after that
-	question        uint64         // the number of the last question
+	asked           bool           // the question was sent
+	question        uint64         // its number
 	sure, sureAcked bus.ID         // entries that the answer says are in the log, or were trimmed away
 	marker          bus.ID         // of a break that is to be told with the next read
 	told            bus.ID         // the marker of a break that was told before it came by
@@ -48,8 +49,10 @@ type room struct {
 	heldChanges     []rosterChange // what arrived while the roster was being read
 	changesDropped  bool           // more arrived than could be held
 	isConfirmed     bool           // the server confirmed the subscription once, so that a read makes sense
+	isReady         bool           // ready is closed
 	rosterStale     bool           // changes of the roster may have been missed: it is to be read
-	repair          repairState    // whether it is being read
+	repair          repairState    // whether the log is being read
+	rosterRepair    repairState    // whether the roster is
 
 	idsMu    sync.Mutex // a leaf: nothing is called under it
 	head     *head      // guarded by idsMu; the next read of the newest id
@@ -86,7 +89,7 @@ func (r *Bus) Subscribe(ctx context.Context, name string, sink bus.Sink) (bus.Su
 
 // begin has a room join.
 func (r *Bus) begin(name string, sink bus.Sink) (*room, error) {
-	rm := &room{bus: r, name: name, keys: keysOf(r.db, name), sink: sink, ready: make(chan struct{}), denied: make(chan error, 1)}
+	rm := &room{bus: r, name: name, keys: keysOf(r.db, name), sink: sink, ready: make(chan struct{}), denied: make(chan error, 1), rosterStale: true}
 	rm.link = r.linkOf(name)
 	r.mu.Lock()
 	switch {
@@ -185,8 +188,12 @@ func (rm *room) confirmed() {
 	if rm.state == live {
 		rm.state = repairing
 	}
+	// What is being read may be older than the subscription.
 	if rm.readSoonLocked() {
-		rm.dropped = true // what is being read may be older than the subscription
+		rm.dropped = true
+	}
+	if rm.readRosterSoonLocked() {
+		rm.changesDropped = true
 	}
 }
 

@@ -106,7 +106,7 @@ func TestRedisBreakIsWhereTheLogForked(t *testing.T) {
 			if lost := told.breaks[0].Lost; lost != m[1] {
 				t.Errorf("what followed %v is said to be lost, it was %v", lost, m[1])
 			}
-			page, err := r.After(t.Context(), "lobby", m[0], 10)
+			page, err := r.After(t.Context(), "lobby", m[0], 10, 0)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -313,11 +313,11 @@ func TestRedisPassesOverForeignEntries(t *testing.T) {
 	told.until("m1", func(lines []string) bool { return slices.Contains(lines, "m1") })
 	eventually(t, "the room to be whole", func() bool { return redis.IsLive(sub) })
 	for _, limit := range []int{-1, 0, 1, 10} {
-		page, err := r.After(t.Context(), "lobby", bus.ID{}, limit)
+		page, err := r.After(t.Context(), "lobby", bus.ID{}, limit, 0)
 		if err != nil || len(page.Messages) != max(0, min(limit, 2)) {
 			t.Errorf("%d messages of at most %d, %v", len(page.Messages), limit, err)
 		}
-		if page, err = r.Before(t.Context(), "lobby", bus.ID{}, limit); err != nil || len(page.Messages) != max(0, min(limit, 2)) {
+		if page, err = r.Before(t.Context(), "lobby", bus.ID{}, limit, 0); err != nil || len(page.Messages) != max(0, min(limit, 2)) {
 			t.Errorf("%d messages of at most %d before the end, %v", len(page.Messages), limit, err)
 		}
 	}

@@ -157,7 +157,7 @@ func (ro *roster) changedLocked(user string) {
 func (ro *roster) queueLocked() {
 	if !ro.queued {
 		ro.queued = true
-		ro.bus.changes.add(ro)
+		ro.bus.changes.add(ro, false)
 	}
 }
 
@@ -380,13 +380,13 @@ const (
 
 // rosterChangedLocked takes a published change.
 func (rm *room) rosterChangedLocked(c rosterChange) {
-	if rm.state == joining || rm.rosterStale {
+	if rm.rosterStale {
 		rm.holdChangeLocked(c)
 		return
 	}
 	if !rm.applyChangeLocked(c) {
 		rm.rosterStale = true
-		rm.readSoonLocked()
+		rm.readRosterSoonLocked()
 	}
 }
 

@@ -24,8 +24,11 @@ var (
 	membersBody string
 	//go:embed roster.lua
 	rosterText string
+	//go:embed read.lua
+	readText string
 
 	rosterSHA = sha(rosterText)
+	readSHA   = sha(readText)
 
 	plain   = newScripts("")
 	sharded = newScripts("S") // on a Cluster
@@ -59,7 +62,7 @@ func newScripts(prefix string) *scripts {
 
 // texts are those of all scripts.
 func (s *scripts) texts() []string {
-	return []string{s.appendText, s.mendText, s.membersText, s.stayingText, rosterText}
+	return []string{s.appendText, s.mendText, s.membersText, s.stayingText, rosterText, readText}
 }
 
 func sha(text string) string {
@@ -70,7 +73,7 @@ func sha(text string) string {
 // loadPresence has a server know the scripts that are run over connections of go-redis's.
 func (s *scripts) loadPresence(ctx context.Context, c redis.Cmdable) error {
 	p := c.Pipeline()
-	for _, text := range []string{s.membersText, s.stayingText, rosterText} {
+	for _, text := range []string{s.membersText, s.stayingText, rosterText, readText} {
 		p.ScriptLoad(ctx, text)
 	}
 	_, err := p.Exec(ctx)

@@ -184,7 +184,7 @@ func attackAccess(parley, only string, length time.Duration) error {
 	os.Setenv("PARLEY_TOKEN_ISSUER", "https://id.example")
 	os.Setenv("PARLEY_TOKEN_AUDIENCE", "chat")
 	os.Setenv("PARLEY_API_KEYS", "backend "+apiKey)
-	n, err := start(parley)
+	n, err := start(parley, false)
 	if err != nil {
 		return err
 	}

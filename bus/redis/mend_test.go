@@ -1,0 +1,114 @@
+package redis_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"parley/bus"
+	"parley/bus/bustest"
+	"parley/bus/redis"
+)
+
+// After a reconnection a link asks about each of its rooms, and not all at once. What is said meanwhile waits only for the question
+// about its own room.
+func TestRedisWhatIsSaidWaitsForTheQuestionAboutItsRoomOnly(t *testing.T) {
+	const rooms = redis.MendAwaited + 300
+	server := bustest.StartRedis(t)
+	cfg := redis.Config{URL: server.URL(), Links: 1, Timeout: patience, HeartbeatInterval: patience}
+	p := &tap{release: make(chan struct{})}
+	cfg.SetDial(p.dial)
+	r := openRedis(t, cfg)
+	subs := make([]bus.Subscription, rooms)
+	var joined sync.WaitGroup
+	for i := range rooms {
+		joined.Go(func() { subs[i], _ = subscribe(t, r, fmt.Sprint("room", i)) })
+	}
+	joined.Wait()
+
+	p.holds.Store(true)
+	r.Reconnect()
+	questions := func() int { return strings.Count(p.wrote(), redis.MendSHA) }
+	eventually(t, "the questions", func() bool { return questions() >= redis.MendAwaited })
+	late := ""
+	for i := range rooms {
+		if name := fmt.Sprint("room", i); !strings.Contains(p.wrote(), redis.KeysOf(name).Log) {
+			late = name
+		}
+	}
+	said := make(chan error, 1)
+	r.Publish(late, bus.Draft{Body: []byte("what is said")}, func(_ bus.ID, err error) { said <- err })
+	eventually(t, "what is said to leave", func() bool { return strings.Contains(p.wrote(), "what is said") })
+	if n := questions(); n != redis.MendAwaited+1 {
+		t.Errorf("%d questions are not answered", n)
+	}
+	_, after, _ := strings.Cut(p.wrote()[:strings.Index(p.wrote(), "what is said")], redis.KeysOf(late).Log)
+	if !strings.Contains(after, redis.KeysOf(late).Log) {
+		t.Error("the message left before the question about its room")
+	}
+	close(p.release)
+	if err := <-said; err != nil {
+		t.Errorf("what is said: %v", err)
+	}
+	for _, s := range subs {
+		eventually(t, "all rooms to be read", func() bool { return redis.IsLive(s) })
+	}
+	if n := questions(); n < rooms {
+		t.Errorf("%d questions about %d rooms", n, rooms)
+	}
+}
+
+// A tap notes what is written to the connections that subscribe while it holds, of which nothing is read until the release.
+type tap struct {
+	holds   atomic.Bool
+	release chan struct{}
+
+	mu      sync.Mutex
+	written strings.Builder // guarded by mu
+}
+
+func (p *tap) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+	return &tapped{Conn: c, tap: p}, err
+}
+
+func (p *tap) wrote() string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.written.String()
+}
+
+type tapped struct {
+	net.Conn
+	tap  *tap
+	held atomic.Bool
+}
+
+func (c *tapped) Write(b []byte) (int, error) {
+	p := c.tap
+	if p.holds.Load() && strings.Contains(string(b), "SUBSCRIBE") {
+		c.held.Store(true)
+	}
+	if c.held.Load() {
+		p.mu.Lock()
+		p.written.Write(b)
+		p.mu.Unlock()
+	}
+	return c.Conn.Write(b)
+}
+
+func (c *tapped) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if c.held.Load() {
+		select {
+		case <-c.tap.release:
+		case <-time.After(patience):
+		}
+	}
+	return n, err
+}
