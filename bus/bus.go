@@ -199,12 +199,18 @@ type Change struct {
 type Retention struct {
 	Size int           // messages; default 5,000. A little more may be kept.
 	Age  time.Duration // default 24 h
+
+	// Bytes is how much memory the log may take; default 32 MiB. It may take some more for a moment, and the newest message stays.
+	Bytes int
 }
 
 // WithDefaults fills in what is zero.
 func (r Retention) WithDefaults() Retention {
 	if r.Size == 0 {
 		r.Size = 5000
+	}
+	if r.Bytes == 0 {
+		r.Bytes = 32 << 20
 	}
 	if r.Age == 0 {
 		r.Age = 24 * time.Hour

@@ -1,6 +1,7 @@
 package bustest
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +16,7 @@ var logPromises = []promise{
 	{name: "resume page by page", test: resumeByPages},
 	{name: "resume from an id that is none is not complete", test: resumeFromUnknown},
 	{name: "resume from what was trimmed is not complete", test: resumeTrimmed, retention: bus.Retention{Size: 10}},
+	{name: "resume from what was trimmed for its bytes is not complete", test: trimmedForBytes, retention: bus.Retention{Bytes: logBytes}},
 	{name: "what is too old is not read, and the chain goes on", test: expiredByAge, retention: bus.Retention{Age: time.Second}},
 	{name: "what is too old is not read in a busy room either", test: expiredInBusyRoom, retention: bus.Retention{Age: time.Second}},
 	{name: "paging back ends at the beginning", test: pageBack},
@@ -296,4 +298,44 @@ func pageBytes(c *cluster) {
 	p, err := a.After(ctx, room, bus.ID{}, 3, bytes)
 	check(c.t, "error", err, nil)
 	check(c.t, "of three at most", len(p.Messages), 3)
+}
+
+const logBytes = 64 << 10
+
+// trimmedForBytes: a log takes no more memory than it may, whatever its messages' sizes, and all of it is told to who is there.
+func trimmedForBytes(c *cluster) {
+	a := c.open()
+	_, r := a.subscribe(room)
+	ids := []bus.ID{a.publish(room, "first")}
+	var said []string
+	for i := range 200 {
+		size := 100
+		if i >= 100 {
+			size = 4000
+		}
+		said = append(said, fmt.Sprint(i, " ", strings.Repeat("m", size)))
+		ids = append(ids, a.publish(room, said[i]))
+	}
+	check(c.t, "told to who is there", r.WaitBody(c.t, said[199]).Bodies()[1:], said)
+	page := a.after(room, ids[0], 1000)
+	check(c.t, "complete", whole(page, ids[0]), false)
+	kept := bodies(page.Messages)
+	sum := 0
+	for _, m := range kept {
+		sum += len(m)
+	}
+	if sum > logBytes*5/4 || sum < logBytes/4 {
+		c.t.Errorf("%d bytes are kept, in %d messages, of %d", sum, len(kept), logBytes)
+	}
+	check(c.t, "the newest", kept, said[len(said)-len(kept):])
+	oldest := len(ids) - len(kept)
+	page = a.after(room, ids[oldest-1], 1000)
+	check(c.t, "complete from the last that was trimmed", whole(page, ids[oldest-1]), true)
+
+	huge := strings.Repeat("m", 2*logBytes) // which stays, alone
+	last := a.publish(room, huge)
+	page = a.after(room, ids[len(ids)-1], 10)
+	check(c.t, "complete", whole(page, ids[len(ids)-1]), true)
+	check(c.t, "the newest is kept", page.Messages[0].ID, last)
+	check(c.t, "all others are not", len(a.before(room, bus.ID{}, 1000).Messages), 1)
 }

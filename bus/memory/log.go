@@ -12,6 +12,7 @@ type log struct {
 	ring  []logEntry // its length is a power of two
 	start int        // index in ring of the oldest
 	count int
+	bytes int    // that entries count for
 	base  bus.ID // the id before the oldest
 }
 
@@ -38,6 +39,7 @@ func (l *log) push(e logEntry, prev bus.ID) {
 	}
 	l.ring[l.index(l.count)] = e
 	l.count++
+	l.bytes += e.size()
 }
 
 func (l *log) grow() {
@@ -69,6 +71,7 @@ func (l *log) first(ok func(bus.ID) bool) int {
 func (l *log) drop(n int) {
 	for range n {
 		l.base = l.at(0).id
+		l.bytes -= l.at(0).size()
 		*l.at(0) = logEntry{}
 		l.start = l.index(1)
 		l.count--

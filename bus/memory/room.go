@@ -59,6 +59,9 @@ func (r *room) appendLocked(d bus.Draft, now time.Time) (bus.ID, error) {
 	if r.log.count > r.retention.Size {
 		r.log.drop(r.log.count - r.retention.Size)
 	}
+	for r.log.bytes > r.retention.Bytes && r.log.count > 1 {
+		r.log.drop(1)
+	}
 	r.log.dropBefore(now.Add(-r.retention.Age))
 	if d.Key != (bus.Key{}) {
 		r.keys.add(d.Key, said{r.last, d.Sum})

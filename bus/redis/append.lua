@@ -10,7 +10,7 @@
 local period = math.floor(now / 605000)
 local records, older = KEYS[3 + period % 2], KEYS[4 - period % 2]
 local answers, n, kept = {}, 0, 0
-for i = 7, #ARGV, 3 do
+for i = 8, #ARGV, 3 do
   local key, sum = ARGV[i + 1], ARGV[i + 2]
   local record = key ~= '' and (call('HGET', records, key) or call('HGET', older, key))
   local answer

@@ -317,11 +317,51 @@ func (c *Cluster) follow(ctx context.Context, cmds []redis.Cmder) error {
 			elsewhere = append(elsewhere, cmd)
 		}
 	}
-	if elsewhere == nil {
-		return nil
+	if elsewhere != nil {
+		c.look()
+		if err := execOnce(ctx, c.topo, elsewhere); err != nil {
+			return err
+		}
 	}
-	c.look()
-	return execOnce(ctx, c.topo, elsewhere)
+	for _, cmd := range cmds {
+		if err := cmd.Err(); err == nil || !strings.HasPrefix(err.Error(), "TRYAGAIN") {
+			continue
+		}
+		if cmd, ok := cmd.(*redis.Cmd); ok && cmd.Args()[1] == readSHA {
+			c.readApart(ctx, cmd)
+		}
+	}
+	return nil
+}
+
+// readApart reads a log as read.lua does, key by key: while a slot moves, its keys are on both primaries, and no script has all.
+func (c *Cluster) readApart(ctx context.Context, cmd *redis.Cmd) {
+	const entries = 32
+	args := cmd.Args() // evalsha sha 3 log last break command from to limit bytes
+	log, last, lastBreak, command, from, to := args[3], args[4], args[5], args[6], args[7], args[8]
+	limit, ok := args[9].(int)
+	if !ok || limit > entries {
+		limit = entries
+	}
+	answer := []any{nil, nil, int64(0)}
+	for i, key := range []any{last, lastBreak} { // before the entries, as there
+		v, err := c.topo.Do(ctx, "get", key).Result()
+		if err != nil && err != redis.Nil {
+			cmd.SetErr(err)
+			return
+		}
+		answer[i] = v
+	}
+	read, err := c.topo.Do(ctx, command, log, from, to, "count", limit+1).Slice()
+	if err != nil {
+		cmd.SetErr(err)
+		return
+	}
+	if len(read) > limit {
+		read, answer[2] = read[:limit], int64(1)
+	}
+	cmd.SetErr(nil)
+	cmd.SetVal(append(answer, read...))
 }
 
 // readHead reads a room's newest id where it is.

@@ -1,8 +1,8 @@
 -- Begins append.lua and mend.lua, which append entries to a room's log and publish them.
 --
 -- KEYS: log, last id, idempotency records of even and of odd periods; break.
--- ARGV: channel, floor (an id) or '', random (0 to 65535), entries kept, their age in ms, life of the last id in ms; what
--- follows is the script's own.
+-- ARGV: channel, floor (an id) or '', random (0 to 65535), entries kept, their age in ms, life of the last id in ms, bytes that
+-- the log may take; what follows is the script's own.
 --
 -- Lua's numbers turn into digits exactly up to 14 of them, so both parts of an id stay below 1e14. Each call costs Redis
 -- about 1 µs: mind what is added.
@@ -20,6 +20,7 @@ end
 
 local began -- the milliseconds of the id before the first entry that is appended
 local new = false
+local grown = 0 -- bytes appended
 
 -- Appends an entry ('m' message, 'g' marker) and gives its id, or what Redis refuses it with. The first one is refused before
 -- anything is written, so that all is done or nothing.
@@ -62,7 +63,18 @@ local function append(kind, body)
   -- Where that is not allowed the entry is kept all the same: nodes find it when they compare.
   redis.pcall('PUBLISH', ARGV[1], kind .. id .. ' ' .. prev .. ' ' .. body)
   prev = id
+  grown = grown + 50 + #body
   return id
+end
+
+-- Drops the oldest entries of a log that takes too much memory. The server counts it: 1 ms for 64 MB of small entries.
+local function bound(bytes)
+  for attempt = 1, 8 do
+    local takes = redis.pcall('MEMORY', 'USAGE', KEYS[1], 'SAMPLES', 0)
+    local n = call('XLEN', KEYS[1])
+    if type(takes) ~= 'number' or takes <= bytes or n < 2 then return end
+    call('XTRIM', KEYS[1], 'MAXLEN', '=', math.max(1, math.min(n - 1, math.floor(n * 0.95 * bytes / takes))))
+  end
 end
 
 -- Follows the last append, of n.
@@ -71,6 +83,8 @@ local function appended(n)
   -- The log's life is prolonged 32 times in its length, and is longer by as much.
   local slice = age / 32
   if new or math.floor(now / slice) ~= math.floor(began / slice) then call('PEXPIRE', KEYS[1], age + math.ceil(slice)) end
+  -- So that it is counted about once in a 32nd of its bound.
+  if random / 65536 < grown * 32 / ARGV[7] then bound(ARGV[7] + 0) end
   if random % 64 < n then call('XTRIM', KEYS[1], 'MINID', '~', now - age) end
 end
 

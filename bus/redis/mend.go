@@ -234,7 +234,7 @@ func (r *Bus) reloadScripts(out []byte, await []awaited) ([]byte, []awaited) {
 
 // appendScript begins a call of a script on a room's keys. Its own arguments follow.
 func (r *Bus) appendScript(out []byte, sha string, k *roomKeys, floor []byte, own int) []byte {
-	out = resp.AppendCommand(out, 14+own)
+	out = resp.AppendCommand(out, 15+own)
 	for _, arg := range [...]string{"EVALSHA", sha, "5", k.log, k.last, k.records[0], k.records[1], k.lastBreak, k.channel} {
 		out = resp.AppendArg(out, arg)
 	}

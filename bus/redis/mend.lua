@@ -6,7 +6,7 @@
 -- Answers 1 if the log goes on from the first of these, or was only trimmed. Otherwise it answers the marker's id, and the point
 -- of the break: the newest entry that the log still has of what the node knows.
 
-local acked, at = ARGV[7], ARGV[8]
+local acked, at = ARGV[8], ARGV[9]
 local log = KEYS[1]
 
 local function less(a, b)
@@ -43,7 +43,7 @@ elseif empty() then
 elseif less(at, first[1]) then
   if less(before(first), at) then point = before(first) end
 else
-  for i = 9, #ARGV do
+  for i = 10, #ARGV do
     if has(ARGV[i]) then
       point = ARGV[i]
       break

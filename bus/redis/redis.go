@@ -110,7 +110,7 @@ type Bus struct {
 	lost      chan struct{}          // capacity 1: it may be elsewhere
 
 	db     int
-	limits []byte // as append.lua takes them: entries, their age and the life of the last id in ms
+	limits []byte // as append.lua takes them: entries, their age and the life of the last id in ms, bytes
 
 	cluster *Cluster               // of which this is the part that one primary has; nil for a server alone
 	scripts *scripts               // static
@@ -201,7 +201,7 @@ func build(cfg Config, t target, c *Cluster) *Bus {
 		}
 		return c, nil
 	}
-	for _, limit := range []int64{int64(cfg.Retention.Size), cfg.Retention.Age.Milliseconds(), r.lastLife().Milliseconds()} {
+	for _, limit := range []int64{int64(cfg.Retention.Size), cfg.Retention.Age.Milliseconds(), r.lastLife().Milliseconds(), int64(cfg.Retention.Bytes)} {
 		r.limits = resp.AppendInt(r.limits, limit)
 	}
 	r.ctx, r.stop = context.WithCancel(context.Background())

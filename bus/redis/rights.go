@@ -40,6 +40,7 @@ func (r *Bus) trials() []trial {
 	const ofRoom = "on keys parley:{*"
 	try(ofRoom, "XADD", k.log, "NOMKSTREAM", "*", "m", "")
 	try(ofRoom, "XTRIM", k.log, "MINID", "~", "0")
+	try(ofRoom, "MEMORY", "USAGE", k.log, "SAMPLES", "0")
 	try(ofRoom, "XINFO", "STREAM", k.log)
 	try(ofRoom, "XRANGE", k.log, "-", "+", "COUNT", "1")
 	try(ofRoom, "XREVRANGE", k.log, "+", "-", "COUNT", "1")

@@ -21,7 +21,7 @@ const (
 
 // openBus waits for a Redis that is away. What waiting doesn't mend, such as a wrong password, is an error at once.
 func (c *ServeCmd) openBus(ctx context.Context, o bus.Observer, log *slog.Logger) (bus.Bus, error) {
-	retention := bus.Retention{Size: c.HistorySize, Age: c.HistoryTTL}
+	retention := bus.Retention{Size: c.HistorySize, Age: c.HistoryTTL, Bytes: int(c.HistoryBytes)}
 	if c.Redis == "" {
 		return memory.New(retention).Open(o), nil
 	}

@@ -81,6 +81,7 @@ func (c *composed) testSettings() {
 		"GRAFANA_PORT":          port(grafana),
 		"PARLEY_CLIENTS":        "20",
 		"PARLEY_DRAIN":          "2s",
+		"PARLEY_HISTORY_BYTES":  "20MiB",
 		"PARLEY_HISTORY_SIZE":   "4000",
 		"PARLEY_HISTORY_TTL":    "23h",
 		"PARLEY_LB_NOFILE":      "9000",

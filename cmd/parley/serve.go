@@ -33,8 +33,9 @@ type ServeCmd struct {
 	RedisReplicas  int
 	RedisWaitStart time.Duration
 
-	HistorySize int
-	HistoryTTL  time.Duration
+	HistorySize  int
+	HistoryBytes cli.Bytes
+	HistoryTTL   time.Duration
 
 	Origins       cli.List
 	MaxText       cli.Bytes
@@ -72,6 +73,7 @@ func (c *ServeCmd) Flags(f *pflag.FlagSet) {
 	f.DurationVar(&c.RedisWaitStart, "redis-wait-start", 30*time.Second, "How long to wait at the start for a Redis that is away.")
 
 	f.IntVar(&c.HistorySize, "history-size", 5000, "Messages that a room's log keeps.")
+	f.TextVar(&c.HistoryBytes, "history-bytes", cli.Bytes(32<<20), "`BYTES` Memory that a room's log may take; past it the oldest messages go.")
 	f.DurationVar(&c.HistoryTTL, "history-ttl", 24*time.Hour, "How long a room's log keeps them.")
 
 	f.TextVar(&c.Origins, "origins", cli.List(nil), "`PATTERN,...` Origins that pages may connect from, such as *.example.com or https://example.com. Any, by default.")
