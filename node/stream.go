@@ -26,7 +26,6 @@ type stream struct {
 	todo    [][]byte   // guarded by mu; requests, in the order they came
 	waiting int        // guarded by mu; bytes of todo
 	running bool       // guarded by mu; a goroutine carries out todo
-	buf     []byte     // guarded by mu
 }
 
 // A place is where the reading of a room goes on.
@@ -127,8 +126,11 @@ func (st *stream) remove(room string) {
 	}
 }
 
-// put gives events of a room to the connection, with cursors for ids. If the connection refuses them nothing has happened.
-func (st *stream) put(room string, events []byte, give func([]byte) bool) bool {
+// putStream gives events of the room to the connection, with cursors for ids. If the connection refuses them nothing has happened.
+func (m *member) putStream(events []byte, give func([]byte) bool) bool {
+	b := m.s.srv.buffers.Get().(*sayBuffers) // which an idle stream does not keep
+	defer m.s.srv.putBuffers(b)
+	st, room := m.s.stream, m.r.name
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	var here *place
@@ -141,7 +143,7 @@ func (st *stream) put(room string, events []byte, give func([]byte) bool) bool {
 	if here != nil {
 		before = here.at
 	}
-	st.buf = st.buf[:0]
+	buf := b.frame[:0]
 	for len(events) > 0 {
 		end := bytes.Index(events, []byte("\n\n")) + 2
 		event := events[:end]
@@ -150,40 +152,38 @@ func (st *stream) put(room string, events []byte, give func([]byte) bool) bool {
 			line, rest, _ := bytes.Cut(text, []byte("\n"))
 			at, _ := id.Parse(string(line)) // which the codec wrote
 			here.at = &at
-			st.buf = append(st.appendCursorLocked(append(st.buf, "id: "...)), '\n')
+			buf = append(st.appendCursorLocked(append(buf, "id: "...)), '\n')
 			event = rest
 		}
-		st.buf = append(st.buf, event...)
+		buf = append(buf, event...)
 	}
-	given := give(st.buf)
+	b.frame = buf
+	given := give(buf)
 	if !given && here != nil {
 		here.at = before
-	}
-	if cap(st.buf) > maxPooled {
-		st.buf = nil
 	}
 	return given
 }
 
 // offer, put and putIfSpace are those of the member's connection.
 func (m *member) offer(frames []byte) bool {
-	if st := m.s.stream; st != nil {
-		return st.put(m.r.name, frames, m.s.conn.Offer)
+	if m.s.stream != nil {
+		return m.putStream(frames, m.s.conn.Offer)
 	}
 	return m.s.conn.Offer(frames)
 }
 
 func (m *member) put(frames []byte) {
-	if st := m.s.stream; st != nil {
-		st.put(m.r.name, frames, func(b []byte) bool { m.s.conn.Put(b); return true })
+	if m.s.stream != nil {
+		m.putStream(frames, func(b []byte) bool { m.s.conn.Put(b); return true })
 		return
 	}
 	m.s.conn.Put(frames)
 }
 
 func (m *member) putIfSpace(frames []byte) bool {
-	if st := m.s.stream; st != nil {
-		return st.put(m.r.name, frames, m.s.conn.PutIfSpace)
+	if m.s.stream != nil {
+		return m.putStream(frames, m.s.conn.PutIfSpace)
 	}
 	return m.s.conn.PutIfSpace(frames)
 }

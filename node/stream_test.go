@@ -83,6 +83,16 @@ func TestOneStreamCarriesSeveralRooms(t *testing.T) {
 			if slices.Sort(texts); !slices.Equal(texts, []string{"missed", "missed too"}) {
 				t.Errorf("come back, it heard %q", texts)
 			}
+			gone := 0
+			for began := time.Now(); gone != 404 && time.Since(began) < time.Minute; { // its end is noticed soon
+				gone, _ = ask(`{"op":"leave","room":"third"}`)
+				if other != 0 {
+					break // who passes a request on does not know
+				}
+			}
+			if other == 0 && gone != 404 {
+				t.Errorf("a request for the stream that has ended is answered %d", gone)
+			}
 			status, answer := ask(`{"op":"send","room":"third","text":"x"}`)
 			if status != 400 {
 				t.Errorf("a send is answered %d %v", status, answer)
