@@ -81,10 +81,19 @@ func TestNothingOvertakesWhatWasRefused(t *testing.T) {
 func TestWhoIgnoresTheLimitIsClosed(t *testing.T) {
 	t.Parallel()
 	n, _ := within(t, node.Limits{Messages: 1, MessageBurst: 1})
+	other := nodetest.Dial(t, n.URL("/"))
+	other.Join("lobby")
 	p := nodetest.Dial(t, n.URL("/"))
 	p.Join("lobby")
+	over, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
+		defer close(stopped)
 		for p.WS.Write(context.Background(), websocket.MessageText, []byte(`{"op":"ping"}`)) == nil {
+			select {
+			case <-over:
+				return
+			default:
+			}
 		}
 	}()
 	refused := 0
@@ -98,7 +107,15 @@ func TestWhoIgnoresTheLimitIsClosed(t *testing.T) {
 		}
 		refused++
 	}
+	close(over)
+	<-stopped
+	time.Sleep(time.Second + 200*time.Millisecond) // by then it might speak, were it not for the close, which it does not answer
+	p.WS.Write(context.Background(), websocket.MessageText, []byte(`{"op":"send","room":"lobby","text":"in spite of all"}`))
 	p.WantClose(wire.StatusPolicy)
+	other.SendText("lobby", "next")
+	if m := other.Until("message"); m.Text != "next" {
+		t.Errorf("whoever was closed is heard: %q", m.Text)
+	}
 
 	plain := nodetest.DialPlain(t, n.URL("/"))
 	for range 3 {
