@@ -35,3 +35,52 @@ func TestANodeOutlivesARoomThatItCouldNotOpen(t *testing.T) {
 		})
 	}
 }
+
+// halfAway is a bus that subscribes, and then cannot say what there is.
+type halfAway struct {
+	bus.Bus
+	catchUp, resume bool // fails
+}
+
+func (b halfAway) Subscribe(ctx context.Context, room string, sink bus.Sink) (bus.Subscription, error) {
+	s, err := b.Bus.Subscribe(ctx, room, sink)
+	return halfAwaySubscription{s, b.catchUp}, err
+}
+
+func (b halfAway) After(ctx context.Context, room string, since bus.ID, limit int) (bus.Page, error) {
+	if b.resume {
+		return bus.Page{}, bus.ErrUnavailable
+	}
+	return b.Bus.After(ctx, room, since, limit)
+}
+
+type halfAwaySubscription struct {
+	bus.Subscription
+	fails bool
+}
+
+func (s halfAwaySubscription) Sync(ctx context.Context) error {
+	if s.fails {
+		return bus.ErrUnavailable
+	}
+	return s.Subscription.Sync(ctx)
+}
+
+// A room that nobody could join, however far that got, is let go.
+func TestARoomThatCouldNotBeJoinedIsLetGo(t *testing.T) {
+	t.Parallel()
+	for name, b := range map[string]halfAway{"catch-up": {catchUp: true}, "resume": {resume: true}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWatch()
+			c := nodetest.Start(t, 1, func(cfg *node.Config) {
+				b.Bus = cfg.Bus
+				cfg.Bus, cfg.Observer, cfg.Linger = b, w, time.Millisecond
+			})
+			p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+			p.Say(`{"op":"join","room":"tea","since":"5-0"}`)
+			p.WantError(wire.Unavailable)
+			w.wait(t, "room closed", 1)
+		})
+	}
+}
