@@ -84,3 +84,23 @@ func TestARoomThatCouldNotBeJoinedIsLetGo(t *testing.T) {
 		})
 	}
 }
+
+// lateRooms is a bus that subscribes when nobody waits for it any more.
+type lateRooms struct{ bus.Bus }
+
+func (b lateRooms) Subscribe(ctx context.Context, room string, sink bus.Sink) (bus.Subscription, error) {
+	<-ctx.Done()
+	time.Sleep(50 * time.Millisecond)
+	return b.Bus.Subscribe(context.WithoutCancel(ctx), room, sink)
+}
+
+func TestARoomThatCameTooLateIsLetGo(t *testing.T) {
+	t.Parallel()
+	w := newWatch()
+	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Bus, cfg.Observer, cfg.Linger = lateRooms{cfg.Bus}, w, time.Millisecond })
+	p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	p.Say(`{"op":"join","room":"tea"}`)
+	p.WantError(wire.Unavailable)
+	w.wait(t, "room opened", 1)
+	w.wait(t, "room closed", 1)
+}

@@ -251,6 +251,10 @@ func TestHistoryPagesBackToTheBeginning(t *testing.T) {
 	if !slices.Equal(all, numbers(1, 95)) {
 		t.Errorf("got %v", all)
 	}
+	p.Say(`{"op":"history","room":"lobby","before":"0-0"}`)
+	if h := p.Until("ok"); len(h.Messages) > 0 || h.More {
+		t.Errorf("before the beginning: %s", nodetest.Show(h))
+	}
 }
 
 func TestSignalsReachTheRoomAndAreNotKept(t *testing.T) {

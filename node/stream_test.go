@@ -298,3 +298,25 @@ func TestRequestsForAStreamThatIsNotReadWait(t *testing.T) {
 		}
 	}
 }
+
+func TestARoomThatAStreamMayNotHaveIsNotInItsCursor(t *testing.T) {
+	t.Parallel()
+	n, _ := within(t, node.Limits{Rooms: 1})
+	if status, _, answer := call(t, "GET", n.HTTP("/v1/events?room=a&room=b"), ""); status != 403 {
+		t.Errorf("a stream of one room too many is answered %d %v", status, answer)
+	}
+	s := listen(t, n.HTTP("/v1/events?room=a"))
+	_, w := s.until("welcome")
+	s.until("live")
+	call(t, "POST", n.HTTP("/v1/events/"+w.Stream), `{"op":"join","room":"b"}`)
+	if _, f := s.until("error"); f.Code != wire.Forbidden {
+		t.Errorf("got %s", nodetest.Show(f))
+	}
+	if status, _, _ := call(t, "POST", n.HTTP("/v1/rooms/a/messages"), `{"text":"x"}`); status != 201 {
+		t.Fatal(status)
+	}
+	e, _ := s.until("")
+	if places, err := url.ParseQuery(e.id); err != nil || len(places) != 1 || !places.Has("a") {
+		t.Errorf("the cursor is %q, %v", e.id, err)
+	}
+}
