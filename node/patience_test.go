@@ -54,10 +54,10 @@ func TestAClientThatReadsSteadilyButSlowlyStays(t *testing.T) {
 	for name, start := range narrowWays {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			const ping, messages = 1500 * time.Millisecond, 250
+			const ping, messages = 3 * time.Second, 250
 			w := newWatch()
 			c := start(t, 1, func(cfg *node.Config) {
-				cfg.Observer, cfg.PingInterval, cfg.StallTimeout, cfg.QueueBytes = w, ping, 4*time.Second, 64<<10
+				cfg.Observer, cfg.PingInterval, cfg.StallTimeout, cfg.QueueBytes = w, ping, 20*time.Second, 256<<10
 			})
 			slow, sender := nodetest.Dial(t, c.Nodes[0].URL("/")), nodetest.Dial(t, c.Nodes[0].URL("/"))
 			slow.Narrow()
@@ -80,7 +80,7 @@ func TestAClientThatReadsSteadilyButSlowlyStays(t *testing.T) {
 				if m := slow.Until("message"); !strings.HasPrefix(m.Text, fmt.Sprint(i, " ")) {
 					t.Fatalf("heard %.10q, want %d", m.Text, i)
 				}
-				time.Sleep(30 * time.Millisecond)
+				time.Sleep(50 * time.Millisecond)
 			}
 			sender.Cut()
 			<-said
