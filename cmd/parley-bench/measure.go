@@ -18,6 +18,8 @@ type LocalCmd[R report] struct {
 	suite.Local
 	JSON bool
 
+	behind cli.List
+
 	repeats string // by default, as help says it
 	measure func(context.Context, suite.Local) (R, error)
 }
@@ -47,6 +49,10 @@ func measureGrowth() cli.Runner {
 }
 
 func (c *LocalCmd[R]) Flags(f *pflag.FlagSet) {
+	if _, ok := any(c).(*LocalCmd[*suite.SuiteReport]); ok {
+		f.TextVar(&c.behind, "haproxy", cli.List(nil), "`FILE,...` Measure nodes behind HAProxy too, with each of these configurations, such as .deploy/haproxy/haproxy.cfg.")
+		f.BoolVar(&c.TLS, "tls", false, "What is behind HAProxy is spoken to over TLS.")
+	}
 	f.BoolVar(&c.Quick, "quick", false, "Few nodes, short times and few connections: about a minute in all.")
 	f.StringVar(&c.Only, "only", "", "`NAME` Measure only what has this in its name, such as idle or \"room of 1,000\".")
 	f.IntVar(&c.Repeat, "repeat", 0, "How often each measurement is made, of which the median is reported (default "+c.repeats+").")
@@ -61,6 +67,7 @@ func (c *LocalCmd[R]) Run(env *cli.Env) error {
 	if c.Self, err = os.Executable(); err != nil {
 		return err
 	}
+	c.Behind = c.behind
 	c.Progress = func(what string) { fmt.Fprintln(env.Err, what) }
 	report, err := c.measure(env.Ctx, c.Local)
 	if none := *new(R); report == none {

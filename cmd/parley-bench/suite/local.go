@@ -30,6 +30,9 @@ type Local struct {
 	Self     string       // the executable of this program, which is also the hub and the generator's processes
 	Parley   string       // the executable of the node; default built from this module's source
 	Redis    string       // the executable; default redis-server
+	HAProxy  string       // the executable; default haproxy
+	Behind   []string     // configurations of HAProxy: nodes behind it are measured too
+	TLS      bool         // clients speak TLS to what is measured behind HAProxy
 	Progress func(string) // is told what is being measured; default not at all
 }
 
@@ -68,12 +71,13 @@ func (l Local) tell(format string, args ...any) {
 
 // servers are the processes of one contender.
 type servers struct {
-	urls      []string
-	processes []load.Process
-	commands  []*exec.Cmd
-	output    output // of all
-	dir       string // of the certificate; "" if there is none
-	threads   int    // of Go programs started from now on, if GOMAXPROCS is not set; 0 is one for each core
+	urls        []string
+	processes   []load.Process
+	commands    []*exec.Cmd
+	output      output   // of all
+	dirs        []string // of certificates and configurations
+	environment []string // of programs started from now on, besides this one's
+	threads     int      // of Go programs started from now on, if GOMAXPROCS is not set; 0 is one for each core
 }
 
 // An output is what several processes say.
@@ -117,8 +121,8 @@ var unlimited = []string{
 }
 
 // startNodes starts count nodes that share a Redis, which keeps nothing on disk. With TLS they have a certificate of their
-// own making.
-func (l Local) startNodes(ctx context.Context, count int, tls bool) (*servers, error) {
+// own making. more are flags of theirs.
+func (l Local) startNodes(ctx context.Context, count int, tls bool, more ...string) (*servers, error) {
 	redis := cmp.Or(l.Redis, "redis-server")
 	if _, err := exec.LookPath(redis); err != nil {
 		return nil, fmt.Errorf("the nodes need a Redis to share: %w (apt install redis-server)", err)
@@ -130,15 +134,18 @@ func (l Local) startNodes(ctx context.Context, count int, tls bool) (*servers, e
 	}
 	scheme, flags := "ws://", []string{"--redis", "redis://" + at + "/0", "--drain", "100ms", "--log-level", "warn"}
 	if tls {
-		if sv.dir, err = os.MkdirTemp("", "parley-bench-"); err != nil {
+		dir, err := os.MkdirTemp("", "parley-bench-")
+		if err != nil {
 			return nil, err
 		}
-		cert, key := filepath.Join(sv.dir, "cert.pem"), filepath.Join(sv.dir, "key.pem")
+		sv.dirs = append(sv.dirs, dir)
+		cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
 		if _, err := selfsigned.Write(cert, key, 1); err != nil {
 			return sv.ready(err)
 		}
 		scheme, flags = "wss://", append(flags, "--tls-cert", cert, "--tls-key", key)
 	}
+	flags = append(flags, more...)
 	_, port, _ := net.SplitHostPort(at)
 	err = sv.start(ctx, redisProcess, at, redis, "--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no")
 	sv.threads = max(1, runtime.NumCPU()/count) // as who runs several on one machine should: README.md
@@ -171,7 +178,7 @@ func (sv *servers) ready(err error) (*servers, error) {
 // start starts a process and waits until it takes connections at addr.
 func (sv *servers) start(ctx context.Context, name, addr, program string, args ...string) error {
 	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = withoutSettings(os.Environ())
+	cmd.Env = append(withoutSettings(os.Environ()), sv.environment...)
 	if sv.threads > 0 && os.Getenv("GOMAXPROCS") == "" {
 		cmd.Env = append(cmd.Env, fmt.Sprint("GOMAXPROCS=", sv.threads))
 	}
@@ -217,8 +224,8 @@ func (sv *servers) stop() {
 		cmd.Wait()
 		late.Stop()
 	}
-	if sv.dir != "" {
-		os.RemoveAll(sv.dir)
+	for _, dir := range sv.dirs {
+		os.RemoveAll(dir)
 	}
 }
 

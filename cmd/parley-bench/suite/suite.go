@@ -64,6 +64,9 @@ func (s Suite) scenarios() []scenario {
 	}
 	large := with(1, 10_000, 2.5)
 	large.Duration = max(large.Duration, 2*time.Second) // at least five messages
+	if len(s.Behind) > 0 {
+		large.RoomSize, idlers = min(large.RoomSize, mostBehind), min(idlers, mostBehind)
+	}
 	idling := with(idlers/10, 10, 0)
 	idling.Duration = 3 * times.Warmup
 	if s.Quick {
@@ -71,7 +74,7 @@ func (s Suite) scenarios() []scenario {
 	}
 	return []scenario{
 		{"room of 1,000, 25 messages/s", KindLoad, with(1, 1000, 25)},
-		{"room of 10,000, 2.5 messages/s", KindLoad, large},
+		{"room of " + load.Grouped(large.RoomSize) + ", 2.5 messages/s", KindLoad, large},
 		{"500 rooms of 10, 2,500 messages/s", KindLoad, with(500, 10, 2500)},
 		{"highest rate, room of 1,000", KindRamp, with(1, 1000, 0)},
 		{"idle, " + load.Grouped(idlers) + " in rooms of 10", KindIdle, idling},
@@ -131,6 +134,9 @@ func (s Suite) measure(ctx context.Context, sc scenario) (rows []SuiteRow, err e
 	contenders := []func(context.Context, scenario) (SuiteRow, error){s.measureFloor, s.measureHub, s.measureNodes}
 	if sc.kind != KindLoad {
 		contenders = contenders[1:] // the floor is a cost at a rate
+	}
+	for _, config := range s.Behind {
+		contenders = append(contenders, func(ctx context.Context, sc scenario) (SuiteRow, error) { return s.measureBehind(ctx, sc, config) })
 	}
 	all := make([][]SuiteRow, len(contenders))
 	for range s.Repeat {
@@ -195,6 +201,20 @@ func (s Suite) measureNodes(ctx context.Context, sc scenario) (SuiteRow, error) 
 	return s.run(ctx, sc, "two nodes", servers, 500)
 }
 
+func (s Suite) measureBehind(ctx context.Context, sc scenario, config string) (SuiteRow, error) {
+	name := "two nodes behind " + config
+	if s.TLS {
+		name += ", TLS"
+	}
+	s.tell("%s: %s", sc.name, name)
+	servers, err := s.behind(ctx, config)
+	if err != nil {
+		return SuiteRow{}, err
+	}
+	defer servers.stop()
+	return s.run(ctx, sc, name, servers, 500)
+}
+
 // run measures servers in a scenario; a ramp begins at first messages a second.
 func (s Suite) run(ctx context.Context, sc scenario, name string, servers *servers, first float64) (SuiteRow, error) {
 	row := SuiteRow{Scenario: sc.name, Server: name, Command: "parley-bench " + string(sc.kind)}
@@ -203,7 +223,7 @@ func (s Suite) run(ctx context.Context, sc scenario, name string, servers *serve
 	}
 	row.Command += sc.flags()
 	plan := sc.plan
-	plan.URLs = servers.urls
+	plan.URLs, plan.Insecure = servers.urls, strings.HasPrefix(servers.urls[0], "wss:")
 	b := load.Bench{Plan: plan, Servers: servers.processes, Command: s.worker()}
 	search := load.Search{Step: plan.Duration / 2}
 	if sc.kind == KindRamp {

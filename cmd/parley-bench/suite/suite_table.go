@@ -34,23 +34,23 @@ func (r *SuiteReport) Print(w io.Writer) error {
 }
 
 var suiteHeads = map[Kind][]string{
-	KindLoad: {"CPU", "user", "system", "Redis", "deliveries/s", "p50 ms", "p99 ms", "check", "generator CPU"},
+	KindLoad: {"CPU", "user", "system", "Redis", "balancer", "deliveries/s", "p50 ms", "p99 ms", "check", "generator CPU"},
 	KindRamp: {"messages/s", "deliveries/s", "p99 ms", "CPU", "Redis", "generator CPU", "generator cores"},
-	KindIdle: {"KB per connection", "connected/s", "joined/s"},
+	KindIdle: {"KB per connection", "balancer", "connected/s", "joined/s"},
 }
 
 func (r SuiteRow) cells() []string {
 	if f := r.Floor; f != nil {
 		return []string{
 			load.Short(f.Cost.PerMillion()), load.Short(f.Cost.UserPerMillion), load.Short(f.Cost.SystemPerMillion),
-			"", "", "", "", "", "",
+			"", "", "", "", "", "", "",
 		}
 	}
 	switch r.kind() {
 	case KindRamp:
 		l := r.Report.Load
 		return []string{
-			load.Short(l.Rate), load.Short(l.DeliveriesPerSecond), load.Short(l.Latency.P99), load.Short(r.cost().PerMillion()), r.redis(),
+			load.Short(l.Rate), load.Short(l.DeliveriesPerSecond), load.Short(l.Latency.P99), load.Short(r.cost().PerMillion()), r.part(redisProcess),
 			load.Short(l.Self.PerMillion()), load.Short(l.Self.Cores),
 		}
 	case KindIdle:
@@ -58,11 +58,15 @@ func (r SuiteRow) cells() []string {
 		if r.Report.Join.Count > 0 {
 			joins = load.Short(r.Report.Join.PerSecond())
 		}
-		return []string{load.Short(r.memory() / 1024), load.Short(r.Report.Connect.PerSecond()), joins}
+		balancer := ""
+		if m := load.MemoryNamed(r.Report.Memory, balancerProcess); m.Name != "" {
+			balancer = load.Short(m.PerConnection / 1024)
+		}
+		return []string{load.Short(r.memory() / 1024), balancer, load.Short(r.Report.Connect.PerSecond()), joins}
 	}
 	l, cost := r.Report.Load, r.cost()
 	return []string{
-		load.Short(cost.PerMillion()), load.Short(cost.UserPerMillion), load.Short(cost.SystemPerMillion), r.redis(),
+		load.Short(cost.PerMillion()), load.Short(cost.UserPerMillion), load.Short(cost.SystemPerMillion), r.part(redisProcess), r.part(balancerProcess),
 		load.Short(l.DeliveriesPerSecond), load.Short(l.Latency.P50), load.Short(l.Latency.P99), outcome(l.Check), load.Short(l.Self.PerMillion()),
 	}
 }
@@ -77,15 +81,15 @@ func (r SuiteRow) kind() Kind {
 	return KindLoad
 }
 
-// cost is what the chat servers used, without Redis.
+// cost is what the chat servers used, without Redis and the load balancer.
 func (r SuiteRow) cost() load.Cost {
 	servers := r.Report.Load.Servers
 	return cmp.Or(load.CostNamed(servers, nodeProcess), servers[0])
 }
 
-// redis is what Redis used per million deliveries.
-func (r SuiteRow) redis() string {
-	if c := load.CostNamed(r.Report.Load.Servers, redisProcess); c.Name != "" {
+// part is what one of the other processes used per million deliveries.
+func (r SuiteRow) part(name string) string {
+	if c := load.CostNamed(r.Report.Load.Servers, name); c.Name != "" {
 		return load.Short(c.PerMillion())
 	}
 	return ""
