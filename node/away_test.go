@@ -47,11 +47,11 @@ func (b halfAway) Subscribe(ctx context.Context, room string, sink bus.Sink) (bu
 	return halfAwaySubscription{s, b.catchUp}, err
 }
 
-func (b halfAway) After(ctx context.Context, room string, since bus.ID, limit int) (bus.Page, error) {
+func (b halfAway) After(ctx context.Context, room string, since bus.ID, limit, bytes int) (bus.Page, error) {
 	if b.resume {
 		return bus.Page{}, bus.ErrUnavailable
 	}
-	return b.Bus.After(ctx, room, since, limit)
+	return b.Bus.After(ctx, room, since, limit, bytes)
 }
 
 type halfAwaySubscription struct {
