@@ -168,15 +168,20 @@ func splitOutlasted(c *cluster) {
 	atA.WaitBody(c.t, "lost")
 	atB.WaitBody(c.t, "lost")
 	b.wire.redirect(replica)
-	c.waitBreak(atB, lost)
+	first := c.waitBreak(atB, lost).Marker
 	b.publish(room, "in b")
 	atB.WaitBody(c.t, "in b")
-	last := a.publish(room, "lost too")
+	more := a.publish(room, "lost too")
+	b.publish(room, "in b again")
+	atB.WaitBody(c.t, "in b again")
+	last := a.publish(room, "lost last")
 	a.wire.redirect(replica)
 	c.waitBreak(atA, last)
-	atB.Wait(c.t, "to be told of more that is lost", func(s Seen) bool { return len(s.Breaks()) > 1 })
+	atB.Wait(c.t, "to be told of all that is lost", func(s Seen) bool {
+		return slices.ContainsFunc(s.Breaks(), func(m bus.Message) bool { return first.Less(m.Marker) && m.Lost.Less(more) })
+	})
 	c.goesOn(b, atA, atB)
-	for _, since := range []bus.ID{lost, last} {
+	for _, since := range []bus.ID{lost, more, last} {
 		c.told(c.openOn(replica), since)
 	}
 }
