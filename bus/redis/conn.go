@@ -102,7 +102,9 @@ func (l *link) run() {
 			l.publisher.broke(bus.ErrClosed)
 			return
 		}
-		l.bus.complain("connection lost", err)
+		if !errors.Is(err, errOutside) { // before the first attempt to be let in
+			l.bus.complain("connection lost", err)
+		}
 		wake(l.bus.lost)
 		l.publisher.broke(unavailable(err))
 		select {

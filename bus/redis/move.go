@@ -44,6 +44,11 @@ func (rm *room) leave() *room {
 func (r *Bus) arrive(rm *room, from *room) {
 	rm.bus, rm.link = r, r.linkOf(rm.name)
 	rm.roster = from.roster.transplant(r)
+	if tr := r.trails.take(rm.name); tr != nil && rm.state == joining && rm.trail == nil {
+		rm.trail = tr
+	}
+	ask := rm.state != joining || rm.trail != nil
+	rm.mending = ask
 	r.mu.Lock()
 	r.rooms[rm.name] = rm
 	if left := r.rosters[rm.name]; left != nil {
@@ -51,10 +56,7 @@ func (r *Bus) arrive(rm *room, from *room) {
 	}
 	r.rosters[rm.name] = rm.roster
 	r.mu.Unlock()
-	if tr := r.trails.take(rm.name); tr != nil && rm.state == joining && rm.trail == nil {
-		rm.trail = tr
-	}
-	if rm.mending = rm.state != joining || rm.trail != nil; rm.mending {
+	if ask {
 		rm.link.mender.add([]*room{rm}, nil)
 	}
 	rm.link.subscriber.want(rm)

@@ -158,7 +158,9 @@ func (s *subscriber) changes(c *conn) (subscribe, unsubscribe []string, kept []*
 			delete(s.denied, channel)
 			s.pending[channel]++
 			subscribe = append(subscribe, channel)
-		case !wanted && c.asked[channel]:
+		case !wanted && !c.asked[channel]:
+			delete(s.denied, channel)
+		case !wanted:
 			delete(c.asked, channel)
 			s.pending[channel]++
 			unsubscribe = append(unsubscribe, channel)
