@@ -58,13 +58,13 @@ func (p prefixed) Rooms(ctx context.Context) (names []string, err error) {
 
 // A bus over a Redis Cluster is the bus that any is.
 func TestRedisCluster(t *testing.T) {
-	servers := bustest.StartRedisCluster(t, 3, 0)
+	servers := bustest.StartRedisCluster(t, 2, 0) // each handle has connections to each
 	var backends atomic.Int64
 	bustest.Run(t, func(t testing.TB, keep bus.Retention) bustest.Backend {
 		prefix := fmt.Sprint(backends.Add(1), " ")
 		return bustest.Backend{
 			Open: func(o bus.Observer) (bus.Bus, error) {
-				cfg := redis.Config{URL: servers.URL(), Retention: keep, Observer: o, Timeout: 5 * time.Second} // of a busy machine
+				cfg := redis.Config{URL: servers.URL(), Retention: keep, Observer: o, Links: 1, Timeout: 5 * time.Second} // of a busy machine
 				c, err := redis.OpenCluster(t.Context(), cfg)
 				return prefixed{c, prefix}, err
 			},
