@@ -139,3 +139,65 @@ type countingSink struct{ arrived *sync.WaitGroup }
 func (s countingSink) Deliver(bus.Message) { s.arrived.Done() }
 func (s countingSink) Signal([]byte)       {}
 func (s countingSink) Presence(bus.Change) {}
+
+// BenchmarkRedisClusterPublish is BenchmarkRedisPublish, of two nodes, on Redis Clusters: busiest-µs/op is the CPU time for each
+// message of the primary that has most to do.
+func BenchmarkRedisClusterPublish(b *testing.B) {
+	for _, primaries := range []int{1, 3} {
+		b.Run(fmt.Sprint("primaries=", primaries), func(b *testing.B) {
+			const rooms, waiting = 500, 2000
+			servers := bustest.StartRedisCluster(b, primaries, 0)
+			var arrived sync.WaitGroup
+			nodes := make([]*redis.Cluster, 2)
+			for i := range nodes {
+				c, err := redis.OpenCluster(b.Context(), redis.Config{URL: servers.URL()})
+				if err != nil {
+					b.Fatal(err)
+				}
+				defer c.Close()
+				nodes[i] = c
+				for room := range rooms {
+					if _, err := c.Subscribe(context.Background(), fmt.Sprint("room", room), countingSink{&arrived}); err != nil {
+						b.Fatal(err)
+					}
+				}
+			}
+			used := func() (cpu []float64) {
+				for i := range servers.Servers {
+					sum := 0.0
+					for line := range strings.Lines(servers.Do(i, "info", "cpu")) {
+						name, value, _ := strings.Cut(strings.TrimSpace(line), ":")
+						if name == "used_cpu_sys" || name == "used_cpu_user" {
+							v, _ := strconv.ParseFloat(value, 64)
+							sum += v
+						}
+					}
+					cpu = append(cpu, sum)
+				}
+				return cpu
+			}
+			body := []byte(strings.Repeat("x", 128))
+			slots := make(chan struct{}, waiting)
+			arrived.Add(len(nodes) * b.N)
+			before := used()
+			b.ResetTimer()
+			for n := range b.N {
+				slots <- struct{}{}
+				nodes[n%2].Publish(fmt.Sprint("room", n/2%rooms), bus.Draft{Body: body}, func(_ bus.ID, err error) {
+					if err != nil {
+						b.Error(err)
+						arrived.Add(-len(nodes))
+					}
+					<-slots
+				})
+			}
+			arrived.Wait()
+			b.StopTimer()
+			busiest := 0.0
+			for i, cpu := range used() {
+				busiest = max(busiest, cpu-before[i])
+			}
+			b.ReportMetric(busiest*1e6/float64(b.N), "busiest-µs/op")
+		})
+	}
+}
