@@ -304,6 +304,7 @@ func TestARenewedTokenChangesRightsAtOnce(t *testing.T) {
 	}
 	hello(ada, "ada/*:join,send")
 	ada.SendText("lobby", "again")
+	ada.Until("message")
 	ada.Join("team", `"limit":0`)
 
 	ada.Say(`{"op":"hello","token":"bob"}`) // but nobody else may be made of her

@@ -103,7 +103,9 @@ func (c *RedisCluster) Owner(asked, slot int) int {
 	defer client.Close()
 	ctx, cancel := patient()
 	defer cancel()
-	for _, some := range client.ClusterSlots(ctx).Val() {
+	slots := redis.NewClusterSlotsCmd(ctx, "cluster", "slots")
+	_ = client.Process(ctx, slots)
+	for _, some := range slots.Val() {
 		if some.Start <= slot && slot <= some.End && len(some.Nodes) > 0 {
 			return slices.IndexFunc(c.Servers, func(s *RedisServer) bool { return s.Addr() == some.Nodes[0].Addr })
 		}
