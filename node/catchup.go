@@ -39,13 +39,15 @@ func (m *member) catchUp() {
 		if !fits { // others have filled the queue meanwhile, such as its catch-ups in other rooms
 			m.cursor, m.greeted, m.live, done = cursor, greeted, false, false
 		}
-		gone := m.gone
+		over := done || m.gone
+		if over {
+			m.ahead = nil // before another catchUp begins
+		}
 		m.r.mu.Unlock()
 		if done && greeted {
 			m.s.srv.cfg.Observer.CaughtUp()
 		}
-		if done || gone {
-			m.ahead = nil
+		if over {
 			return
 		}
 		if len(buf) > 0 || !fits {

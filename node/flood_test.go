@@ -44,7 +44,7 @@ func TestCatchingUpInManyRoomsStaysWithinTheQueue(t *testing.T) {
 		for i := range rooms {
 			room := fmt.Sprint("room ", i)
 			sender.Join(room)
-			for range 15 {
+			for range 25 {
 				sender.SendText(room, strings.Repeat("x", 4000))
 			}
 		}

@@ -49,11 +49,21 @@ func (m *member) admit(req *wire.Request, recovered *bool) {
 	if m.blind && recovered != nil && !*recovered {
 		b.frame, _ = m.appendGap(b.frame, *req.Since) // plain text, which has no words for it, has no since
 	}
-	// Else catchUp finds the gap, and tells it, or waits. A blind one is not served by it.
-	if m.blind || (recovered == nil || *recovered) && m.s.conn.HasSpace() {
+	answer, cursor, greeted := len(b.frame), m.cursor, m.greeted
+	switch {
+	case m.blind: // it is not served by catchUp
 		b.frame, b.payload, live = m.serveRecentLocked(b.frame, b.payload)
+		m.put(b.frame)
+	case (recovered == nil || *recovered) && m.s.conn.HasSpace():
+		b.frame, b.payload, live = m.serveRecentLocked(b.frame, b.payload)
+		if m.putIfSpace(b.frame) {
+			break
+		}
+		m.cursor, m.greeted, m.live, live = cursor, greeted, false, false // its catch-ups in other rooms have filled the queue
+		fallthrough
+	default: // catchUp finds the gap, and tells it, or waits for space
+		m.put(b.frame[:answer])
 	}
-	m.put(b.frame)
 	if live {
 		m.ahead = nil
 	} else {

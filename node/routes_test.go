@@ -132,6 +132,8 @@ func TestRoutesAnswerAsTheTableSays(t *testing.T) {
 		header              []string
 	}{
 		{400, "/", "GET", "/?room=", "", upgrade},
+		{401, "/", "GET", "/", "", append([]string{"Authorization", "x"}, upgrade...)},
+		{401, "/ws", "GET", "/ws", "", append([]string{"Authorization", "x"}, upgrade...)},
 		{403, "/", "GET", "/", "", bad},
 		{403, "/ws", "GET", "/ws", "", bad},
 		{426, "/ws", "GET", "/ws", "", nil},
