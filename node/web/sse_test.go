@@ -165,7 +165,7 @@ func TestStreamsCheckWhoOneIs(t *testing.T) {
 // Six streams are all that a browser opens to a host: who gets none is told what may help.
 func TestWhoGetsNoConnectionIsTold(t *testing.T) {
 	t.Parallel()
-	n := nodetest.Start(t, 1).Nodes[0]
+	n := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.PingInterval = 25 * time.Second }).Nodes[0] // after which there is no answer
 	url := blockUpgrades(t, n)
 	p := openPage(t, url, "design", "Ada")
 	other := p.sibling()
