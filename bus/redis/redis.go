@@ -315,7 +315,11 @@ func (r *Bus) enter(ctx context.Context) (err error) {
 	if err := r.claimLayout(ctx); err != nil {
 		return err
 	}
-	return r.lease.take(ctx)
+	if err := r.lease.take(ctx); err != nil {
+		return err
+	}
+	r.warnOfEviction(ctx)
+	return nil
 }
 
 // enterLoop tries to enter until it succeeds. What would have ended a start does not end a node: it says what is wrong.
@@ -336,7 +340,6 @@ func (r *Bus) enterLoop() {
 
 // takePart starts the loops of a node that was let in.
 func (r *Bus) takePart() {
-	r.warnOfEviction(r.ctx)
 	r.running.Go(r.leaseLoop)
 	r.running.Go(r.layoutLoop)
 	r.running.Go(r.reaper.run)

@@ -135,13 +135,13 @@ func (g *gate) serve(from net.Conn) {
 	}()
 	g.wg.Go(func() {
 		defer end()
-		io.Copy(to, delayed(from, lag/2))
+		io.Copy(to, delayed(from, lag/2, ended))
 	})
-	g.pass(from, delayed(to, lag/2), ended)
+	g.pass(from, delayed(to, lag/2, ended), ended)
 }
 
-// delayed gives what comes from a connection later, but as much at a time.
-func delayed(from net.Conn, by time.Duration) io.Reader {
+// delayed gives what comes from a connection later, but as much at a time, until all has ended.
+func delayed(from net.Conn, by time.Duration, ended <-chan struct{}) io.Reader {
 	if by == 0 {
 		return from
 	}
@@ -168,6 +168,10 @@ func delayed(from net.Conn, by time.Duration) io.Reader {
 			in.Write(p.b)
 		}
 		in.Close()
+	}()
+	go func() {
+		<-ended
+		out.Close()
 	}()
 	return out
 }
