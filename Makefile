@@ -15,7 +15,7 @@ run: ## start a node on :8765
 	go run ./cmd/parley
 
 test: deps ## install what the tests need, where that is allowed, and run them all
-	go test -race -timeout 15m $(GOTESTFLAGS) ./...
+	go test -race -p 3 -timeout 15m $(GOTESTFLAGS) ./...
 
 faults: ## break a cluster in every way, and print what became of it; FAULTS="--mixes 2h" mixes them at random
 	go run ./cmd/parley-faults $(FAULTS)
