@@ -169,6 +169,7 @@ func (c *Conn) uncork() {
 	c.brokenLocked(err)
 	if err != nil || n == len(c.queue) {
 		c.queue = nil
+		c.freeLocked() // somebody may have found it full
 		return
 	}
 	c.queue = c.queue[n:]

@@ -75,6 +75,42 @@ func serveEchoes(t *testing.T, start func(*httptest.Server)) *echoes {
 	return s
 }
 
+// Who waits for space goes on once there is some, in whichever way what waited has left.
+func TestSpaceIsFreedWhenWhatWasCorkedLeaves(t *testing.T) {
+	for name, secure := range fronts {
+		t.Run(name, func(t *testing.T) {
+			s := serveEchoes(t, secure)
+			s.byHand = true
+			nc := s.dial(t, nil)
+			go io.Copy(io.Discard, nc)
+			c := <-s.conns
+			c.mu.Lock()
+			c.group.cfg.QueueBytes = 8 << 10
+			c.mu.Unlock()
+			c.cork()
+			c.Put(AppendText(nil, make([]byte, 6<<10))) // one write takes it all
+			freed := make(chan bool)
+			go func() { freed <- c.WaitForSpace() }()
+			for waits := false; !waits; runtime.Gosched() {
+				c.mu.Lock()
+				waits = c.freed != nil
+				c.mu.Unlock()
+			}
+			c.uncork()
+			select {
+			case ok := <-freed:
+				if !ok {
+					t.Error("the connection has ended")
+				}
+			case <-time.After(10 * time.Second):
+				t.Error("there is space, and who waits is not told")
+			}
+			c.close()
+			nc.Close()
+		})
+	}
+}
+
 // hello is a handshake.
 const hello = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" +
 	"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
