@@ -162,6 +162,12 @@ func parseWords(text string) judge.Words {
 	return judge.Words{Sender: i, N: j}
 }
 
+// wordsIn finds the words in a message as the log has it.
+func wordsIn(entry string) judge.Words {
+	_, text, _ := strings.Cut(entry, `"text":"`)
+	return parseWords(text)
+}
+
 // A route takes a client to a node: home first, and to the next one whenever it has to connect again.
 type route struct {
 	stations []*station // static; home first

@@ -55,7 +55,7 @@ type trial struct {
 	lifted    time.Time
 	bytes     atomic.Int64 // that a message has besides its number
 
-	known    map[string]map[id.ID]bool          // by room; what was seen in Redis
+	known    map[string]map[id.ID]judge.Words   // by room; what was seen in Redis
 	unready  [3]struct{ first, last time.Time } // guarded by mu; when a node was seen not to be ready
 	watching sync.WaitGroup
 
@@ -84,7 +84,7 @@ func begin(t testing.TB, s scale, parley string, f fault) *trial {
 	if f.clients > 0 {
 		s.clients = f.clients
 	}
-	tr := &trial{TB: t, alone: f.must != nothing, scale: s, acked: make(map[string]map[judge.Words]judge.Ack), cuts: make(map[string]int), silent: make(map[string]map[judge.Words]bool), known: make(map[string]map[id.ID]bool)}
+	tr := &trial{TB: t, alone: f.must != nothing, scale: s, acked: make(map[string]map[judge.Words]judge.Ack), cuts: make(map[string]int), silent: make(map[string]map[judge.Words]bool), known: make(map[string]map[id.ID]judge.Words)}
 	tr.changed.L = &tr.mu
 	config := append([]string{"repl-diskless-sync-delay 0", "enable-debug-command yes"}, f.redis...)
 	switch f.on {
@@ -410,11 +410,11 @@ func (tr *trial) see(c *redis.Client, do func(redis.Pipeliner)) {
 func (tr *trial) note(logs map[string]*redis.XMessageSliceCmd) {
 	for room, log := range logs {
 		if tr.known[room] == nil {
-			tr.known[room] = make(map[id.ID]bool)
+			tr.known[room] = make(map[id.ID]judge.Words)
 		}
 		for _, e := range log.Val() {
-			if _, message := e.Values["m"]; message {
-				tr.known[room][parseID(e.ID)] = true
+			if entry, message := e.Values["m"].(string); message {
+				tr.known[room][parseID(e.ID)] = wordsIn(entry)
 			}
 		}
 	}
@@ -423,9 +423,15 @@ func (tr *trial) note(logs map[string]*redis.XMessageSliceCmd) {
 // kept is what Redis has in the end.
 func (tr *trial) kept(c *redis.Client) map[string]map[id.ID]bool {
 	before := tr.known
-	tr.known = make(map[string]map[id.ID]bool)
+	tr.known = make(map[string]map[id.ID]judge.Words)
 	tr.see(c, nil)
-	kept := tr.known
+	kept := make(map[string]map[id.ID]bool)
+	for room, log := range tr.known {
+		kept[room] = make(map[id.ID]bool)
+		for i := range log {
+			kept[room][i] = true
+		}
+	}
 	tr.known = before
 	return kept
 }

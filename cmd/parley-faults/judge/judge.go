@@ -2,6 +2,7 @@ package judge
 
 import (
 	"fmt"
+	"maps"
 
 	"parley/bus/id"
 )
@@ -11,9 +12,9 @@ type Verdict struct {
 	// What must never be; Notes describe some of it.
 	Missing    int // acknowledged, not heard by a member who stayed or came back, and in no true gap
 	Twice      int // heard again by the same member, though nothing of it was lost
-	Disordered int // heard after a greater id, or after something that its sender said later
+	Disordered int // heard after a greater id, or after something that its sender said later, and not said again as Redis lost it
 	Strange    int // never acknowledged, or under another id than that
-	FalseGaps  int // told, though nothing that followed was lost
+	FalseGaps  int // told, though neither the id that it names was lost nor anything that followed
 	Misled     int // came back and was told that nothing is missing, or that something is, and that was wrong
 	Ghosts     int // in a list at the end, and not there
 	Unlisted   int // there at the end, and not in a list
@@ -79,41 +80,43 @@ type hearing struct {
 	*Verdict
 	room *Room
 	lost []id.ID         // known, and not in the log any more
+	gone map[Words]bool  // which a lost entry had
 	ids  map[id.ID]Words // acknowledged
 }
 
 func newHearing(v *Verdict, r *Room) *hearing {
-	c := &hearing{Verdict: v, room: r, ids: make(map[id.ID]Words, len(r.Acked))}
-	known := make(map[id.ID]bool, len(r.Known)+len(r.Acked))
-	for i := range r.Known {
-		known[i] = true
+	c := &hearing{Verdict: v, room: r, gone: make(map[Words]bool), ids: make(map[id.ID]Words, len(r.Acked))}
+	known := maps.Clone(r.Known)
+	if known == nil {
+		known = make(map[id.ID]Words)
 	}
 	for w, a := range r.Acked {
 		if other, ok := c.ids[a.ID]; ok {
 			v.note(&v.Strange, "%s: %v and %v were both acknowledged as %v", r.Name, w, other, a.ID)
 		}
 		c.ids[a.ID] = w
-		known[a.ID] = true
+		known[a.ID] = w
 	}
 	for _, m := range r.Members {
 		for _, e := range m.Told {
 			if e.Kind == Message {
-				known[e.ID] = true
+				known[e.ID] = e.Words
 			}
 		}
 	}
-	for i := range known {
+	for i, w := range known {
 		if !r.Kept[i] {
 			c.lost = append(c.lost, i)
+			c.gone[w] = true
 		}
 	}
 	return c
 }
 
-// isTrue reports whether something that followed the gap's id was lost.
+// isTrue reports whether something was lost from the gap's id on: where the id itself is lost, nobody can know what followed.
 func (c *hearing) isTrue(gap Event) bool {
 	for _, l := range c.lost {
-		if gap.ID.Less(l) {
+		if !l.Less(gap.ID) {
 			return true
 		}
 	}
@@ -131,7 +134,7 @@ func (c *hearing) order(m *Member) {
 		case Gap:
 			c.Gaps++
 			if !c.isTrue(e) {
-				c.note(&c.FalseGaps, "%s was told of a gap after %v, and nothing that followed is lost", who, e.ID)
+				c.note(&c.FalseGaps, "%s was told of a gap after %v, and neither that nor what followed is lost", who, e.ID)
 			}
 			newest = id.ID{}
 			clear(latest)
@@ -156,10 +159,15 @@ func (c *hearing) order(m *Member) {
 		}
 		had[e.Words] = e.ID
 		before, spoke := latest[e.Sender]
-		if !newest.Less(e.ID) || spoke && before.N > e.N {
+		// Of what was said together the log may have lost the beginning only. Who repeats it all adds that after the rest.
+		again := spoke && before.N > e.N && c.gone[e.Words]
+		if !newest.Less(e.ID) || spoke && before.N > e.N && !again {
 			c.note(&c.Disordered, "%s heard %v as %v after %v, and after %v of the same sender", who, e.Words, e.ID, newest, before)
 		}
-		newest, latest[e.Sender] = e.ID, e.Words
+		newest = e.ID
+		if !again {
+			latest[e.Sender] = e.Words
+		}
 	}
 }
 

@@ -15,9 +15,9 @@ type Words struct{ Sender, N int }
 type Room struct {
 	Name    string
 	Acked   map[Words]Ack
-	Open    map[Words]bool // said, and never answered, since the sender left: it is in the room, or not
-	Known   map[id.ID]bool // what was seen in the log at any time; what was acknowledged or heard is known without it
-	Kept    map[id.ID]bool // what the log has at the end
+	Open    map[Words]bool  // said, and never answered, since the sender left: it is in the room, or not
+	Known   map[id.ID]Words // what was seen in the log at any time; what was acknowledged or heard is known without it
+	Kept    map[id.ID]bool  // what the log has at the end
 	Members []Member
 	Lists   []List // who is there at the end, as nodes answer
 }
