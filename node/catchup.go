@@ -184,17 +184,16 @@ func (m *member) next() (bus.Page, error) {
 	return m.r.after(m.cursor)
 }
 
-// skip tells of a gap after the cursor and moves on to the newest messages.
+// skip tells of a gap after the cursor and moves on: to all that the log has where only the cursor and what followed it is lost, or
+// to the newest messages where it was trimmed past the cursor.
 func (m *member) skip(page bus.Page) bool {
-	ctx, cancel := context.WithTimeout(m.r.srv.ctx, busTimeout)
-	defer cancel()
 	lost := m.cursor
 	for _, msg := range page.Messages {
 		if msg.Break && msg.Lost.Less(lost) {
 			lost = msg.Lost // the cursor itself is among what is lost
 		}
 	}
-	start, err := m.r.start(ctx, wire.DefaultBacklog)
+	start, err := m.resumption(page)
 	if err != nil {
 		return false
 	}
@@ -215,6 +214,16 @@ func (m *member) skip(page bus.Page) bool {
 		}
 	}
 	return true
+}
+
+// resumption is where reading goes on after a gap: page is what the log has after the cursor.
+func (m *member) resumption(page bus.Page) (bus.ID, error) {
+	if len(page.Messages) > 0 && page.Messages[0].Prev.Less(m.cursor) {
+		return page.Messages[0].Prev, nil // there the log goes on without the cursor
+	}
+	ctx, cancel := context.WithTimeout(m.r.srv.ctx, busTimeout)
+	defer cancel()
+	return m.r.start(ctx, wire.DefaultBacklog)
 }
 
 // appendGap appends a gap, in its place among the messages. It returns false if the client can't be told: then its connection is

@@ -97,6 +97,10 @@ func TestAResumeIsWholeOnlyIfNothingIsMissing(t *testing.T) {
 	last, oldest := ids[599], ids[400]
 	never := func(i id.ID) id.ID { return id.ID{Ms: i.Ms, Seq: i.Seq + 1<<40} } // no message has it
 	newest := append([]string{"gap"}, numbers(551, 600)...)
+	following := func(i id.ID) []string {
+		n := slices.IndexFunc(ids, func(o id.ID) bool { return i.Less(o) })
+		return append([]string{"gap"}, numbers(n+1, 600)...)
+	}
 	comesBack(t, c.Nodes, []comeback{
 		{"the last one", last.String(), true, nil, id.ID{}},
 		{"the one before", ids[598].String(), true, numbers(600, 600), id.ID{}},
@@ -106,8 +110,8 @@ func TestAResumeIsWholeOnlyIfNothingIsMissing(t *testing.T) {
 		{"older than the log by one", ids[398].String(), false, newest, ids[398]},
 		{"much older than the log", ids[0].String(), false, newest, ids[0]},
 		{"the beginning", "0-0", false, newest, id.ID{}},
-		{"no message's", never(ids[590]).String(), false, newest, never(ids[590])},
-		{"no message's, in the log only", never(oldest).String(), false, newest, never(oldest)},
+		{"no message's", never(ids[590]).String(), false, following(never(ids[590])), never(ids[590])},
+		{"no message's, in the log only", never(oldest).String(), false, following(never(oldest)), never(oldest)},
 		{"in the future, by its number", never(last).String(), false, newest, never(last)},
 		{"in the future", id.ID{Ms: last.Ms + 1e6}.String(), false, newest, id.ID{Ms: last.Ms + 1e6}},
 	})
@@ -225,6 +229,26 @@ func TestAResumeAcrossABreakIsToldInItsPlace(t *testing.T) {
 			t.Errorf("history, %d at a time: %v", limit, all)
 		}
 	}
+}
+
+// Whoever comes back with an id that is lost is told of that, and gets all that the log has since, not only the newest.
+func TestAllThatFollowsABreakIsServed(t *testing.T) {
+	t.Parallel()
+	c, redis := onRedis(t, 2)
+	a := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	a.Join("lobby")
+	one := a.SendText("lobby", "one")
+	two := a.SendText("lobby", "two")
+	loseAfter(t, redis, "lobby", one, two)
+	a.Until("gap")
+	want := []string{"gap"}
+	var last id.ID
+	for i := range 2 * wire.DefaultBacklog {
+		want = append(want, fmt.Sprint("new ", i))
+		last = a.SendText("lobby", want[len(want)-1])
+	}
+	heard(t, c, "lobby", last)
+	comesBack(t, c.Nodes, []comeback{{"the one lost", two.String(), false, want, one}})
 }
 
 // Whoever is too slow for the room when its log breaks has the break before it.

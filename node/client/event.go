@@ -31,7 +31,8 @@ type Message struct {
 // Live says that everything missed has come.
 type Live struct{}
 
-// Gap says that what followed an id is lost, or not kept any more. The newest messages follow, and their order starts anew.
+// Gap says that what followed an id is lost, or not kept any more. What the log has since follows, or the newest messages where it was
+// trimmed, and their order starts anew.
 type Gap struct{ After ID }
 
 // Presence says that who is there has changed.

@@ -119,7 +119,8 @@ export interface RoomEvents<Data = unknown, Signals = Record<string, any>> {
   outgoing: Outgoing;
   /** The backlog is done. After a break (`resumed`): how many messages of others were missed, and whether some are lost. */
   live: { resumed: boolean; missed: number; gap: boolean };
-  /** What followed that id is lost, or not in the log any more. The newest messages follow; their order starts anew. */
+  /** What followed that id is lost, or not in the log any more. What the log still has follows, at least the newest messages; their order
+   * starts anew. */
   gap: { after: Id };
   /** Who is there, or by what name ("update"), has changed; `members` and `count` of the room are up to date. */
   presence: { event: "join" | "leave" | "update" | "count" | "sync"; user?: User; count: number };
