@@ -13,11 +13,12 @@ import (
 // cursor up to the room's head, and makes it live there. It does that under the room's lock, so the member misses nothing and
 // gets nothing twice.
 
-// overflowLocked takes a member whose queue is full out of the fan-out. It misses what follows from. It needs room.mu.
-func (m *member) overflowLocked(from bus.ID) {
+// overflowLocked takes a member whose queue is full out of the fan-out. It misses what follows from, and what was told of the roster
+// after the first roster times. It needs room.mu.
+func (m *member) overflowLocked(from bus.ID, roster uint64) {
 	m.live = false
 	m.cursor = from
-	m.version = m.r.presence.version
+	m.roster = roster
 	m.s.srv.cfg.Observer.Overflowed()
 	m.s.srv.notes.note(slow, m.s.connAttr(), m.s.fromAttr(), slog.String("user", m.user.ID), slog.String("room", m.r.name))
 	m.s.srv.wg.Go(m.catchUp)
@@ -110,7 +111,7 @@ func (m *member) goLiveLocked(buf, scratch []byte) (frames, grown []byte, done b
 		scratch = wire.Live{Room: m.r.name}.Append(scratch[:0])
 		buf = m.s.codec.appendEventAt(buf, m.cursor, "live", scratch)
 	}
-	if m.version != m.r.presence.version {
+	if m.roster != m.r.presence.told {
 		sync := m.r.sync()
 		if sync.Event == wire.EventSync {
 			sync.Members, sync.Count, sync.Presence = m.rosterLocked()

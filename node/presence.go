@@ -7,12 +7,12 @@ import (
 	"parley/node/wire"
 )
 
-// presence is what a room's members have been told about its roster. room.mu guards it.
+// presence is what a room's live members have been told about its roster. room.mu guards it.
 //
 // In a room of at most Config.PresenceLimit members each join and leave is told. In a larger one only the count is, now and then
 // (countPause). It is large until a tenth fewer are left: nobody makes it one and the other by coming and going.
 type presence struct {
-	version uint64      // of the newest change that was handed on
+	told    uint64      // how often anything was: whoever has missed some is told the whole roster
 	large   bool        // only the count is told
 	stale   bool        // the whole roster is to be told, and until then no single change
 	counted time.Time   // when the count or the roster was last told
@@ -28,7 +28,7 @@ func countPause(members int) time.Duration {
 // changedLocked tells of a change, or has the count or the whole roster told soon. It needs r.mu.
 func (r *room) changedLocked(b *batch, c *bus.Change) {
 	p := &r.presence
-	p.version = c.Version
+	p.told++
 	limit := r.srv.cfg.PresenceLimit
 	switch {
 	case c.Count > limit:
@@ -61,6 +61,7 @@ func (r *room) countLocked(b *batch) {
 	p := &r.presence
 	p.timer = nil
 	p.counted = time.Now()
+	p.told++
 	switch {
 	case p.large:
 		roster := r.sub.Roster()

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"parley/bus"
+	"parley/bus/id"
 	"parley/bus/memory"
 	"parley/node"
 	"parley/node/nodetest"
@@ -169,6 +170,69 @@ func TestAFrozenMemberDoesNotStallTheRoomAndLosesNothing(t *testing.T) {
 				t.Error("a gap was told, though the log has everything")
 			}
 		})
+	}
+}
+
+// A change of the roster for which a queue has no space is told later, though nothing changes after it.
+func TestWhoIsTooSlowForAChangeOfTheRosterIsToldOfIt(t *testing.T) {
+	t.Parallel()
+	w := newWatch()
+	c := nodetest.StartNarrow(t, 1, func(cfg *node.Config) { cfg.Observer, cfg.QueueBytes = w, 16<<10 })
+	url := c.Nodes[0].URL("/")
+	frozen := nodetest.Dial(t, url)
+	frozen.Narrow()
+	first, _ := frozen.Join("lobby")
+	sees := nodetest.Dial(t, url) // after the frozen one is served
+	sees.Join("lobby")
+	comes := nodetest.Dial(t, url)
+	sees.SendText("lobby", strings.Repeat("x", 4000))
+	for range 500 { // answers that it does not read fill half of its queue
+		frozen.Say(`{"op":"history","room":"lobby"}`)
+	}
+	for node.MostThatWaits(c.Nodes[0].Server) <= 8<<10 {
+		time.Sleep(time.Millisecond)
+	}
+	there := 2
+	w.overflow(t, func() {
+		if there == 2 {
+			comes.Join("lobby")
+			there = 3
+		} else {
+			comes.Say(`{"op":"leave","room":"lobby"}`)
+			comes.Until("ok")
+			there = 2
+		}
+		for sees.Until("presence").Count != there {
+		}
+	})
+	list := make(map[string]bool)
+	take := func(members []wire.Member) {
+		clear(list)
+		for _, m := range members {
+			list[m.ID] = true
+		}
+	}
+	take(first.Members)
+	until := func(end id.ID) {
+		for f := (wire.Frame{}); f.ID != end || f.Op != "message"; {
+			if f = frozen.Next(); f.Op != "presence" {
+				continue
+			}
+			switch f.Event {
+			case wire.EventJoin:
+				list[f.User.ID] = true
+			case wire.EventLeave:
+				delete(list, f.User.ID)
+			case wire.EventSync:
+				take(f.Members)
+			}
+		}
+	}
+	until(sees.SendText("lobby", "reads on"))
+	w.wait(t, "caught up", w.count("overflowed"))
+	until(sees.SendText("lobby", "live again"))
+	if len(list) != there {
+		t.Errorf("it was told of %d members, of %d", len(list), there)
 	}
 }
 
