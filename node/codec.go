@@ -102,12 +102,12 @@ func appendData(dst, payload []byte) []byte {
 	return append(dst, "\n\n"...)
 }
 
-// appendPing appends what makes a client show that it lives, or a proxy leave the connection open.
-func (c codec) appendPing(dst []byte) []byte {
+// appendPing appends what makes a client show that it lives and has read what came before, or a proxy leave the connection open.
+func (c codec) appendPing(dst, payload []byte) []byte {
 	if c == sse {
 		return append(dst, ":\n\n"...)
 	}
-	return socket.AppendPing(dst)
+	return socket.AppendPing(dst, payload)
 }
 
 // appendClose appends what ends the connection.

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"parley/bus"
 	"parley/node"
@@ -59,6 +60,25 @@ func TestOfSeveralSendsInDoubtTheFirstIsRepeatedFirst(t *testing.T) {
 		if m := p.Until("message"); m.Text != fmt.Sprint("text ", i) {
 			t.Fatalf("heard %q, want that of %d", m.Text, i)
 		}
+	}
+}
+
+// What a client sent before it had read that its first send is in doubt does not overtake that, however late it reads.
+func TestWhatIsSentUnawareOfADoubtDoesNotOvertake(t *testing.T) {
+	t.Parallel()
+	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Bus = &awayFor{Bus: cfg.Bus, sends: 1} })
+	p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	p.Join("tea", `"limit":0`)
+	p.Say(`{"op":"send","req":1,"room":"tea","text":"first"}`) // without a key it is waited for a second only
+	time.Sleep(1500 * time.Millisecond)                        // and it reads nothing, pings neither
+	p.Say(`{"op":"send","req":2,"room":"tea","text":"second"}`)
+	for range 2 {
+		p.WantError(wire.Unavailable)
+	}
+	began := time.Now()
+	p.SendText("tea", "first", `"key":"again"`)
+	if d := time.Since(began); d > 20*time.Second {
+		t.Errorf("once it had read, it got through after %v", d)
 	}
 }
 

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"encoding/binary"
 	"encoding/json"
 	"slices"
 	"sync"
@@ -21,6 +22,7 @@ type pending struct {
 	freed chan struct{}    // guarded by mu; made by a waiter, closed when a request was answered
 
 	unconfirmed map[string]unconfirmed // guarded by mu; by room
+	probe       uint32                 // guarded by mu; the number of the newest ping that asks whether the client knows of one
 	order       sync.Mutex             // held from looking at unconfirmed until the bus has the send; comes before mu
 	handing     atomic.Uint32          // which send the bus is being handed, 0 for none
 }
@@ -30,15 +32,21 @@ type pending struct {
 type unconfirmed struct {
 	seq   uint32
 	key   string
+	probe uint32        // the ping that the client reads once it knows, 0 once it has
+	wait  time.Duration // for the repeat, once the client knows
 	until time.Time
 }
 
-// repeatWait is how long a repeat is waited for.
-const repeatWait = 5 * time.Second
+const (
+	// repeatWait is how long a repeat is waited for, once the client knows that it is to repeat.
+	repeatWait = 5 * time.Second
+	// probeWait is how long that is waited for: a client that reads nothing for longer is dropped.
+	probeWait = 30 * time.Second
+)
 
 // unconfirm notes that the outcome of a send is unknown. The first one in a room counts. The bus calls it before it takes
-// anything more into the room.
-func (p *pending) unconfirm(seq uint32, room, key string) {
+// anything more into the room. Where the client answers pings, unconfirm reports whether one has to follow what it is told.
+func (p *pending) unconfirm(seq uint32, room, key string, pings bool) (probe bool) {
 	if p.handing.Load() != seq { // else the goroutine that holds order waits for this call, or has looked already
 		p.order.Lock()
 		defer p.order.Unlock()
@@ -46,16 +54,48 @@ func (p *pending) unconfirm(seq uint32, room, key string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if u, ok := p.unconfirmed[room]; ok && u.seq < seq {
-		return
+		return false
 	}
-	wait := unavailableRetry
+	u := unconfirmed{seq: seq, key: key, wait: unavailableRetry}
 	if key != "" {
-		wait = repeatWait
+		u.wait = repeatWait
+	}
+	u.until = time.Now().Add(u.wait)
+	if pings {
+		p.probe++
+		u.probe, u.until = p.probe, time.Now().Add(probeWait)
 	}
 	if p.unconfirmed == nil {
 		p.unconfirmed = make(map[string]unconfirmed)
 	}
-	p.unconfirmed[room] = unconfirmed{seq, key, time.Now().Add(wait)}
+	p.unconfirmed[room] = u
+	return pings
+}
+
+// appendProbe appends the payload of a ping: the number of the newest probe, nothing where there was none.
+func (p *pending) appendProbe(dst []byte) []byte {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.probe == 0 {
+		return dst
+	}
+	return binary.BigEndian.AppendUint32(dst, p.probe)
+}
+
+// probed takes the payload of a pong: the client has read what it was told before that probe.
+func (p *pending) probed(payload []byte) {
+	if len(payload) != 4 {
+		return
+	}
+	n := binary.BigEndian.Uint32(payload)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for room, u := range p.unconfirmed {
+		if u.probe != 0 && u.probe <= n {
+			u.probe, u.until = 0, time.Now().Add(u.wait)
+			p.unconfirmed[room] = u
+		}
+	}
 }
 
 // passesLocked reports whether a send may go to the bus. It needs order.

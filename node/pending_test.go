@@ -3,6 +3,8 @@ package node
 import (
 	"encoding/json"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // The flush of a message may look for the answer to its send at any time.
@@ -38,4 +40,52 @@ func TestARequestThatWasTakenIsWaitedForUntilItsAnswerIsSaid(t *testing.T) {
 	if !o.none() || !o.wait(1, over) {
 		t.Error("it is still waited for")
 	}
+}
+
+// What a client sends before it has read that a send is in doubt must not overtake the repeat, however long it reads nothing.
+func TestTheRepeatIsWaitedForFromWhenTheClientKnows(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var o pending
+		if !o.unconfirm(1, "tea", "first", true) {
+			t.Fatal("no ping is to follow")
+		}
+		if o.unconfirm(2, "tea", "second", true) {
+			t.Error("another ping is to follow")
+		}
+		passes := func(key string) bool {
+			o.order.Lock()
+			defer o.order.Unlock()
+			return o.passesLocked("tea", key)
+		}
+		o.probed(nil) // an earlier ping's
+		time.Sleep(repeatWait + time.Second)
+		if passes("later") {
+			t.Error("it was overtaken by what the client sent before it could know")
+		}
+		o.probed(o.appendProbe(nil))
+		time.Sleep(repeatWait - time.Second)
+		if passes("later") {
+			t.Error("it was not waited for")
+		}
+		time.Sleep(2 * time.Second)
+		if !passes("later") {
+			t.Error("it is waited for though the client could have repeated it long ago")
+		}
+		o.unconfirm(3, "tea", "third", true)
+		time.Sleep(probeWait + time.Second)
+		if !passes("later") {
+			t.Error("it is waited for though the client answers no ping")
+		}
+		o.unconfirm(4, "tea", "fourth", true)
+		if !passes("fourth") || !passes("later") {
+			t.Error("the repeat was refused, or what followed it")
+		}
+		if o.unconfirm(5, "tea", "fifth", false) {
+			t.Error("a ping is to follow where none is answered")
+		}
+		time.Sleep(repeatWait + time.Second)
+		if !passes("later") {
+			t.Error("it is waited for longer where no ping is answered")
+		}
+	})
 }

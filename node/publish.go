@@ -34,10 +34,14 @@ func (s *Server) send(_ context.Context, c *caller, req *wire.Request) (appender
 			return
 		}
 		if req, waits := c.pending.take(seq); waits {
+			probe := false
 			if !errors.Is(err, bus.ErrConflict) {
-				c.pending.unconfirm(seq, r.name, key)
+				probe = c.pending.unconfirm(seq, r.name, key, c.answersPings())
 			}
 			c.replies.refuse(req, busError(err))
+			if probe {
+				c.session.ping()
+			}
 			c.pending.answered(1)
 		}
 	})

@@ -30,6 +30,11 @@ type caller struct {
 	barred  *atomic.Pointer[wire.Error] // static; nil over HTTP; holds why the session is being ended
 }
 
+// answersPings reports whether the caller shows what it has read.
+func (c *caller) answersPings() bool {
+	return c.session != nil && &c.session.caller == c && c.session.codec.answersPings()
+}
+
 // A transport writes what comes of a request: one of the two, once.
 type transport interface {
 	answer(f appender)

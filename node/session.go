@@ -237,9 +237,17 @@ func (s *session) keepAlive(now time.Time) {
 		s.conn.Abort(0)
 		return
 	}
-	var buf [8]byte
-	s.conn.Put(s.codec.appendPing(buf[:0]))
+	s.ping()
 }
+
+// ping asks the client for a sign that it has read all that it was told.
+func (s *session) ping() {
+	var buf, probe [16]byte
+	s.conn.Put(s.codec.appendPing(buf[:0], s.pending.appendProbe(probe[:0])))
+}
+
+// Pong implements socket.Handler.
+func (s *session) Pong(payload []byte) { s.pending.probed(payload) }
 
 // pause waits for d. It returns false if the session or the node ends first.
 func (s *session) pause(d time.Duration) bool {

@@ -209,8 +209,8 @@ func AppendText(dst, payload []byte) []byte {
 	return append(wire.AppendHeader(dst, wire.OpText, len(payload)), payload...)
 }
 
-// AppendPing appends a ping.
-func AppendPing(dst []byte) []byte { return wire.AppendHeader(dst, wire.OpPing, 0) }
+// AppendPing appends a ping, whose pong has the same payload (RFC 6455 section 5.5.3): at most 125 bytes.
+func AppendPing(dst, payload []byte) []byte { return appendControl(dst, wire.OpPing, payload) }
 
 // AppendClose appends a close. A reason is cut to what a control frame holds (RFC 6455 section 5.5), between two characters.
 func AppendClose(dst []byte, code int, reason string) []byte {

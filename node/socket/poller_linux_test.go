@@ -39,7 +39,7 @@ func serve(t *testing.T, take func(*Conn)) (*Group, *httptest.Server) {
 func TestAllWhoSpeakAtOnceAreHeard(t *testing.T) {
 	const n = 64
 	ended := make(chan int, n)
-	g, front := serve(t, func(c *Conn) { c.Serve(&echo{c, ended}) })
+	g, front := serve(t, func(c *Conn) { c.Serve(&echo{c: c, ended: ended}) })
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	defer cancel()
 	var clients []*websocket.Conn
@@ -91,7 +91,7 @@ func TestAClientThatSaysMuchIsReadInPieces(t *testing.T) {
 		t.Fatal(res, err)
 	}
 	c := <-conns
-	e := &echo{c, make(chan int, 1)}
+	e := &echo{c: c, ended: make(chan int, 1)}
 	c.handler = e
 
 	ping := []byte{0x89, 0x80, 0, 0, 0, 0} // masked, with no payload

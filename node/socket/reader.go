@@ -185,6 +185,8 @@ func (c *Conn) take(b []byte, mayWait bool) error {
 		case wire.OpPing:
 			var frame [2 + 125]byte
 			c.Put(appendControl(frame[:0], wire.OpPong, payload))
+		case wire.OpPong:
+			c.handler.Pong(payload)
 		case wire.OpText, wire.OpBinary:
 			waits = !c.isDead() && !c.handler.Message(op == wire.OpText, payload) // dead: the close is on its way
 			c.frames.release()

@@ -39,6 +39,8 @@ func (e *echo) Message(_ bool, b []byte) bool {
 	return true
 }
 
+func (e *echo) Pong([]byte) {}
+
 func (e *echo) Wait() {}
 
 func (e *echo) Broken(code int, reason string) { e.c.Finish(AppendClose(nil, code, reason), code) }
@@ -65,7 +67,7 @@ func serveEchoes(t *testing.T, start func(*httptest.Server)) *echoes {
 			return
 		}
 		c.Put(nil)
-		if c.handler = (&echo{c, s.ended}); !s.byHand {
+		if c.handler = (&echo{c: c, ended: s.ended}); !s.byHand {
 			go c.Serve(c.handler)
 		}
 		s.conns <- c

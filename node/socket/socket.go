@@ -23,6 +23,8 @@ type Handler interface {
 	Ready() bool
 	// Message handles a message, and must not wait. It keeps nothing of b. It returns false if it left something to Wait.
 	Message(isText bool, b []byte) bool
+	// Pong takes the payload of a ping that the client has read. It keeps nothing of it.
+	Pong(payload []byte)
 	// Wait does what Message left, and returns when Ready is true, or the connection has ended.
 	Wait()
 	// Broken is called for what breaks the protocol, or is too large: it is to Finish with that close code. Nothing that follows is
