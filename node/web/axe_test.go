@@ -102,6 +102,13 @@ func TestIsAccessible(t *testing.T) {
 				p.until(`!document.querySelector("#jump").hidden`)
 				p.isAccessible(source)
 
+				p.click("#show-find")
+				p.write("test")
+				p.press(kb.Enter)
+				p.until(`document.querySelector("#find-status").textContent.includes(",")`)
+				p.isAccessible(source)
+				p.click("#find-close")
+
 				if name == "narrow" {
 					p.click("#show-rooms")
 					p.until(`document.body.dataset.drawer === "rooms"`)

@@ -31,6 +31,7 @@ export class Conversation extends EventTarget {
   #ids = new Set();
   #timers = new Map();
   #loading = null;
+  #seeking = 0; // searches that load: what they did stays
   #watched = false;
   #readUntil;
   #catchingUp = false; // what was missed comes, and some of it has
@@ -113,17 +114,32 @@ export class Conversation extends EventTarget {
   }
 
   /** Loads as far back as a message, and gives it; undefined if the log has it no more. */
-  async find(id) {
-    const there = () => this.items.find((item) => item.id === id);
-    while (!there() && this.more && this.items.length < MOST) {
-      const oldest = this.items.find((item) => item.kind === "message")?.id;
-      if (oldest && compareIds(oldest, id) < 0) return;
-      await this.#loading;
-      if (there()) break;
-      this.#loading = this.#load(oldest, MOST_OF_A_PAGE).finally(() => (this.#loading = null));
-      await this.#loading;
+  find(id) {
+    return this.#seek(() => this.items.find((item) => item.id === id), (oldest) => oldest && compareIds(oldest, id) < 0);
+  }
+
+  /** The next message before another, or before the end, in whose text some words are, in lower case; undefined if there is none.
+   * Loads as far back as that takes. Or the next one after another, of what is loaded. */
+  search(words, { from, newer = false, signal }) {
+    const beyond = (id) => !from || (newer ? compareIds(id, from) > 0 : compareIds(id, from) < 0);
+    const fits = ({ kind, id, text }) => kind === "message" && !!text?.toLowerCase().includes(words) && beyond(id);
+    return this.#seek(() => (newer ? this.items.find(fits) : this.items.findLast(fits)), () => newer || signal.aborted);
+  }
+
+  // Loads older messages until what is sought is there, or is no more to be had.
+  async #seek(there, over) {
+    this.#seeking++;
+    try {
+      for (let found; ; ) {
+        if ((found = there()) || !this.more || this.items.length >= MOST) return found;
+        const oldest = this.items.find((item) => item.kind === "message")?.id;
+        if (over(oldest)) return;
+        this.#loading ??= this.#load(oldest, MOST_OF_A_PAGE).finally(() => (this.#loading = null));
+        await this.#loading;
+      }
+    } finally {
+      this.#seeking--;
     }
-    return there();
   }
 
   /** After detached: forgets what was loaded, and shows the newest again. */
@@ -183,7 +199,7 @@ export class Conversation extends EventTarget {
   #append(item) {
     this.items.push(item);
     const over = this.items.length - KEEP;
-    if (over < PAGE || this.reading) return;
+    if (over < PAGE || this.reading || this.#seeking) return;
     for (const { id } of this.items.splice(0, over)) this.#ids.delete(id);
     this.offset += over;
     this.more = true;

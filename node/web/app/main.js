@@ -5,6 +5,7 @@ import { Banner } from "./banner.js";
 import { Composer } from "./composer.js";
 import { Conversation } from "./conversation.js";
 import { $, kept, oncePerFrame } from "./dom.js";
+import { Find } from "./find.js";
 import { Members } from "./members.js";
 import { notice } from "./notices.js";
 import { chosenName, Profile } from "./profile.js";
@@ -17,6 +18,7 @@ let current = null;
 const chat = new Parley(new URL("ws", location.href), { name: chosenName() });
 const timeline = new Timeline({ scroller: $("scroller"), list: $("timeline"), top: $("top"), jump: $("jump") });
 const composer = new Composer(chat);
+const find = new Find(timeline, { onclose: () => composer.focus() });
 const members = new Members();
 const announcer = new Announcer($("announcer"));
 const banner = new Banner(chat);
@@ -54,6 +56,7 @@ function open(name, { push = true, at = "" } = {}) {
   current = join(name);
   timeline.show(current);
   composer.show(current);
+  find.show(current);
   members.show(current);
   $("title").textContent = `#${name}`;
   $("scroller").setAttribute("aria-label", `Messages in ${name}`);
@@ -151,7 +154,7 @@ addEventListener("popstate", () => {
 
 addEventListener("keydown", (event) => {
   if ($("name-dialog").open || event.isComposing) return;
-  const { key, altKey, ctrlKey, metaKey } = event;
+  const { key, altKey, ctrlKey, metaKey, shiftKey } = event;
   const typing = event.target.matches("input, textarea");
   if (key === "Escape" && document.body.dataset.drawer) closeDrawer();
   else if (key === "Escape" && !timeline.following) timeline.toEnd();
@@ -160,6 +163,7 @@ addEventListener("keydown", (event) => {
     const step = key === "ArrowUp" ? -1 : 1;
     open(names.at((names.indexOf(current.name) + step) % names.length));
   } else if ((ctrlKey || metaKey) && key === "k") rooms.focus();
+  else if ((ctrlKey || metaKey) && !shiftKey && !altKey && key === "f" && !find.focused) find.open();
   else {
     // Whoever begins to type, wherever the focus is, means the message.
     if (!typing && key.length === 1 && key !== " " && !altKey && !ctrlKey && !metaKey) composer.focus();
