@@ -104,7 +104,7 @@ function roomLink(room) {
   return link;
 }
 
-// The button has no text: what is copied by hand is the code alone.
+// The button has no text: what is copied by hand is the code alone. It comes first, so that lines go round it.
 function codeBlock(code) {
   const copy = el("button", { className: "copy", title: "Copy", "aria-label": "Copy the code" });
   copy.onclick = async () => {
@@ -113,7 +113,7 @@ function codeBlock(code) {
     setTimeout(() => copy.classList.remove("copied"), 1500);
   };
   copy.hidden = !navigator.clipboard; // a page over http: has none
-  return el("pre", {}, el("code", { textContent: code }), copy);
+  return el("pre", {}, copy, el("code", { textContent: code }));
 }
 
 // A link, and what follows it that belongs to the sentence rather than to the address.
