@@ -46,7 +46,7 @@ func TestRightToLeft(t *testing.T) {
 	t.Parallel()
 	n := nodetest.Start(t, 1).Nodes[0]
 	p := openPage(t, n.HTTP(""), "design", "شيرين")
-	say(t, n.Bus, "design", "Bo", "هل يعمل النص؟\n```\nif (x) { return }\n```")
+	say(t, n.Bus, "design", "Bo", "هل يعمل النص؟\n```\nchat.close();\n```")
 	p.until(`document.querySelector("pre code")`)
 	p.say("مرحبا بالجميع")
 	p.sees("مرحبا بالجميع")
@@ -66,7 +66,7 @@ func TestRightToLeft(t *testing.T) {
 	}
 	if !js[bool](p, `(() => {
 		const code = document.querySelector("pre code").firstChild;
-		return `+place+`(code, 0, 1).left < `+place+`(code, 16, 17).left;
+		return `+place+`(code, 0, 1).left < `+place+`(code, 12, 13).left;
 	})()`) {
 		t.Error("code in a message from right to left ends before it begins")
 	}
