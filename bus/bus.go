@@ -159,7 +159,7 @@ type Page struct {
 // A Member is a user in a room.
 type Member struct {
 	ID   string
-	Name string
+	Name string // what others see of him, opaque to the bus
 
 	// Named says, of Enter, when the name was chosen, in ms since 1970 by the clock of the bus; zero means now. It is zero
 	// wherever a bus names a member.

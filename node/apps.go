@@ -68,7 +68,11 @@ func speakAs(c *caller, said []byte) *wire.Error {
 		if bad := wire.CheckName(body.From.Name); bad != nil {
 			return bad
 		}
-		c.user = User{ID: body.From.ID, Name: body.From.Name}
+		info, err := wire.ParseInfo([]byte(body.From.Info))
+		if err != nil {
+			return wire.Errorf(wire.BadRequest, "from's info: %v", err)
+		}
+		c.user = User{ID: body.From.ID, Name: body.From.Name, Info: info}
 	}
 	c.keys = "\x00app " + c.app.Name + "\x00" + c.user.ID
 	return nil

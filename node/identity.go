@@ -32,6 +32,7 @@ type User struct {
 	ID    string
 	Name  string
 	Guest bool
+	Info  wire.Info // what others see of the user beside the name
 }
 
 // An identity is who makes a request. A guest is known again by its secret: what the wire calls a session.
@@ -123,6 +124,8 @@ func (s *Server) hello(ctx context.Context, c *caller, req *wire.Request) (appen
 	case who.user.Guest && req.Name == "":
 		who.named = namedBefore
 	case req.Token == "" && req.Name == "": // it says nothing new
+	case req.Token != "" && req.Named != 0 && !who.grant.Issued.IsZero(): // the client knows the name before; the later token counts
+		who.named = who.grant.Issued.UnixMilli()
 	case req.Named == 0 || req.Named > now:
 		who.named = now
 	default:
@@ -193,7 +196,7 @@ func (s *Server) bearerOf(r *http.Request, token string) (identity, *wire.Error)
 	if bad != nil {
 		return identity{}, bad
 	}
-	return identity{user: g.User, grant: g, named: namedBefore, addr: r.RemoteAddr}, nil
+	return identity{user: g.User, grant: g, named: max(namedBefore, g.Issued.UnixMilli()), addr: r.RemoteAddr}, nil
 }
 
 // bearer reads the token that a request brings, in its header (RFC 6750 section 2.1, the scheme in any case of letters) or, where that is

@@ -74,8 +74,8 @@ func (m *member) admit(req *wire.Request, recovered *bool) {
 // enterLocked makes the user a member through this node, or changes the name. It needs room.mu, and the reader calls it.
 func (m *member) enterLocked() {
 	who := &m.s.identity
-	m.user = wire.Member{ID: who.user.ID, Name: who.user.Name}
-	m.r.sub.Enter(bus.Member{ID: who.user.ID, Name: who.user.Name, Named: who.named})
+	m.user = wire.Member{ID: who.user.ID, Name: who.user.Name, Info: who.user.Info}
+	m.r.sub.Enter(bus.Member{ID: m.user.ID, Name: seen(m.user), Named: who.named})
 }
 
 // rename tells the room a name that may be new.

@@ -1,7 +1,6 @@
 package node
 
 import (
-	"encoding/json"
 	"strings"
 	"time"
 
@@ -11,9 +10,7 @@ import (
 
 // A Grant is what a credential gives: who its bearer is, and what they may do. It does not change.
 type Grant struct {
-	User User
-	Info json.RawMessage // what others see of the user beside the name: an object, nil for none
-
+	User    User
 	Rights  *rights.Rights // nil: what users may do, in every room
 	Expires time.Time      // zero: never
 	Issued  time.Time      // zero: it is not known

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"strings"
 	"time"
 
 	"parley/bus"
@@ -92,12 +93,31 @@ func (r *room) sync() wire.Presence {
 	return p
 }
 
+// listedInfo bounds what a list of members has of infos, in bytes: past it, members are listed without.
+const listedInfo = 32 << 10
+
 func wireMembers(roster bus.Roster) []wire.Member {
 	out := make([]wire.Member, len(roster.Members))
+	bytes := 0
 	for i, m := range roster.Members {
 		out[i] = wireMember(m)
+		if bytes += len(out[i].Info); bytes > listedInfo {
+			out[i].Info = ""
+		}
 	}
 	return out
 }
 
-func wireMember(m bus.Member) wire.Member { return wire.Member{ID: m.ID, Name: m.Name} }
+// seen is what others see of a user, as the bus has it for a name: the name and, if there is one, a zero and the info. No name has
+// a zero.
+func seen(m wire.Member) string {
+	if m.Info == "" {
+		return m.Name
+	}
+	return m.Name + "\x00" + string(m.Info)
+}
+
+func wireMember(m bus.Member) wire.Member {
+	name, info, _ := strings.Cut(m.Name, "\x00")
+	return wire.Member{ID: m.ID, Name: name, Info: wire.Info(info)}
+}

@@ -79,7 +79,7 @@ func draft(c *caller, seq uint32, req *wire.Request) bus.Draft {
 	said := wire.Said{
 		Origin: wire.Origin{Conn: c.id, Seq: seq},
 		Room:   req.Room,
-		From:   wire.Member{ID: c.user.ID, Name: c.user.Name},
+		From:   wire.Member{ID: c.user.ID, Name: c.user.Name, Info: c.user.Info},
 		Text:   req.Text,
 		Data:   req.Data,
 		Key:    req.Key,

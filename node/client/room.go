@@ -237,7 +237,7 @@ func (r *Room) event(f *wire.Frame) Event {
 		r.endLocked(f.Err())
 		return Left{f.Err()}
 	}
-	user := wire.Member{ID: f.User.ID, Name: f.User.Name}
+	user := wire.Member{ID: f.User.ID, Name: f.User.Name, Info: f.User.Info}
 	switch f.Op {
 	case "message":
 		if !r.floor.Less(f.ID) {

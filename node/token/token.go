@@ -2,7 +2,6 @@
 package token
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -49,7 +48,6 @@ const (
 	MaxLife     = 30 * 24 * time.Hour // so long a revocation has to be remembered
 	MaxToken    = 8 << 10             // bytes
 	MaxUser     = 128                 // bytes of a user's id
-	MaxInfo     = 1 << 10             // bytes of what others see of a user
 	leeway      = 30 * time.Second    // between the clocks, for iat and nbf
 	leastRSA    = 2048                // bits
 )
@@ -223,8 +221,8 @@ func explain(err error) error {
 }
 
 // grant makes sense of claims whose signature, times, issuer and audience are good.
-func (v *Verifier) grant(c *Claims) (node.Grant, error) {
-	g := node.Grant{User: node.User{ID: c.Subject, Name: shorten(c.Name)}, Rights: v.cfg.UserRights, Expires: c.ExpiresAt.Time, Token: c.ID}
+func (v *Verifier) grant(c *Claims) (g node.Grant, err error) {
+	g = node.Grant{User: node.User{ID: c.Subject, Name: shorten(c.Name)}, Rights: v.cfg.UserRights, Expires: c.ExpiresAt.Time, Token: c.ID}
 	bad := wire.CheckName(g.User.Name)
 	switch {
 	case c.IssuedAt == nil:
@@ -239,12 +237,8 @@ func (v *Verifier) grant(c *Claims) (node.Grant, error) {
 		return g, fmt.Errorf("the token is for %s: at most %s are allowed", c.ExpiresAt.Sub(c.IssuedAt.Time), v.cfg.MaxLife)
 	}
 	g.Issued = c.IssuedAt.Time
-	if c.Info != nil && string(c.Info) != "null" {
-		var b bytes.Buffer
-		if err := json.Compact(&b, c.Info); err != nil || b.Bytes()[0] != '{' || b.Len() > MaxInfo {
-			return g, fmt.Errorf("the token's info has to be an object of at most %d bytes", MaxInfo)
-		}
-		g.Info = b.Bytes()
+	if g.User.Info, err = wire.ParseInfo(c.Info); err != nil {
+		return g, fmt.Errorf("the token's info: %w", err)
 	}
 	if c.Rooms != nil {
 		r, err := rights.Parse(c.Rooms)

@@ -132,7 +132,7 @@ func TestATokenSaysWhoAndWhat(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.HasPrefix(g.User.Name, "Ada Lovelace ééé") || len(g.User.Name) != 63 || g.Token != "7" || string(g.Info) != `{"avatar":"https://x/a.png"}` {
+	if !strings.HasPrefix(g.User.Name, "Ada Lovelace ééé") || len(g.User.Name) != 63 || g.Token != "7" || string(g.User.Info) != `{"avatar":"https://x/a.png"}` {
 		t.Errorf("got %+v", g)
 	}
 	if may := g.Rights.Of("team-a"); may != rights.Join|rights.Send || g.Rights.Of("lobby") != 0 {

@@ -20,6 +20,8 @@ export interface User {
   /** Absent if the user has none. */
   name?: string;
   guest?: boolean;
+  /** What the user's token says of them to others, if it does. In lists of members only as long as it is not too much for all. */
+  info?: Record<string, unknown>;
 }
 
 /** `Data` is the type of what programs say in `data`. */

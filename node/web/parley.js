@@ -134,9 +134,10 @@ export class Parley extends Emitter {
   }
 
   /** A room tells that we go by another name, which another of our connections chose. */
-  _renamed({ name = "" }) {
-    if (this.user.name === name) return;
-    this.user = { ...this.user, name };
+  _renamed({ name = "", info }) {
+    const before = this.user.name;
+    this.user = { ...this.user, name, info };
+    if (before === name) return;
     this.#options = { ...this.#options, name };
     this.emit("renamed", this.user);
   }

@@ -50,7 +50,7 @@ type Said struct {
 
 // Body encodes the message for the bus.
 func (m Said) Body() []byte {
-	size := originSize + 96 + len(m.Room) + len(m.From.ID) + len(m.From.Name) + len(m.Text) + len(m.Data) + len(m.Key)
+	size := originSize + 96 + len(m.Room) + len(m.From.ID) + len(m.From.Name) + len(m.From.Info) + len(m.Text) + len(m.Data) + len(m.Key)
 	o := object{m.Origin.append(make([]byte, 0, size))}
 	o.first("room", m.Room)
 	o.member("from", m.From)

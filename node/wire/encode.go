@@ -144,5 +144,6 @@ func appendMember(dst []byte, m Member) []byte {
 	o := object{append(dst, '{')}
 	o.str("id", m.ID)
 	o.strIf("name", m.Name)
+	o.info(m.Info)
 	return o.end()
 }

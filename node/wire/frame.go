@@ -195,6 +195,8 @@ func read(raw []byte, into any) error {
 		return err
 	case *Member:
 		return readMember(raw, into)
+	case *Info:
+		return into.UnmarshalJSON(raw)
 	case *id.ID:
 		if raw[0] != '"' {
 			return id.ErrSyntax
@@ -212,6 +214,8 @@ func readMember(raw []byte, m *Member) (bad error) {
 			bad = errors.Join(bad, read(value, &m.ID))
 		case "name":
 			bad = errors.Join(bad, read(value, &m.Name))
+		case "info":
+			bad = errors.Join(bad, read(value, &m.Info))
 		}
 	})
 	if err != nil {

@@ -102,7 +102,7 @@ func FuzzSaid(f *testing.F) {
 				return
 			}
 		}
-		m := Said{Room: room, From: Member{user, name}, Text: text, Key: key, At: at}
+		m := Said{Room: room, From: Member{ID: user, Name: name}, Text: text, Key: key, At: at}
 		s := scanner{b: []byte(data)}
 		if s.value(MaxDepth) == nil && s.i == len(data) && data != "null" {
 			m.Data = json.RawMessage(data)
@@ -174,11 +174,11 @@ func rewrite(f Frame) []byte {
 	case "presence":
 		p := Presence{Room: f.Room, Event: f.Event, Members: f.Members, Count: f.Count, Presence: f.Presence}
 		if f.User.ID != "" {
-			p.User = &Member{f.User.ID, f.User.Name}
+			p.User = &Member{f.User.ID, f.User.Name, f.User.Info}
 		}
 		return p.Append(nil)
 	case "signal":
-		return AppendSignal(nil, Signalled{Room: f.Room, Kind: f.Kind, User: Member{f.User.ID, f.User.Name}, Data: f.Data}.Body())
+		return AppendSignal(nil, Signalled{Room: f.Room, Kind: f.Kind, User: Member{f.User.ID, f.User.Name, f.User.Info}, Data: f.Data}.Body())
 	case "left":
 		return Left{f.Room, f.Err()}.Append(nil)
 	case "error":

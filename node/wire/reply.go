@@ -56,6 +56,7 @@ func (f Welcome) Append(dst []byte) []byte {
 	user.str("id", f.User.ID)
 	user.str("name", f.User.Name)
 	user.bool("guest", f.User.Guest)
+	user.info(f.User.Info)
 	o.b = user.end()
 	o.int("named", f.Named)
 	o.str("session", f.Session)

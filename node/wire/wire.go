@@ -87,12 +87,14 @@ type User struct {
 	ID    string `json:"id"`
 	Name  string `json:"name"`
 	Guest bool   `json:"guest"`
+	Info  Info   `json:"info,omitempty"`
 }
 
 // A Member is a user as others see it.
 type Member struct {
 	ID   string `json:"id"`
 	Name string `json:"name"`
+	Info Info   `json:"info,omitempty"`
 }
 
 // CheckRoom says what is wrong with a room's name: it is 1 to MaxRoom bytes of UTF-8 without control characters.

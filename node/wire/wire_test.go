@@ -159,7 +159,7 @@ func TestFramesAreWrittenLean(t *testing.T) {
 		{Sent{Req: req, ID: i}, `{"op":"ok","req":1,"id":"5-6"}`},
 		{Joined{Room: "a"}, `{"op":"ok","room":"a","last":"0-0","members":[],"count":0,"presence":0}`},
 		{
-			Joined{Room: "a", Last: i, Recovered: &yes, Members: []Member{{"u", ""}, {"v", `"`}}, Count: 2, Presence: 9},
+			Joined{Room: "a", Last: i, Recovered: &yes, Members: []Member{{ID: "u"}, {ID: "v", Name: `"`}}, Count: 2, Presence: 9},
 			`{"op":"ok","room":"a","last":"5-6","recovered":true,"members":[{"id":"u"},{"id":"v","name":"\""}],"count":2,"presence":9}`,
 		},
 		{Members{Room: "a", Count: 3, Presence: 1}, `{"op":"ok","room":"a","members":[],"count":3,"presence":1}`},
@@ -167,7 +167,7 @@ func TestFramesAreWrittenLean(t *testing.T) {
 		{History{Room: "a", Messages: [][]byte{[]byte("{}"), []byte("{}")}, More: true}, `{"op":"ok","room":"a","messages":[{},{}],"more":true}`},
 		{Live{"a"}, `{"op":"live","room":"a"}`},
 		{Gap{"a", i}, `{"op":"gap","room":"a","after":"5-6"}`},
-		{Presence{Room: "a", Event: EventLeave, User: &Member{"u", "U"}, Count: 1, Presence: 2}, `{"op":"presence","room":"a","event":"leave","user":{"id":"u","name":"U"},"count":1,"presence":2}`},
+		{Presence{Room: "a", Event: EventLeave, User: &Member{ID: "u", Name: "U"}, Count: 1, Presence: 2}, `{"op":"presence","room":"a","event":"leave","user":{"id":"u","name":"U"},"count":1,"presence":2}`},
 		{Presence{Room: "a", Event: EventSync}, `{"op":"presence","room":"a","event":"sync","members":[],"count":0,"presence":0}`},
 		{Reject{Err: Errorf(Conflict, "%d", 1)}, `{"op":"error","code":"conflict","message":"1"}`},
 		{Reject{Req: req, Err: &Error{RateLimited, "x", 1500 * time.Microsecond}}, `{"op":"error","req":1,"code":"rate_limited","message":"x","retry_after":2}`},
@@ -180,7 +180,7 @@ func TestFramesAreWrittenLean(t *testing.T) {
 }
 
 func TestBodiesAreSplicedIntoFrames(t *testing.T) {
-	m := Said{Origin{1 << 63, '{'}, `ro"om`, Member{"u", ""}, "a\"b\u2028", json.RawMessage(`{"x":[1]}`), "k", 42}
+	m := Said{Origin{1 << 63, '{'}, `ro"om`, Member{ID: "u"}, "a\"b\u2028", json.RawMessage(`{"x":[1]}`), "k", 42}
 	body := m.Body()
 	if o, ok := OriginOf(body); !ok || o != m.Origin {
 		t.Errorf("origin %v, want %v", o, m.Origin)
@@ -195,10 +195,10 @@ func TestBodiesAreSplicedIntoFrames(t *testing.T) {
 	if got, err := Text(body); string(got) != "a\"b\u2028" || err != nil {
 		t.Errorf("text %q, %v", got, err)
 	}
-	if got, err := Text(Said{Room: "a", From: Member{"u", "text"}, Data: json.RawMessage(`{"text":"x"}`)}.Body()); got != nil || err != nil {
+	if got, err := Text(Said{Room: "a", From: Member{ID: "u", Name: "text"}, Data: json.RawMessage(`{"text":"x"}`)}.Body()); got != nil || err != nil {
 		t.Errorf("text of a message without one: %q, %v", got, err)
 	}
-	s := Signalled{Origin{3, 4}, "a", "typing", Member{"u", "U"}, json.RawMessage("1")}
+	s := Signalled{Origin{3, 4}, "a", "typing", Member{ID: "u", Name: "U"}, json.RawMessage("1")}
 	if got, want := string(AppendSignal(nil, s.Body())), `{"op":"signal","room":"a","kind":"typing","user":{"id":"u","name":"U"},"data":1}`; got != want {
 		t.Errorf("signal %s, want %s", got, want)
 	}
@@ -284,7 +284,7 @@ func TestUnknownFramesAreNoErrorsAndMalformedOnesAre(t *testing.T) {
 }
 
 func TestTheHotPathAllocatesNothing(t *testing.T) {
-	body, signal := said.Body(), Signalled{Room: "a", Kind: "typing", User: Member{"u", "U"}}.Body()
+	body, signal := said.Body(), Signalled{Room: "a", Kind: "typing", User: Member{ID: "u", Name: "U"}}.Body()
 	buf := make([]byte, 0, 4096)
 	for name, f := range map[string]func(){
 		"AppendMessage": func() { AppendMessage(buf, someID, body) },
