@@ -27,11 +27,13 @@ const (
 	noticeLife   = time.Minute            // of what is done once
 	boardTick    = 300 * time.Millisecond // a notice holds on every node within a second
 	boardAnew    = time.Minute            // between readings of all that is there, whatever the version
+	boardWait    = time.Second            // that a token waits at most for the first reading
 )
 
 // A board is what a node knows of the notices.
 type board struct {
-	revoked atomic.Pointer[revoked] // nil for none
+	revoked atomic.Pointer[revoked] // nil for none; unread before the first reading
+	first   chan struct{}           // static; closed after the first reading
 
 	mu      sync.Mutex
 	known   map[string]bool // guarded by mu; the texts of the last reading; nil before the first
@@ -43,6 +45,33 @@ type revoked struct {
 	all    int64            // tokens issued before, in ms since 1970
 	users  map[string]int64 // those of a user
 	tokens map[string]bool  // by jti
+}
+
+// unread stands for what a node does not know yet that has just started. Who could be revoked has to wait.
+var unread = &revoked{}
+
+var errUnread = &wire.Error{Code: wire.Unavailable, Message: "it is not known yet what was revoked: try again", RetryAfter: unavailableRetry}
+
+// begin has tokens wait for the first reading.
+func (b *board) begin() {
+	b.first = make(chan struct{})
+	b.revoked.Store(unread)
+}
+
+// await returns once the board was read. It returns false if that takes too long.
+func (b *board) await(ctx context.Context) bool {
+	if b.revoked.Load() != unread {
+		return true
+	}
+	enough := time.NewTimer(boardWait)
+	defer enough.Stop()
+	select {
+	case <-b.first:
+		return true
+	case <-enough.C:
+	case <-ctx.Done():
+	}
+	return false
 }
 
 var errRevoked = wire.Errorf(wire.Unauthorized, "this was revoked: a new token is needed")
@@ -88,7 +117,7 @@ func (b *board) read(ctx context.Context, s *Server) error {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	texts, version, err := s.cfg.Bus.Posted(ctx, b.version)
-	if err != nil || version == b.version {
+	if err != nil || version == b.version && b.known != nil {
 		return err
 	}
 	known := make(map[string]bool, len(texts))
@@ -111,6 +140,9 @@ func (b *board) read(ctx context.Context, s *Server) error {
 		case n.Disconnect != "" && b.known != nil && !b.known[text]:
 			ended = append(ended, n.Disconnect)
 		}
+	}
+	if b.known == nil {
+		defer close(b.first)
 	}
 	b.known, b.version = known, version
 	if next.all == 0 && len(next.users)+len(next.tokens) == 0 {

@@ -262,6 +262,9 @@ func (s *Server) authenticate(ctx context.Context, token string) (*Grant, *wire.
 	if s.cfg.Auth == nil {
 		return nil, wire.Errorf(wire.Unauthorized, "this server takes no tokens: say hello without one, as a guest")
 	}
+	if !s.board.await(ctx) {
+		return nil, errUnread
+	}
 	g, err := s.cfg.Auth.Authenticate(ctx, token)
 	switch {
 	case errors.Is(err, bus.ErrUnavailable):

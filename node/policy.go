@@ -36,11 +36,15 @@ func (s *Server) may(c *caller, needs rights.Verbs, room string) *wire.Error {
 	if g == nil {
 		return nil
 	}
-	if s.board.revoked.Load().hits(g) {
+	r := s.board.revoked.Load()
+	if r.hits(g) {
 		return errRevoked
 	}
 	if needs == 0 {
 		return nil
+	}
+	if r == unread && c.app == nil {
+		return errUnread
 	}
 	if g.nobody {
 		return wire.Errorf(wire.Unauthorized, "say hello with a token first: there are no guests here")

@@ -81,6 +81,7 @@ func New(cfg Config) *Server {
 	})
 	s.wg.Go(s.janitor)
 	if s.cfg.Auth != nil || s.cfg.Apps != nil {
+		s.board.begin()
 		s.wg.Go(s.watchBoard)
 		s.wg.Go(s.watchUsers)
 	}

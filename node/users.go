@@ -119,7 +119,7 @@ func (s *Server) connect(ctx context.Context, who *identity) (user string, bad *
 		return "", nil
 	}
 	user = who.user.ID
-	if total, err := s.count(ctx, user, 1); err == nil && total > most {
+	if total, _ := s.count(ctx, user, 1); total > most {
 		s.disconnected(user)
 		return "", s.limited(limitUserConnections, wire.RateLimited, leastWait, "you may have %d connections open at a time", most)
 	}
@@ -141,15 +141,18 @@ func (s *Server) disconnected(user string) {
 	})
 }
 
-// count tells the bus how many connections a user has here, with more, and gives how many there are everywhere. Tellings of a user
-// may overtake each other; the next refresh makes up for it.
+// count tells the bus how many connections a user has here, with more, and gives how many there are everywhere; with an error, how
+// many here. Tellings of a user may overtake each other; the next refresh makes up for it.
 func (s *Server) count(ctx context.Context, user string, more int) (total int, err error) {
 	s.users.mu.Lock()
 	a := s.users.atLocked(user)
 	a.conns += more
 	n := a.conns
 	s.users.mu.Unlock()
-	return s.cfg.Bus.Count(ctx, "connections of "+user, s.holder, n, countLife)
+	if total, err = s.cfg.Bus.Count(ctx, "connections of "+user, s.holder, n, countLife); err != nil {
+		return n, err
+	}
+	return total, nil
 }
 
 // refreshCounts keeps what is counted from being forgotten, and forgets users who are not here.

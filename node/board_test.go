@@ -1,0 +1,108 @@
+package node_test
+
+import (
+	"context"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"parley/bus"
+	"parley/node"
+	"parley/node/nodetest"
+	"parley/node/wire"
+)
+
+// lateBoard is a bus whose board cannot be read before it is there.
+type lateBoard struct {
+	bus.Bus
+	there chan struct{}
+}
+
+func (b lateBoard) Posted(ctx context.Context, known string) ([]string, string, error) {
+	select {
+	case <-b.there:
+		return b.Bus.Posted(ctx, known)
+	case <-ctx.Done():
+		return nil, "", bus.ErrUnavailable
+	}
+}
+
+// A node that has just started takes nothing that may be revoked before it knows what is.
+func TestANodeThatStartsTakesNoRevokedToken(t *testing.T) {
+	t.Parallel()
+	var nodes atomic.Int64
+	there := make(chan struct{})
+	c := nodetest.Start(t, 2, withIssued, withApps, func(cfg *node.Config) {
+		cfg.Guests = true
+		if nodes.Add(1) == 2 {
+			cfg.Bus = lateBoard{cfg.Bus, there}
+		}
+	})
+	if status, _, said := call(t, "POST", c.Nodes[0].HTTP("/v1/users/ada/revoke"), "", "Authorization", "Bearer "+wholeKey); status != 202 {
+		t.Fatalf("%d %v", status, said)
+	}
+	late := c.Nodes[1]
+	history := late.HTTP("/v1/rooms/r/messages")
+	for _, token := range []string{"ada@1", "bob@1"} {
+		if status, _, said := call(t, "GET", history, "", "Authorization", "Bearer "+token); status != 503 || said["code"] != "unavailable" {
+			t.Errorf("%s before the board is read: %d %v", token, status, said)
+		}
+	}
+	if status, _, said := call(t, "GET", history, ""); status != 503 {
+		t.Errorf("a guest before the board is read: %d %v", status, said)
+	}
+	if status, _, said := call(t, "GET", history, "", "Authorization", "Bearer "+wholeKey); status != 200 {
+		t.Errorf("an application: %d %v", status, said)
+	}
+	early := nodetest.Dial(t, late.URL("/"))
+	early.Say(`{"op":"hello","token":"ada@1"}`)
+	early.WantError(wire.Unavailable)
+	waits := nodetest.Dial(t, late.URL("/"))
+	waits.Say(`{"op":"hello","token":"bob@1"}`)
+	close(there)
+	for f := waits.Next(); f.Op != "welcome"; f = waits.Next() { // it may have been too early
+		if f.Code != wire.Unavailable {
+			t.Fatalf("who waited hears %s", nodetest.Show(f))
+		}
+		time.Sleep(10 * time.Millisecond)
+		waits.Say(`{"op":"hello","token":"bob@1"}`)
+	}
+	waits.Join("r")
+	if status, _, said := call(t, "GET", history, "", "Authorization", "Bearer ada@1"); status != 401 {
+		t.Errorf("a revoked token: %d %v", status, said)
+	}
+	if status, _, said := call(t, "GET", history, "", "Authorization", "Bearer bob@1"); status != 200 {
+		t.Errorf("another's: %d %v", status, said)
+	}
+	if status, _, said := call(t, "GET", history, ""); status != 200 {
+		t.Errorf("a guest: %d %v", status, said)
+	}
+}
+
+// countsNothing is a bus that is away for those who count connections.
+type countsNothing struct{ bus.Bus }
+
+func (countsNothing) Count(context.Context, string, string, int, time.Duration) (int, error) {
+	return 0, bus.ErrUnavailable
+}
+
+func TestWhileTheBusIsAwayAUserHasSoManyConnectionsPerNode(t *testing.T) {
+	t.Parallel()
+	c := nodetest.Start(t, 2, withGrants, func(cfg *node.Config) {
+		cfg.Limits.UserConnections = 2
+		cfg.Bus = countsNothing{cfg.Bus}
+	})
+	for _, n := range c.Nodes {
+		first := nodetest.Dial(t, n.URL("/"))
+		hello(first, "ada")
+		second := nodetest.Dial(t, n.URL("/"))
+		hello(second, "ada")
+		third := nodetest.Dial(t, n.URL("/"))
+		third.Say(`{"op":"hello","token":"ada"}`)
+		third.WantError(wire.RateLimited)
+		hello(third, "bob")
+		hello(second, "cy") // which frees a place
+		fourth := nodetest.Dial(t, n.URL("/"))
+		hello(fourth, "ada")
+	}
+}
