@@ -238,13 +238,17 @@ func connectionOptions(cfg Config, t target) *redis.Options {
 
 type dialer = func(ctx context.Context, network, addr string) (net.Conn, error)
 
-// rawDialer makes connections to whatever listens.
+// rawDialer makes connections to whatever listens, within the time-out: a machine that is gone refuses nothing.
 func rawDialer(cfg Config, o *redis.Options) dialer {
 	dial := cfg.dial
 	if dial == nil {
-		dial = redis.NewDialer(o)
+		within := *o
+		within.DialTimeout = cfg.Timeout // under TLS it does not heed the context
+		dial = redis.NewDialer(&within)
 	}
 	return func(ctx context.Context, network, addr string) (net.Conn, error) {
+		ctx, cancel := context.WithTimeout(ctx, cfg.Timeout)
+		defer cancel()
 		c, err := dial(ctx, network, addr)
 		if err != nil {
 			return nil, err
