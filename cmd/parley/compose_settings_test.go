@@ -42,15 +42,17 @@ func setVariables(t *testing.T) []string {
 	return variables
 }
 
-// Every variable that docker-compose.yml reads stands in the table, and none else.
+// Every variable that docker-compose.yml, or what is laid over it, reads stands in the table, and none else.
 func TestDeployListsTheSettings(t *testing.T) {
-	text, err := os.ReadFile(root + "/docker-compose.yml")
-	if err != nil {
-		t.Fatal(err)
-	}
-	read := map[string]bool{"COMPOSE_PROFILES": true, "COMPOSE_PROJECT_NAME": true} // Compose itself reads these
-	for _, v := range regexp.MustCompile(`[^$]\$\{([A-Z_]+)|(?m:^      ([A-Z_]+):$)`).FindAllStringSubmatch(string(text), -1) {
-		read[v[1]+v[2]] = true
+	read := map[string]bool{"COMPOSE_FILE": true, "COMPOSE_PROFILES": true, "COMPOSE_PROJECT_NAME": true} // Compose itself reads these
+	for _, file := range composeFiles {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, v := range regexp.MustCompile(`[^$]\$\{([A-Z_]+)|(?m:^      ([A-Z_]+):$)`).FindAllStringSubmatch(string(text), -1) {
+			read[v[1]+v[2]] = true
+		}
 	}
 	if listed := setVariables(t); !slices.Equal(listed, slices.Sorted(maps.Keys(read))) {
 		t.Errorf("listed: %v\nread:   %v", listed, slices.Sorted(maps.Keys(read)))
@@ -61,11 +63,14 @@ func TestDeployListsTheSettings(t *testing.T) {
 // in the step that is named.
 func (c *composed) testSettings() {
 	elsewhere := map[string]string{
-		"COMPOSE_PROJECT_NAME": "compose",
-		"COMPOSE_PROFILES":     "Compose's own",
-		"PARLEY_CERTS":         "testTLS",
-		"PARLEY_HTTP_PORT":     "testTLS",
-		"PARLEY_REVISION":      "testImage",
+		"COMPOSE_FILE":          "Compose's own",
+		"COMPOSE_PROJECT_NAME":  "compose",
+		"COMPOSE_PROFILES":      "Compose's own",
+		"PARLEY_CERTS":          "testTLS",
+		"PARLEY_DATA_NET":       "sentinel.yml's",
+		"PARLEY_HTTP_PORT":      "testTLS",
+		"PARLEY_REDIS_REPLICAS": "sentinel.yml's and cluster.yml's",
+		"PARLEY_REVISION":       "testImage",
 	}
 	for _, name := range []string{
 		"PARLEY_API_KEYS", "PARLEY_GUESTS", "PARLEY_GUEST_RIGHTS", "PARLEY_TOKEN_AUDIENCE", "PARLEY_TOKEN_ISSUER", "PARLEY_TOKEN_JWKS",

@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -24,7 +25,7 @@ func TestDeployNamesWhatExists(t *testing.T) {
 		known["--"+f.Name] = true
 		known[cli.Variable(f)] = true
 	})
-	files := []string{root + "/docker-compose.yml"}
+	files := slices.Clone(composeFiles)
 	for _, pattern := range []string{"kubernetes/*.yaml", "systemd/*"} {
 		found, err := filepath.Glob(root + "/.deploy/" + pattern)
 		if err != nil {
@@ -35,7 +36,7 @@ func TestDeployNamesWhatExists(t *testing.T) {
 	names := map[string]*regexp.Regexp{
 		".yaml":    regexp.MustCompile(`(?m)(?:\[serve, |, )(--[a-z-]+)=|name: (PARLEY_[A-Z_]+)$`),
 		".service": regexp.MustCompile(`(?m)^ExecStart=.* (--[a-z-]+)|^Environment=(PARLEY_[A-Z_]+)`),
-		".yml":     regexp.MustCompile(`(?ms)^  node:.*?^  lb:`),
+		".yml":     regexp.MustCompile(`(?ms)^  node:.*?^  (?:lb|redis):`),
 	}
 	handed := regexp.MustCompile(`(?m)^      (PARLEY_[A-Z_]+):`)
 	seen := 0
