@@ -49,6 +49,7 @@ func TestCompose(t *testing.T) {
 		{"alerts", (*composed).testAlerts},
 		{"a certificate makes it TLS", (*composed).testTLS},
 		{"mistakes end with one line", (*composed).testMistakes},
+		{"more than one Redis", (*composed).testMoreThanOneRedis},
 		{"every setting", (*composed).testSettings}, // the last: it leaves them changed
 	} {
 		t.Run(step.name, func(t *testing.T) {
