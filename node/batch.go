@@ -15,7 +15,7 @@ type batch struct {
 	began   time.Time
 	items   []item // what the room's inbox had
 	from    bus.ID // the room's head before the batch: a member that misses the batch goes on from there
-	roster  uint64 // the room's presence.told before the batch
+	handed  uint64 // the room's presence.handed before it
 	frames  [codecs][]byte
 	wanted  [codecs]bool // the codecs that have members
 	count   int          // messages
@@ -57,7 +57,7 @@ const maxBatchItems = 1024
 
 // resetLocked begins another batch of the same flush. It needs room.mu.
 func (b *batch) resetLocked() {
-	b.from, b.roster, b.count, b.own = b.r.head, b.r.presence.told, 0, b.own[:0]
+	b.from, b.handed, b.count, b.own = b.r.head, b.r.presence.handed, 0, b.own[:0]
 	for c := range b.frames {
 		b.frames[c] = b.frames[c][:0]
 	}
@@ -115,7 +115,7 @@ func (b *batch) skipLocked(last bus.ID) {
 	r.recent.reset(last)
 	for _, m := range r.members {
 		if m.live {
-			m.overflowLocked(from, r.presence.told)
+			m.overflowLocked(from, r.presence.handed)
 		}
 	}
 	b.resetLocked()
@@ -203,7 +203,7 @@ func (b *batch) sendLocked() {
 		fits := len(frames) == 0 || m.offer(frames)
 		if !fits {
 			m.s.conn.Put(frames[:answers]) // which the log does not have
-			m.overflowLocked(b.from, b.roster)
+			m.overflowLocked(b.from, b.handed)
 		}
 		if answered > 0 {
 			m.s.pending.answered(answered)

@@ -14,11 +14,11 @@ import (
 // gets nothing twice.
 
 // overflowLocked takes a member whose queue is full out of the fan-out. It misses what follows from, and what was told of the roster
-// after the first roster times. It needs room.mu.
-func (m *member) overflowLocked(from bus.ID, roster uint64) {
+// past handed. It needs room.mu.
+func (m *member) overflowLocked(from bus.ID, handed uint64) {
 	m.live = false
 	m.cursor = from
-	m.roster = roster
+	m.handed = handed
 	m.s.srv.cfg.Observer.Overflowed()
 	m.s.srv.notes.note(slow, m.s.connAttr(), m.s.fromAttr(), slog.String("user", m.user.ID), slog.String("room", m.r.name))
 	m.s.srv.wg.Go(m.catchUp)
@@ -111,7 +111,7 @@ func (m *member) goLiveLocked(buf, scratch []byte) (frames, grown []byte, done b
 		scratch = wire.Live{Room: m.r.name}.Append(scratch[:0])
 		buf = m.s.codec.appendEventAt(buf, m.cursor, "live", scratch)
 	}
-	if m.roster != m.r.presence.told {
+	if m.handed != m.r.presence.handed {
 		sync := m.r.sync()
 		if sync.Event == wire.EventSync {
 			sync.Members, sync.Count, sync.Presence = m.rosterLocked()

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"strings"
 	"testing"
 
 	"parley/bus"
@@ -34,9 +35,29 @@ func TestWhoLeavesIsNotLookedForInACrowd(t *testing.T) {
 	r.flush(&b)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.presence.told != 100 {
-		t.Errorf("%d changes were handed on", r.presence.told)
+	if r.presence.handed != 100 {
+		t.Errorf("%d changes were handed on", r.presence.handed)
 	}
 	r.members = []*member{last}
 	last.place = 0
+}
+
+// Who was not live while the list of a room was told, of which no single change was told before, is told it when live again.
+func TestTheListOfARoomThatIsNoMoreLargeIsToldLater(t *testing.T) {
+	r := roomOf(t, 1)
+	m := r.members[0]
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	m.live, m.greeted = false, true
+	var b batch
+	b.beginLocked(r)
+	r.changedLocked(&b, &bus.Change{Kind: bus.Synced, Count: 1})
+	r.presence.timer.Stop()
+	m.handed = r.presence.handed
+	r.countLocked(&b)
+	b.sendLocked()
+	frames, _, done := m.goLiveLocked(nil, nil)
+	if !done || !strings.Contains(string(frames), `"sync"`) {
+		t.Errorf("it was told %q", frames)
+	}
 }

@@ -1,12 +1,16 @@
 package node_test
 
 import (
+	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/coder/websocket"
 
 	"parley/bus"
 	"parley/node"
@@ -79,6 +83,54 @@ func TestWhatIsSentUnawareOfADoubtDoesNotOvertake(t *testing.T) {
 	p.SendText("tea", "first", `"key":"again"`)
 	if d := time.Since(began); d > 20*time.Second {
 		t.Errorf("once it had read, it got through after %v", d)
+	}
+}
+
+// A ping that asks whether the client knows comes after what it is to know.
+func TestAPingFollowsARefusal(t *testing.T) {
+	t.Parallel()
+	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Bus = &awayFor{Bus: cfg.Bus, sends: 1} })
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	var heard []string // owned by Read
+	ws, _, err := websocket.Dial(ctx, c.Nodes[0].URL("/"), &websocket.DialOptions{
+		Subprotocols: []string{wire.Subprotocol},
+		OnPingReceived: func(_ context.Context, payload []byte) bool {
+			if len(payload) > 0 { // else it keeps the connection alive
+				heard = append(heard, "ping")
+			}
+			return true
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ws.CloseNow()
+	for _, say := range []string{`{"op":"join","room":"tea"}`, `{"op":"send","room":"tea","text":"a","key":"a"}`} {
+		if err := ws.Write(ctx, websocket.MessageText, []byte(say)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for {
+		_, b, err := ws.Read(ctx)
+		if err != nil {
+			t.Fatal(err)
+		}
+		f, err := wire.ParseFrame(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		heard = append(heard, f.Op)
+		refused, pinged := slices.Index(heard, "error"), slices.Index(heard, "ping")
+		switch {
+		case refused < 0:
+		case pinged < 0: // it reads on
+			ws.Write(ctx, websocket.MessageText, []byte(`{"op":"ping"}`))
+		case pinged < refused:
+			t.Fatalf("heard %v", heard)
+		default:
+			return
+		}
 	}
 }
 

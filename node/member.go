@@ -19,7 +19,7 @@ type member struct {
 	greeted bool   // was live before
 	gone    bool   // is no member any more
 	cursor  bus.ID // the last id written while not live; only catchUp moves it
-	roster  uint64 // presence.told, up to where it was told of the roster, while not live
+	handed  uint64 // what it had of presence.handed, while not live
 	told    bus.ID // the marker of the newest break that it was told of, or that came before it
 	user    wire.Member
 
@@ -35,7 +35,7 @@ func (m *member) admit(req *wire.Request, recovered *bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.admitLocked(m)
-	m.roster = r.presence.told
+	m.handed = r.presence.handed
 	if m.blind && req.Since != nil {
 		whole := *req.Since == m.cursor
 		recovered = &whole

@@ -13,7 +13,7 @@ import (
 // In a room of at most Config.PresenceLimit members each join and leave is told. In a larger one only the count is, now and then
 // (countPause). It is large until a tenth fewer are left: nobody makes it one and the other by coming and going.
 type presence struct {
-	told    uint64      // how often anything was: whoever has missed some is told the whole roster
+	handed  uint64      // how many changes, lists and counts were: whoever has missed one is told the whole roster
 	large   bool        // only the count is told
 	stale   bool        // the whole roster is to be told, and until then no single change
 	counted time.Time   // when the count or the roster was last told
@@ -29,7 +29,7 @@ func countPause(members int) time.Duration {
 // changedLocked tells of a change, or has the count or the whole roster told soon. It needs r.mu.
 func (r *room) changedLocked(b *batch, c *bus.Change) {
 	p := &r.presence
-	p.told++
+	p.handed++
 	limit := r.srv.cfg.PresenceLimit
 	switch {
 	case c.Count > limit:
@@ -62,7 +62,7 @@ func (r *room) countLocked(b *batch) {
 	p := &r.presence
 	p.timer = nil
 	p.counted = time.Now()
-	p.told++
+	p.handed++
 	switch {
 	case p.large:
 		roster := r.sub.Roster()

@@ -32,7 +32,7 @@ type caller struct {
 
 // answersPings reports whether the caller shows what it has read.
 func (c *caller) answersPings() bool {
-	return c.session != nil && &c.session.caller == c && c.session.codec.answersPings()
+	return c.session != nil && c.session.codec.answersPings()
 }
 
 // A transport writes what comes of a request: one of the two, once.
