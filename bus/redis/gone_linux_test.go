@@ -5,8 +5,6 @@ import (
 	"syscall"
 	"testing"
 	"time"
-
-	"parley/bus/bustest"
 )
 
 // vanish has nothing answer at an address any more, as where a machine is gone: who connects is not even refused.
@@ -37,10 +35,7 @@ func vanish(t *testing.T, addr string) {
 
 func TestRedisSentinelsReplaceAPrimaryWhoseMachineIsGone(t *testing.T) {
 	t.Parallel()
-	w := bustest.StartSentinels(t, 1)
-	a, b := openWatched(t, w), openWatched(t, w)
-	a.says("before")
-	b.hears("before")
+	w, a, b := openPair(t, 1)
 	w.Servers[0].Kill()
 	vanish(t, w.Servers[0].Addr())
 	w.Succeeds(w.Servers[0])

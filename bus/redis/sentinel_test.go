@@ -47,6 +47,16 @@ func openWatched(t *testing.T, w *bustest.Watched) *watchedNode {
 	return n
 }
 
+// openPair opens two nodes on a new primary with so many replicas, and sentinels, and has them talk.
+func openPair(t *testing.T, replicas int) (w *bustest.Watched, a, b *watchedNode) {
+	t.Helper()
+	w = bustest.StartSentinels(t, replicas)
+	a, b = openWatched(t, w), openWatched(t, w)
+	a.says("before")
+	b.hears("before")
+	return w, a, b
+}
+
 // says has a message acknowledged, however often it must be repeated.
 func (n *watchedNode) says(body string) {
 	n.t.Helper()
@@ -88,20 +98,14 @@ func goesOn(t *testing.T, promoted time.Time, nodes ...*watchedNode) {
 
 func TestRedisSentinelsFailOverByCommand(t *testing.T) {
 	t.Parallel()
-	w := bustest.StartSentinels(t, 1)
-	a, b := openWatched(t, w), openWatched(t, w)
-	a.says("before")
-	b.hears("before")
+	w, a, b := openPair(t, 1)
 	w.Failover()
 	goesOn(t, time.Now(), a, b)
 }
 
 func TestRedisSentinelsReplaceAKilledPrimary(t *testing.T) {
 	t.Parallel()
-	w := bustest.StartSentinels(t, 2)
-	a, b := openWatched(t, w), openWatched(t, w)
-	a.says("before")
-	b.hears("before")
+	w, a, b := openPair(t, 2)
 	w.Servers[0].Kill()
 	w.Succeeds(w.Servers[0])
 	goesOn(t, time.Now(), a, b)
@@ -110,10 +114,7 @@ func TestRedisSentinelsReplaceAKilledPrimary(t *testing.T) {
 // A primary that stands still is replaced; continued, it takes itself for one until sentinels tell it better.
 func TestRedisSentinelsReplaceAPrimaryThatStandsStill(t *testing.T) {
 	t.Parallel()
-	w := bustest.StartSentinels(t, 1)
-	a, b := openWatched(t, w), openWatched(t, w)
-	a.says("before")
-	b.hears("before")
+	w, a, b := openPair(t, 1)
 	w.Servers[0].Pause()
 	now := w.Succeeds(w.Servers[0])
 	w.Servers[0].Resume()
@@ -136,10 +137,7 @@ func inLog(t *testing.T, s *bustest.RedisServer, body string) {
 // The old primary, cut off from sentinels and replicas, still answers the nodes. They move, and tell what it alone had.
 func TestRedisNodesLeaveAPrimaryThatSentinelsHaveReplaced(t *testing.T) {
 	t.Parallel()
-	w := bustest.StartSentinels(t, 1)
-	a, b := openWatched(t, w), openWatched(t, w)
-	a.says("before")
-	b.hears("before")
+	w, a, b := openPair(t, 1)
 	eventually(t, "the replica to have it", func() bool {
 		return w.Servers[1].Client().XLen(t.Context(), redis.KeysOf("lobby").Log).Val() > 0
 	})
@@ -162,10 +160,7 @@ func TestRedisNodesLeaveAPrimaryThatSentinelsHaveReplaced(t *testing.T) {
 // What the new primary lacks is told as lost, also where nobody was cut off.
 func TestRedisSentinelsPromoteAReplicaThatLacksTheTail(t *testing.T) {
 	t.Parallel()
-	w := bustest.StartSentinels(t, 1)
-	a, b := openWatched(t, w), openWatched(t, w)
-	a.says("before")
-	b.hears("before")
+	w, a, b := openPair(t, 1)
 	old, replica := w.Servers[0], w.Servers[1]
 	eventually(t, "the replica to have it", func() bool {
 		return replica.Client().XLen(t.Context(), redis.KeysOf("lobby").Log).Val() > 0
