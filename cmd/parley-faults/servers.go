@@ -92,7 +92,7 @@ func (tr *trial) roomAt(room string) int {
 	return -1
 }
 
-func (tr *trial) seeCluster(ctx context.Context, logs map[string]*redis.XMessageSliceCmd) {
+func (tr *trial) readCluster(ctx context.Context, logs map[string]*redis.XMessageSliceCmd) {
 	tr.Helper()
 	for _, room := range tr.roomNames {
 		c := tr.cluster.Servers[tr.roomAt(room)].Client()

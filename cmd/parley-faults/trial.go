@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -383,15 +384,36 @@ func logKey(room string) string { return "parley:{" + room + "}:log" }
 // see notes what Redis has, in one step with what do has it do then.
 func (tr *trial) see(c *redis.Client, do func(redis.Pipeliner)) {
 	tr.Helper()
+	for room, log := range tr.read(c, do) {
+		if tr.known[room] == nil {
+			tr.known[room] = make(map[id.ID]judge.Words)
+		}
+		maps.Copy(tr.known[room], log)
+	}
+}
+
+// kept is what Redis has in the end.
+func (tr *trial) kept(c *redis.Client) map[string]map[id.ID]bool {
+	tr.Helper()
+	kept := make(map[string]map[id.ID]bool)
+	for room, log := range tr.read(c, nil) {
+		kept[room] = make(map[id.ID]bool)
+		for i := range log {
+			kept[room][i] = true
+		}
+	}
+	return kept
+}
+
+// read gives the messages that Redis has, by room, in one step with what do has it do then.
+func (tr *trial) read(c *redis.Client, do func(redis.Pipeliner)) map[string]map[id.ID]judge.Words {
+	tr.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), tr.patience)
 	defer cancel()
 	logs := make(map[string]*redis.XMessageSliceCmd)
 	if tr.cluster != nil {
-		tr.seeCluster(ctx, logs)
-		tr.note(logs)
-		return
-	}
-	_, err := c.TxPipelined(ctx, func(p redis.Pipeliner) error {
+		tr.readCluster(ctx, logs)
+	} else if _, err := c.TxPipelined(ctx, func(p redis.Pipeliner) error {
 		for _, room := range tr.roomNames {
 			logs[room] = p.XRange(ctx, logKey(room), "-", "+")
 		}
@@ -399,41 +421,19 @@ func (tr *trial) see(c *redis.Client, do func(redis.Pipeliner)) {
 			do(p)
 		}
 		return nil
-	})
-	if err != nil {
+	}); err != nil {
 		tr.Fatalf("read what Redis has: %v", err)
 	}
-	tr.note(logs)
-}
-
-// note notes what was seen in logs.
-func (tr *trial) note(logs map[string]*redis.XMessageSliceCmd) {
+	messages := make(map[string]map[id.ID]judge.Words)
 	for room, log := range logs {
-		if tr.known[room] == nil {
-			tr.known[room] = make(map[id.ID]judge.Words)
-		}
+		messages[room] = make(map[id.ID]judge.Words)
 		for _, e := range log.Val() {
 			if entry, message := e.Values["m"].(string); message {
-				tr.known[room][parseID(e.ID)] = wordsIn(entry)
+				messages[room][parseID(e.ID)] = wordsIn(entry)
 			}
 		}
 	}
-}
-
-// kept is what Redis has in the end.
-func (tr *trial) kept(c *redis.Client) map[string]map[id.ID]bool {
-	before := tr.known
-	tr.known = make(map[string]map[id.ID]judge.Words)
-	tr.see(c, nil)
-	kept := make(map[string]map[id.ID]bool)
-	for room, log := range tr.known {
-		kept[room] = make(map[id.ID]bool)
-		for i := range log {
-			kept[room][i] = true
-		}
-	}
-	tr.known = before
-	return kept
+	return messages
 }
 
 // settle ends the talk, lets everyone hear the last words, and judges what was heard and who is there.
