@@ -183,6 +183,9 @@ var (
 	errNodeDown    = errors.New("the node is down")
 )
 
+// readBuffer is what the kernel keeps for a client that reads nothing: by itself it would keep megabytes.
+const readBuffer = 64 << 10
+
 func (r *route) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	r.mu.Lock()
 	to, closed := r.stations[r.next], r.closed
@@ -199,6 +202,7 @@ func (r *route) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
+	conn.(*net.TCPConn).SetReadBuffer(readBuffer)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
