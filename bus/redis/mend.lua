@@ -32,6 +32,9 @@ local function below(id)
   return entry and entry[1] or before(first)
 end
 
+-- The newest break: its marker, and what it followed.
+local function newestBreak() return string.match(call('GET', KEYS[5]) or '', '^(%d+%-%d+) (%d+%-%d+)$') end
+
 local point
 if at == '0-0' then -- the room was empty: nothing can be lost
 elseif has(at) then
@@ -49,7 +52,14 @@ else
       break
     end
   end
-  point = point or below(ARGV[#ARGV])
+  if not point then
+    local oldest = ARGV[#ARGV]
+    point = below(oldest)
+    -- All that the node remembers is lost, and that need not be all that is. Another node, which came here first, may have told where
+    -- the log broke: what was appended since is new to one that was still at the old primary.
+    local marker, lost = newestBreak()
+    if marker and less(lost, point) and parts(marker) > parts(oldest) - 60000 and has(marker) then point = lost end
+  end
 end
 
 if not point and acked ~= '' and less(at, acked) and not has(acked) then
@@ -57,6 +67,8 @@ if not point and acked ~= '' and less(at, acked) and not has(acked) then
     if not prev or less(prev, acked) then point = prev or at end
   elseif less(acked, first[1]) then
     if less(before(first), acked) then point = before(first) end
+  elseif at ~= '0-0' then -- nothing that follows was delivered
+    point = at
   else
     point = below(acked)
   end
@@ -66,16 +78,13 @@ if not point then return 1 end
 
 -- The node knows nothing of the log that comes after the point. So a marker there was written after the loss, by another node. But
 -- a node that was still at the old primary then may know more that is lost: who heard of that marker is to be told anew.
-local told = call('GET', KEYS[5])
-if told then
-  local marker = string.match(told, '^%d+%-%d+')
-  if marker and less(point, marker) and not less(marker, at) and (acked == '' or not less(marker, acked)) and has(marker) then
-    return {marker, point}
-  end
+local marker = newestBreak()
+if marker and less(point, marker) and not less(marker, at) and (acked == '' or not less(marker, acked)) and has(marker) then
+  return {marker, point}
 end
 local newest = call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
 if newest and (not prev or less(prev, newest[1])) then prev = newest[1] end
-local marker = append('g', point)
+marker = append('g', point)
 if type(marker) == 'table' then return marker end
 call('SET', KEYS[5], marker .. ' ' .. point, 'PX', age)
 appended(1)

@@ -63,6 +63,64 @@ func TestRedisWhatIsSaidWaitsForTheQuestionAboutItsRoomOnly(t *testing.T) {
 	}
 }
 
+// Where a log broke is what the node knows of it, and nothing that was appended while the node was still at the old primary: there the
+// ids are below those of what the node knows.
+func TestRedisALogBreaksBeforeAllThatIsNewToTheNode(t *testing.T) {
+	server := bustest.StartRedis(t)
+	openRedis(t, redis.Config{URL: server.URL()}) // loads the scripts
+	ctx, c, now := t.Context(), server.Client(), time.Now().UnixMilli()
+	at := func(ago time.Duration) string { return fmt.Sprint(now-ago.Milliseconds(), "-1") }
+	both, marker, fresh := at(5*time.Second), at(3*time.Second), at(2500*time.Millisecond)
+	var lost []any // newest first, more than a node remembers
+	for i := range 16 {
+		lost = append(lost, at(time.Second+time.Duration(i)*time.Millisecond))
+	}
+	for name, tt := range map[string]struct {
+		marker string // of another node, which was here first
+		acked  any
+		known  []any
+		want   string
+	}{
+		"what it knows last":                    {marker, "", append(lost[:3:3], both), both},
+		"all that it remembers is lost":         {marker, "", lost, both},
+		"it was acknowledged, and not heard":    {marker, lost[0], []any{both}, both},
+		"the marker is of a break long before":  {at(5 * time.Minute), "", lost, fresh},
+		"there is none, and all of it is lost":  {"", "", lost, fresh},
+		"there is none, and it was not heard":   {"", lost[0], []any{both}, both},
+		"it only published, and knows no entry": {"", lost[0], []any{"0-0"}, fresh},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := redis.KeysOf(name)
+			prev, first := "0-0", both
+			add := func(id, kind, body string) {
+				if err := c.Do(ctx, "xadd", k.Log, id, kind, prev+" "+body).Err(); err != nil {
+					t.Fatal(err)
+				}
+				prev = id
+			}
+			if tt.marker < both && tt.marker != "" {
+				first = at(6 * time.Minute)
+				add(first, "m", "before")
+				add(tt.marker, "g", first)
+			}
+			add(both, "m", "both")
+			if tt.marker == marker {
+				add(marker, "g", both)
+			}
+			add(fresh, "m", "fresh")
+			c.Set(ctx, k.Last, fresh, time.Hour)
+			if tt.marker != "" {
+				c.Set(ctx, k.Break, tt.marker+" "+first, time.Hour)
+			}
+			args := []any{k.Channel, "", 1, 1000, time.Hour.Milliseconds(), time.Hour.Milliseconds(), 1 << 20, tt.acked}
+			answer, err := c.EvalSha(ctx, redis.MendSHA, []string{k.Log, k.Last, k.Records[0], k.Records[1], k.Break}, append(args, tt.known...)...).Slice()
+			if err != nil || len(answer) != 2 || answer[1] != tt.want {
+				t.Errorf("it answers %v (%v), want a break after %s", answer, err, tt.want)
+			}
+		})
+	}
+}
+
 // A tap notes what is written to the connections that subscribe while it holds, of which nothing is read until the release.
 type tap struct {
 	holds   atomic.Bool
