@@ -34,7 +34,7 @@ func (c *ServeCmd) Validate() error {
 	switch l := c.Limits; {
 	case c.HistorySize < 1 || c.HistorySize > mostLog:
 		return fmt.Errorf("--history-size must be at least 1 and at most %d", mostLog)
-	case c.HistoryBytes < wire.MaxFrame || c.HistoryBytes > mostBytes:
+	case c.HistoryBytes < wire.MaxFrame || int64(c.HistoryBytes) > mostBytes:
 		return fmt.Errorf("--history-bytes must be at least %d KiB and at most %d GiB", wire.MaxFrame>>10, mostBytes>>30)
 	case c.MaxText < 1 || c.MaxText > mostText:
 		return fmt.Errorf("--max-text must be from 1 to %d KiB", mostText>>10)
