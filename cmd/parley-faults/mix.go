@@ -10,6 +10,9 @@ import (
 	"time"
 )
 
+// mixBytes bounds the messages of mixes: the network may be narrow too.
+const mixBytes = 4000
+
 // mix makes a fault of two or three that strike at the same time, of different kinds. The seed decides which, and when.
 func mix(seed uint64) fault {
 	random := rand.New(rand.NewPCG(seed, 0))
@@ -31,7 +34,7 @@ func mix(seed uint64) fault {
 		delays = append(delays, 2*random.Float64())
 		m.redis = append(m.redis, f.redis...)
 		m.node = append(m.node, f.node...)
-		m.bytes = max(m.bytes, f.bytes)
+		m.bytes = min(max(m.bytes, f.bytes), mixBytes)
 	}
 	m.name = fmt.Sprintf("mix %d: %s", seed, strings.Join(names, " + "))
 	m.strike = func(tr *trial) {

@@ -75,7 +75,7 @@ func faults() []fault {
 		{name: "CLIENT KILL at all shards", strike: shardsClientKill, must: links, on: cluster, stay: true},
 
 		// Clients.
-		{name: "clients read nothing for a while", mix: "clients", strike: readNothing, must: effects, bytes: 4000, node: []string{"--queue", "64KiB"}},
+		{name: "clients read nothing for a while", mix: "clients", strike: readNothing, must: effects, bytes: 12000, node: []string{"--queue", "64KiB", "--max-text", "16KiB"}},
 		{name: "clients are cut in mid-send, and go elsewhere", mix: "clients", strike: cutClients, must: clients},
 	}
 }
