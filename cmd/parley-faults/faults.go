@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +32,8 @@ type fault struct {
 	stay    bool     // no client may lose its connection
 	ready   bool     // nodes have to be ready throughout
 	calm    bool     // nobody comes or goes meanwhile, but for what the fault does itself
+
+	whole func(*trial, *member) bool // who is to be told of no gap, whatever Redis has lost
 }
 
 // servers are what nodes are on.
@@ -104,6 +107,9 @@ func (f fault) run(t testing.TB, s scale, parley string) result {
 	tr.mu.Unlock()
 	tr.pass()
 	r := tr.settle()
+	if f.whole != nil {
+		tr.checkWhole(f.whole)
+	}
 	r.unready, r.ready = tr.readiness()
 	if r.ready > readyWithin {
 		t.Errorf("nodes were ready %s after the end", r.ready.Round(100*time.Millisecond))
@@ -126,6 +132,29 @@ func (f fault) run(t testing.TB, s scale, parley string) result {
 		}
 	}
 	return r
+}
+
+// checkWhole fails the row if a member was told of a gap that is none of its own, or if nobody else was told of one.
+func (tr *trial) checkWhole(whole func(*trial, *member) bool) {
+	tr.Helper()
+	tr.mu.Lock()
+	defer tr.mu.Unlock()
+	told, kept := 0, 0
+	for _, m := range tr.members {
+		gap := slices.ContainsFunc(m.told, func(e judge.Event) bool { return e.Kind == judge.Gap })
+		switch {
+		case whole(tr, m):
+			kept++
+			if gap {
+				tr.Errorf("%s was told of a gap, and missed nothing", m.name())
+			}
+		case gap:
+			told++
+		}
+	}
+	if told == 0 || kept == 0 {
+		tr.Errorf("%d members were told of a gap, and %d were to be told of none", told, kept)
+	}
 }
 
 // perform gives the row of a fault, whatever becomes of it.

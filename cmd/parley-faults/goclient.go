@@ -30,7 +30,7 @@ func enterGo(ctx context.Context, m *member) (voice, error) {
 	room, err := c.Join(ctx, m.room, client.JoinOptions{Limit: new(int), Handle: func(e client.Event) {
 		switch e := e.(type) {
 		case client.Joined:
-			m.tell(judge.Event{Kind: judge.Joined, ID: e.Last, Since: since, Recovered: e.Recovered})
+			m.tell(judge.Event{Kind: judge.Joined, ID: e.Last, Since: since, Recovered: e.Recovered, Asked: m.route.connected()})
 			m.tellMembers(userIDs(e.Members), "", "")
 			if since == nil {
 				since = &e.Last

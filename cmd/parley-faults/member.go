@@ -173,9 +173,11 @@ type route struct {
 	stations []*station // static; home first
 
 	mu     sync.Mutex
-	next   int      // guarded by mu; to be tried
-	conn   net.Conn // guarded by mu; the newest
-	closed bool     // guarded by mu; it leads nowhere
+	next   int       // guarded by mu; to be tried
+	conn   net.Conn  // guarded by mu; the newest
+	since  time.Time // guarded by mu; when it was made
+	made   int       // guarded by mu; how many there were
+	closed bool      // guarded by mu; it leads nowhere
 }
 
 var (
@@ -209,8 +211,23 @@ func (r *route) dial(ctx context.Context, _, _ string) (net.Conn, error) {
 		conn.Close()
 		return nil, errRouteClosed
 	}
-	r.conn = conn
+	r.conn, r.since = conn, time.Now()
+	r.made++
 	return conn, nil
+}
+
+// connected is when the newest connection was made: what is asked over it, is asked later.
+func (r *route) connected() time.Time {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.since
+}
+
+// dials counts the connections.
+func (r *route) dials() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.made
 }
 
 // cut breaks the connection. The client goes elsewhere next, or home.

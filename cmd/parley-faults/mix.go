@@ -101,6 +101,7 @@ func (r *result) add(o *result) {
 		{&r.FalseGaps, o.FalseGaps},
 		{&r.Excused, o.Excused},
 		{&r.Misled, o.Misled},
+		{&r.Late, o.Late},
 		{&r.Ghosts, o.Ghosts},
 		{&r.Unlisted, o.Unlisted},
 	} {

@@ -286,7 +286,7 @@ func (v *plainVoice) went(to string) {
 
 // enter takes the answer to a join.
 func (v *plainVoice) enter(conn *websocket.Conn, f *said, since string) {
-	e := judge.Event{Kind: judge.Joined, ID: parseID(f.Last), Recovered: f.Recovered}
+	e := judge.Event{Kind: judge.Joined, ID: parseID(f.Last), Recovered: f.Recovered, Asked: v.m.route.connected()}
 	if since != "" {
 		i := parseID(since)
 		e.Since = &i

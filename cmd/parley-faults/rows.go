@@ -21,6 +21,7 @@ func faults() []fault {
 		{name: "a node is killed", mix: "nodes", strike: killNode, must: clients},
 		{name: "300 clients of a killed node", strike: killNode, must: clients, clients: 300, home: true},
 		{name: "a node stands still", mix: "nodes", strike: freezeNode, must: delays},
+		{name: "the log is trimmed past a node that stands still", strike: trimPastNode, must: entries, node: []string{"--history-size", "20"}, whole: elsewhere},
 		{name: "rolling restart", mix: "nodes", strike: rollingRestart, must: clients},
 
 		// Redis, which loses nothing.
@@ -77,6 +78,7 @@ func faults() []fault {
 		// Clients.
 		{name: "clients read nothing for a while", mix: "clients", strike: readNothing, must: effects, bytes: 12000, node: []string{"--queue", "64KiB", "--max-text", "16KiB"}},
 		{name: "clients are cut in mid-send, and go elsewhere", mix: "clients", strike: cutClients, must: clients},
+		{name: "clients come back while others talk, again and again", mix: "clients", strike: comeBack, must: clients},
 	}
 }
 
@@ -116,6 +118,31 @@ func freezeNode(tr *trial) {
 	tr.stations[0].freeze()
 	tr.meanwhile(tr.long * 3 / 4)
 	tr.stations[0].thaw()
+}
+
+// trimPastNode stops a node, cut off from Redis, until the log of each room has lost what that node has not heard.
+func trimPastNode(tr *trial) {
+	tr.stations[0].freeze()
+	tr.networks[0].cut()
+	before := tr.ackedIn(tr.roomNames)
+	enough := func() bool {
+		for _, room := range tr.roomNames {
+			if len(tr.acked[room]) < before[room]+200 { // Redis trims a hundred at a time
+				return false
+			}
+		}
+		return true
+	}
+	for end := time.Now().Add(tr.long); time.Now().Before(end) && !tr.await(tr.traffic/4, enough); {
+		tr.urge()
+	}
+	tr.networks[0].mend()
+	tr.stations[0].thaw()
+}
+
+// elsewhere are the members who are never at the node that stood still.
+func elsewhere(tr *trial, m *member) bool {
+	return m.route.stations[0] != tr.stations[0] && m.route.dials() == 1
 }
 
 // rollingRestart replaces all nodes, one after the other.
@@ -620,6 +647,19 @@ func readNothing(tr *trial) {
 		m.read(true)
 	}
 	tr.effect(fmt.Sprint(overflows), "queues overflowed")
+}
+
+// comeBack has clients come back one after the other, each to another node, while all others talk: whatever was acknowledged
+// before they asked is not new to them.
+func comeBack(tr *trial) {
+	for range 5 {
+		tr.urge()
+		for _, m := range tr.present() {
+			tr.awaitAcks(1)
+			m.route.cut(false)
+		}
+		tr.meanwhile(tr.traffic / 4)
+	}
 }
 
 // cutClients cuts everyone's connection while what they said has no answer yet: they say it again over another node.

@@ -33,8 +33,8 @@ func writeTable(file string, rows []result) error {
 
 // table prints the rows as Markdown.
 func table(w io.Writer, rows []result) {
-	fmt.Fprintln(w, "| fault | destroyed | said | acknowledged | missing | twice | out of order | gaps told, of them true | misled | ghosts | members missing | longest wait for an answer | not ready after, ready again after | |")
-	fmt.Fprintln(w, "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+	fmt.Fprintln(w, "| fault | destroyed | said | acknowledged | missing | twice | out of order | gaps told, of them true | misled | late | ghosts | members missing | longest wait for an answer | not ready after, ready again after | |")
+	fmt.Fprintln(w, "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
 	for i := range rows {
 		fmt.Fprintln(w, rows[i].row())
 	}
@@ -43,7 +43,7 @@ func table(w io.Writer, rows []result) {
 func (r *result) row() string {
 	cells := []string{
 		r.name, r.destroyed(), number(r.said), number(r.Acked), number(r.Missing), number(r.Twice), number(r.Disordered + r.Strange),
-		fmt.Sprint(r.Gaps, ", ", r.Gaps-r.FalseGaps), number(r.Misled), number(r.Ghosts), number(r.Unlisted), seconds(r.slowest),
+		fmt.Sprint(r.Gaps, ", ", r.Gaps-r.FalseGaps), number(r.Misled), number(r.Late), number(r.Ghosts), number(r.Unlisted), seconds(r.slowest),
 		r.readiness(), r.verdict(),
 	}
 	return "| " + strings.Join(cells, " | ") + " |"

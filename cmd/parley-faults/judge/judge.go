@@ -3,6 +3,7 @@ package judge
 import (
 	"fmt"
 	"maps"
+	"time"
 
 	"parley/bus/id"
 )
@@ -16,6 +17,7 @@ type Verdict struct {
 	Strange    int // never acknowledged, or under another id than that
 	FalseGaps  int // told, though neither the id that it names was lost nor anything that followed
 	Misled     int // came back and was told that nothing is missing, or that something is, and that was wrong
+	Late       int // acknowledged before the member asked to join, and heard only after it was told that all that follows is new
 	Ghosts     int // in a list at the end, and not there
 	Unlisted   int // there at the end, and not in a list
 
@@ -37,13 +39,13 @@ func (v *Verdict) note(count *int, format string, args ...any) {
 
 // Wrong counts what must never be.
 func (v *Verdict) Wrong() int {
-	return v.Missing + v.Twice + v.Disordered + v.Strange + v.FalseGaps + v.Misled + v.Ghosts + v.Unlisted
+	return v.Missing + v.Twice + v.Disordered + v.Strange + v.FalseGaps + v.Misled + v.Late + v.Ghosts + v.Unlisted
 }
 
 func (v *Verdict) String() string {
 	return fmt.Sprintf("%d acknowledged, %d heard, %d gone from Redis: %d missing, %d twice, %d out of order, %d strange; "+
-		"%d gaps, %d of them false, %d messages in true ones; %d misled; %d ghosts, %d unlisted",
-		v.Acked, v.Heard, v.Gone, v.Missing, v.Twice, v.Disordered, v.Strange, v.Gaps, v.FalseGaps, v.Excused, v.Misled, v.Ghosts, v.Unlisted)
+		"%d gaps, %d of them false, %d messages in true ones; %d misled, %d late; %d ghosts, %d unlisted",
+		v.Acked, v.Heard, v.Gone, v.Missing, v.Twice, v.Disordered, v.Strange, v.Gaps, v.FalseGaps, v.Excused, v.Misled, v.Late, v.Ghosts, v.Unlisted)
 }
 
 // Judge adds what the record of a room shows.
@@ -60,6 +62,7 @@ func (v *Verdict) Judge(r *Room) {
 		m := &r.Members[i]
 		c.order(m)
 		c.whole(m)
+		c.live(m)
 		if !m.Gone {
 			there[m.User] = true
 		}
@@ -255,6 +258,25 @@ func (c *hearing) recovery(who string, joined Event, follows []Event, missing []
 			if joined.Since.Less(i) && (next == nil || i.Less(*next)) {
 				c.note(&c.Misled, "%s came back after %v and was told that nothing is missing, and %v is", who, *joined.Since, i)
 				break
+			}
+		}
+	}
+}
+
+// live judges what a member was told to be new: nothing that was acknowledged before it asked to join is that.
+func (c *hearing) live(m *Member) {
+	var asked time.Time // of what was asked last, once it is told that it has all until then
+	var joined Event
+	for _, e := range m.Told {
+		switch e.Kind {
+		case Joined:
+			joined, asked = e, time.Time{}
+		case Live:
+			asked = joined.Asked
+		case Message:
+			if a, ok := c.room.Acked[e.Words]; ok && a.ID == e.ID && a.At.Before(asked) {
+				c.note(&c.Late, "%s, %s heard %v as %v after it was live, which was acknowledged %s before it asked to join",
+					c.room.Name, m.Name, e.Words, e.ID, asked.Sub(a.At))
 			}
 		}
 	}

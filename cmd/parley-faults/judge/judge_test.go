@@ -41,6 +41,7 @@ func TestEachMistakeIsFound(t *testing.T) {
 	}
 	j, a, b, c, d := joined(0), heard(0, 0, 1), heard(1, 0, 2), heard(0, 1, 3), heard(0, 2, 4)
 	live := Event{Kind: Live}
+	asked := func(j Event, s int) Event { j.Asked = clock(s); return j }
 	early := Event{Kind: Gap, ID: at(0), At: clock(0)}
 	all, without2, without3 := ids(1, 2, 3, 4), ids(1, 3, 4), ids(1, 2, 4)
 	gone := func(m Member) Member { m.Gone = true; return m }
@@ -85,6 +86,10 @@ func TestEachMistakeIsFound(t *testing.T) {
 		{"came back, told that nothing is missing, and of a gap", []Event{j, a, cameBack(1, true), gapAfter(1), c, live, d}, without2, "misled"},
 		{"came back, told that something is missing, and of no gap", []Event{j, a, cameBack(1, false), b, live, c, d}, all, "misled"},
 		{"came back, told that something is missing, and of which gap", []Event{j, a, cameBack(1, false), gapAfter(1), c, live, d}, without2, ""},
+		{"came, and was live before it heard what was acknowledged before", []Event{asked(j, 3), a, live, b, c, d}, all, "late"},
+		{"came back, and was live before it heard what was acknowledged before", []Event{j, a, live, asked(cameBack(1, true), 4), b, live, c, d}, all, "late"},
+		{"came back twice, and was live too early the first time only", []Event{j, a, asked(cameBack(1, true), 4), live, b, asked(cameBack(2, true), 9), c, d, live}, all, "late"},
+		{"came, and was live before it heard what was acknowledged since", []Event{asked(j, 2), a, live, b, c, d}, all, ""},
 	} {
 		there := map[string]bool{"u0": true, "u1": true}
 		list := List{Users: there}
@@ -143,7 +148,7 @@ func check(t *testing.T, what string, r *Room, want string) {
 	var got []string
 	for kind, count := range map[string]int{
 		"missing": v.Missing, "twice": v.Twice, "disordered": v.Disordered, "strange": v.Strange,
-		"false gap": v.FalseGaps, "misled": v.Misled, "ghost": v.Ghosts, "unlisted": v.Unlisted,
+		"false gap": v.FalseGaps, "misled": v.Misled, "late": v.Late, "ghost": v.Ghosts, "unlisted": v.Unlisted,
 	} {
 		for range count {
 			got = append(got, kind)

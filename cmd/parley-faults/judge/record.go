@@ -48,9 +48,10 @@ type Event struct {
 	Kind Kind
 	At   time.Time
 	Words
-	ID        id.ID  // of Message; of Joined the room's newest; of Gap the one that it follows
-	Since     *id.ID // of Joined: where it was to go on
-	Recovered *bool  // of Joined
+	ID        id.ID     // of Message; of Joined the room's newest; of Gap the one that it follows
+	Since     *id.ID    // of Joined: where it was to go on
+	Recovered *bool     // of Joined
+	Asked     time.Time // of Joined: when it had not been asked for yet
 }
 
 // Kind is an event's kind.
