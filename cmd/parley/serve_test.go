@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"io"
 	"net"
 	"strings"
 	"syscall"
@@ -81,6 +82,34 @@ func TestRedisMayComeLater(t *testing.T) {
 		t.Errorf("/readyz: %d %s %v", status, body, err)
 	}
 }
+
+// A Redis that refuses connections is asked again about once a second: soon enough, and not without end.
+func TestRedisIsAskedAgainWithinSeconds(t *testing.T) {
+	redis := bustest.StartRedisTCP(t)
+	redis.Kill()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var asked []time.Time
+	log := writerFunc(func(b []byte) (int, error) {
+		if strings.Contains(string(b), "waiting for Redis") {
+			if asked = append(asked, time.Now()); len(asked) == 2 {
+				cancel()
+			}
+		}
+		return len(b), nil
+	})
+	err := run(ctx, []string{"--listen", "127.0.0.1:0", "--redis", redis.URL(), "--redis-wait-start", "1h"}, nil, io.Discard, log)
+	if len(asked) != 2 {
+		t.Fatalf("it asked %d times, and ended with %v", len(asked), err)
+	}
+	if between := asked[1].Sub(asked[0]); between < 500*time.Millisecond || between > 5*time.Second {
+		t.Errorf("it asked again after %s", between)
+	}
+}
+
+type writerFunc func([]byte) (int, error)
+
+func (f writerFunc) Write(b []byte) (int, error) { return f(b) }
 
 // A Redis that is there but silent makes the node unready, until it speaks again.
 func TestReadinessFollowsRedis(t *testing.T) {
