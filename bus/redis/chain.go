@@ -94,7 +94,7 @@ func (rm *room) releaseLocked() bool {
 // deliverLocked hands the next entry to the sink.
 func (rm *room) deliverLocked(m bus.Message) {
 	rm.at = m.ID
-	rm.rememberLocked(m.ID)
+	rm.recent.add(m.ID)
 	rm.seen(m.ID)
 	if m.Break && m.Marker != rm.told {
 		rm.bus.cfg.Observer.Broken()
@@ -111,13 +111,7 @@ func (rm *room) breakAtLocked(lost, goOn, marker bus.ID) {
 	rm.bus.cfg.Observer.Broken()
 	rm.sink.Deliver(bus.Message{ID: goOn, Prev: lost, Break: true, Lost: lost, Marker: marker})
 	rm.at, rm.horizon, rm.told = goOn, goOn, marker
-	rm.rememberLocked(goOn)
-}
-
-// rememberLocked puts an entry among those that were delivered lately.
-func (rm *room) rememberLocked(i bus.ID) {
-	rm.recent[rm.recents%len(rm.recent)] = i
-	rm.recents++
+	rm.recent.add(goOn)
 }
 
 // acknowledged is called with every id that this node acknowledges to a publisher.

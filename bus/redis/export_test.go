@@ -57,6 +57,20 @@ func (r *Bus) Held() int { return int(r.held.bytes.Load()) }
 // MendAwaited bounds the questions that are not answered.
 const MendAwaited = mendAwaited
 
+// Remembered has a room remember so many ids, one every so many ms. It gives how many it still knows in the end, for how many there is
+// space, and whether these are the last ones.
+func Remembered(n int, every uint64) (kept, space int, whole bool) {
+	var r recentIDs
+	for i := range n {
+		r.add(bus.ID{Ms: uint64(i) * every})
+	}
+	whole = true
+	for i, id := range r {
+		whole = whole && id.Ms == uint64(n-len(r)+i)*every
+	}
+	return len(r), cap(r), whole
+}
+
 // MendSHA is in each question about what a room has lost.
 var MendSHA = plain.mend
 

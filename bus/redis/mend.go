@@ -2,6 +2,7 @@ package redis
 
 import (
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,8 +28,37 @@ type trail struct {
 	due   bool      // it is to be asked about on this connection
 }
 
-// trailLife is how long a trail is kept after the last use of its room.
-const trailLife = 10 * time.Minute
+// recentIDs are the last entries that were delivered in a room, oldest first: those of the last half minute, since a node may be
+// alone with a primary that was replaced for so long, but no more than recentMost, and the last recentLeast however old they are.
+type recentIDs []bus.ID
+
+const (
+	recentLeast = 16
+	recentMost  = 4096
+	recentAge   = 30_000 // ms
+)
+
+func (r *recentIDs) add(i bus.ID) {
+	ids := *r
+	switch n := len(ids); {
+	case n == recentMost:
+		ids = ids[:copy(ids, ids[recentMost/4:])]
+	case n == cap(ids) && n >= recentLeast:
+		old := 0
+		for old <= n-recentLeast && ids[old].Ms+recentAge < i.Ms {
+			old++
+		}
+		if old > n/4 || n == recentLeast { // otherwise it grows
+			ids = ids[:copy(ids, ids[old:])]
+		}
+	}
+	*r = append(ids, i)
+}
+
+const (
+	trailLife  = 10 * time.Minute // how long a trail is kept after the last use of its room
+	trailKnown = 256              // entries in it
+)
 
 // trails are those of the rooms that this node is not subscribed to.
 type trails struct {
@@ -115,8 +145,9 @@ type mender struct {
 }
 
 const (
-	mendMost    = 256  // questions in one write
-	mendAwaited = 1024 // that are not answered: with 100,000 rooms the others of the link are not to wait for all of them
+	mendMost    = 256     // questions in one write
+	mendBytes   = 1 << 20 // of those about rooms in which much was said lately
+	mendAwaited = 1024    // that are not answered: with 100,000 rooms the others of the link are not to wait for all of them
 )
 
 // begin is called for a new connection, with the rooms of the link.
@@ -165,7 +196,14 @@ func (m *mender) appendQuestions(out []byte, await []awaited) ([]byte, []awaited
 	if reload {
 		out, await = m.link.bus.reloadScripts(out, await)
 	}
-	for _, rm := range rooms {
+	began := len(out)
+	for i, rm := range rooms {
+		if len(out)-began > mendBytes { // what is answered first lets the others be asked about
+			m.mu.Lock()
+			m.rooms = append(rooms[i:], m.rooms...)
+			m.mu.Unlock()
+			break
+		}
 		out, await = m.ask(out, await, rm)
 	}
 	for _, tr := range trails {
@@ -250,16 +288,17 @@ func (r *Bus) appendMend(out []byte, k *roomKeys, acked, floor bus.ID, known []b
 	if !floor.IsZero() {
 		written = floor.Append(buf[:0])
 	}
-	out = r.appendScript(out, r.scripts.mend, k, written, 1+len(known))
+	out = r.appendScript(out, r.scripts.mend, k, written, 2)
 	written = buf[:0]
 	if !acked.IsZero() {
 		written = acked.Append(written)
 	}
 	out = resp.AppendArg(out, written)
+	ids := make([]byte, 0, 16*len(known))
 	for _, i := range known {
-		out = resp.AppendArg(out, i.Append(buf[:0]))
+		ids = append(i.Append(ids), ' ')
 	}
-	return out
+	return resp.AppendArg(out, ids)
 }
 
 // appendTrail reports whether it was due.
@@ -362,8 +401,8 @@ func (rm *room) appendMend(out []byte) ([]byte, func(resp.Value)) {
 func (rm *room) knownLocked() []bus.ID {
 	known := make([]bus.ID, 1, len(rm.recent)+1)
 	known[0] = rm.at
-	for i := range min(rm.recents, len(rm.recent)) {
-		if k := rm.recent[(rm.recents-1-i)%len(rm.recent)]; k != rm.at {
+	for _, k := range slices.Backward(rm.recent) {
+		if k != rm.at {
 			known = append(known, k)
 		}
 	}
@@ -411,8 +450,8 @@ func (rm *room) mended(question uint64, acked bus.ID, v resp.Value) {
 // acknowledged here: should it be lost too, that is another break.
 func (rm *room) brokenLocked(v verdict) {
 	rm.at, rm.horizon, rm.marker = v.point, v.point, v.marker
-	rm.recents = 0
-	rm.rememberLocked(v.point)
+	rm.recent = rm.recent[:0]
+	rm.recent.add(v.point)
 	rm.idsMu.Lock()
 	defer rm.idsMu.Unlock()
 	if rm.acked.Less(v.marker) {

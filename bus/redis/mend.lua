@@ -2,11 +2,12 @@
 -- there is one. log.lua comes before it.
 --
 -- ARGV: the greatest id that was acknowledged, if the node may not have seen its entry, or ''; the ids of the last entries that the
--- node knows, newest first.
+-- node knows, newest first, each with a space behind it.
 -- Answers 1 if the log goes on from the first of these, or was only trimmed. Otherwise it answers the marker's id, and the point
 -- of the break: the newest entry that the log still has of what the node knows.
 
-local acked, at = ARGV[8], ARGV[9]
+local acked, known = ARGV[8], ARGV[9]
+local at = string.match(known, '^%S+')
 local log = KEYS[1]
 
 local function less(a, b)
@@ -46,14 +47,15 @@ elseif empty() then
 elseif less(at, first[1]) then
   if less(before(first), at) then point = before(first) end
 else
-  for i = 10, #ARGV do
-    if has(ARGV[i]) then
-      point = ARGV[i]
+  local oldest
+  for id in string.gmatch(known, '%S+') do
+    oldest = id
+    if has(id) then
+      point = id
       break
     end
   end
   if not point then
-    local oldest = ARGV[#ARGV]
     point = below(oldest)
     -- All that the node remembers is lost, and that need not be all that is. Another node, which came here first, may have told where
     -- the log broke: what was appended since is new to one that was still at the old primary.

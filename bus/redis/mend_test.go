@@ -113,12 +113,19 @@ func TestRedisALogBreaksBeforeAllThatIsNewToTheNode(t *testing.T) {
 				c.Set(ctx, k.Break, tt.marker+" "+first, time.Hour)
 			}
 			args := []any{k.Channel, "", 1, 1000, time.Hour.Milliseconds(), time.Hour.Milliseconds(), 1 << 20, tt.acked}
-			answer, err := c.EvalSha(ctx, redis.MendSHA, []string{k.Log, k.Last, k.Records[0], k.Records[1], k.Break}, append(args, tt.known...)...).Slice()
+			answer, err := c.EvalSha(ctx, redis.MendSHA, []string{k.Log, k.Last, k.Records[0], k.Records[1], k.Break}, append(args, spaced(tt.known))...).Slice()
 			if err != nil || len(answer) != 2 || answer[1] != tt.want {
 				t.Errorf("it answers %v (%v), want a break after %s", answer, err, tt.want)
 			}
 		})
 	}
+}
+
+func spaced(ids []any) (s string) {
+	for _, id := range ids {
+		s += fmt.Sprint(id, " ")
+	}
+	return s
 }
 
 // A tap notes what is written to the connections that subscribe while it holds, of which nothing is read until the release.

@@ -16,7 +16,7 @@ func (rm *room) leave() *room {
 	}
 	next := &room{
 		name: rm.name, keys: rm.keys, sink: rm.sink, last: rm.last, ready: rm.ready, denied: rm.denied,
-		state: rm.state, at: rm.at, recent: rm.recent, recents: rm.recents, horizon: rm.at,
+		state: rm.state, at: rm.at, recent: rm.recent, horizon: rm.at,
 		marker: rm.marker, told: rm.told, trail: rm.trail, rosterStale: true, isReady: rm.isReady,
 	}
 	if next.state == live {

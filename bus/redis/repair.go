@@ -301,7 +301,7 @@ func (rd *reading) join(read logRead) (again bool) {
 	if len(read.messages) > 0 && rm.at.Less(read.messages[0].ID) {
 		rm.at = read.messages[0].ID
 	}
-	rm.rememberLocked(rm.at)
+	rm.recent.add(rm.at)
 	rm.seen(rm.at)
 	rm.horizon = rm.at
 	rm.last = rm.at

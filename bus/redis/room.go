@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -30,8 +31,7 @@ type room struct {
 	mu              sync.Mutex
 	state           roomState     // guarded by mu, as is all of this
 	at              bus.ID        // where the chain has got to: the last entry delivered, or known when we came
-	recent          [16]bus.ID    // the last entries delivered, in a ring
-	recents         int           // how many were ever put there
+	recent          recentIDs     // the last entries delivered
 	horizon         bus.ID        // entries up to this one were read from the log: they may still arrive
 	held            []bus.Message // what arrived while repairing
 	heldSize        int
@@ -157,7 +157,8 @@ func (rm *room) Close() {
 	rm.releaseWaitersLocked(func(*waiter) bool { return true })
 	tr := rm.trail
 	if before != joining {
-		tr = &trail{keys: rm.keys, known: rm.knownLocked()}
+		known := rm.knownLocked()
+		tr = &trail{keys: rm.keys, known: slices.Clone(known[:min(trailKnown, len(known))])}
 	}
 	rm.mu.Unlock()
 	if before == over {

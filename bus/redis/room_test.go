@@ -117,6 +117,47 @@ func TestRedisBreakIsWhereTheLogForked(t *testing.T) {
 	}
 }
 
+// A node that was alone with a primary that was replaced may have heard a lot that is lost. What others said meanwhile is new to it.
+func TestRedisBreakIsWhereTheLogForkedHoweverMuchIsLost(t *testing.T) {
+	r := openRedis(t, slow)
+	sub, told := subscribe(t, r, "lobby")
+	began := time.Now().UnixMilli()
+	at := func(i int) bus.ID { return bus.ID{Ms: uint64(began + 10*int64(i)), Seq: 5} }
+	rewind(t, r, "lobby", bus.ID{}, entry{at(0), bus.ID{}, "m0"}, entry{at(1), at(0), "m1"})
+	want := []string{"m0"}
+	redis.Receive(sub, redis.Payload(at(0), bus.ID{}, "m0"))
+	for i := range 1000 {
+		want = append(want, fmt.Sprint("m", i+1))
+		redis.Receive(sub, redis.Payload(at(i+1), at(i), fmt.Sprint("m", i+1)))
+	}
+	told.expect(want...)
+	new1, new2 := bus.ID{Ms: at(1).Ms + 1}, bus.ID{Ms: at(500).Ms + 1}
+	rewind(t, r, "lobby", at(1), entry{new1, at(1), "new 1"}, entry{new2, new1, "new 2"})
+	r.Reconnect()
+	told.expect(append(want, "break", "new 1", "new 2")...)
+	if lost := told.breaks[0].Lost; lost != at(1) {
+		t.Errorf("what followed %v is said to be lost, it was %v", lost, at(1))
+	}
+}
+
+// A room remembers the ids of half a minute, and neither less than a few nor more than some thousands.
+func TestRedisIDsOfHalfAMinuteAreRemembered(t *testing.T) {
+	for _, tt := range []struct {
+		every       uint64 // ms
+		least, most int    // ids, and ids that there is room for
+	}{
+		{every: 60_000, least: 16, most: 32},
+		{every: 1000, least: 30, most: 64},
+		{every: 100, least: 300, most: 512},
+		{every: 1, least: 3000, most: 6000},
+	} {
+		kept, space, whole := redis.Remembered(20_000, tt.every)
+		if kept < tt.least || space > tt.most || !whole {
+			t.Errorf("one in %d ms: %d are remembered in the space for %d, without a hole: %v", tt.every, kept, space, whole)
+		}
+	}
+}
+
 func TestRedisLastIDAloneGoneIsNoBreak(t *testing.T) {
 	r := openRedis(t, slow)
 	own, told := subscribe(t, r, "lobby")
