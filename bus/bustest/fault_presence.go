@@ -1,6 +1,7 @@
 package bustest
 
 import (
+	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -12,6 +13,7 @@ import (
 var presenceFaults = []promise{
 	{name: "the members of a dead node leave, each once", test: deadNode},
 	{name: "those of a dead node do not count, though nobody watches", test: deadNodeUnwatched},
+	{name: "they leave, though what says where they were has vanished", test: deadNodeForgotten},
 	{name: "who is there over another node stays", test: deadNodeOfTwo},
 	{name: "the members of a paused node leave once, and return once", test: pausedNode},
 	{name: "who enters and leaves while the server is away", test: enterWhileAway},
@@ -84,6 +86,38 @@ func deadNodeUnwatched(c *cluster) {
 	check(c.t, "roster of who comes later", sub.Roster().Count, 0)
 	enterAll(c, sub, r, "bob")
 	check(c.t, "count", r.Seen().Changes[0].Count, 1)
+}
+
+// deadNodeForgotten deletes all that the server has of a dead node but its members: whoever looks at a room finds them there.
+func deadNodeForgotten(c *cluster) {
+	a, dead := c.open(), c.openProxied()
+	const unwatched = "unwatched"
+	sub, atA := a.subscribe(room)
+	enterAll(c, sub, atA, "bob")
+	for _, name := range []string{room, unwatched} {
+		sub, r := dead.subscribe(name)
+		enterAll(c, sub, r, "ann")
+	}
+	atA.Wait(c.t, "ann", changed(bus.Joined, "ann", 1))
+	dead.die()
+	since := time.Now()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	client := c.server.Client()
+	var sets []string // of nodes, and of where they are
+	for _, key := range client.Keys(ctx, "*").Val() {
+		if client.Type(ctx, key).Val() == "set" {
+			sets = append(sets, key)
+		}
+	}
+	check(c.t, "sets", len(sets) >= 2, true)
+	if err := client.Del(ctx, sets...).Err(); err != nil {
+		c.t.Fatal(err)
+	}
+	until(c.t, "the room that nobody watches to be empty", func() bool { return a.roster(unwatched).Count == 0 })
+	atA.Wait(c.t, "ann's leave", changed(bus.Left, "ann", 1))
+	c.within(leaseOver+10*time.Second, since, "leaving")
+	until(c.t, "bob alone to be there", func() bool { return slices.Equal(users(a.roster(room)), []string{"bob"}) })
 }
 
 func deadNodeOfTwo(c *cluster) {
