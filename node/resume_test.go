@@ -99,6 +99,9 @@ func TestAResumeIsWholeOnlyIfNothingIsMissing(t *testing.T) {
 	newest := append([]string{"gap"}, numbers(551, 600)...)
 	following := func(i id.ID) []string {
 		n := slices.IndexFunc(ids, func(o id.ID) bool { return i.Less(o) })
+		if n < 0 { // all that follows has ids of the same millisecond
+			return newest
+		}
 		return append([]string{"gap"}, numbers(n+1, 600)...)
 	}
 	comesBack(t, c.Nodes, []comeback{
