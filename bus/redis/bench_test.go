@@ -1,13 +1,20 @@
 package redis_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
+	"flag"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"time"
+
+	goredis "github.com/redis/go-redis/v9"
 
 	"parley/bus"
 	"parley/bus/bustest"
@@ -201,3 +208,79 @@ func BenchmarkRedisClusterPublish(b *testing.B) {
 		})
 	}
 }
+
+var lossRooms = flag.Int("lossrooms", 6000, "rooms of BenchmarkRedisSilentLoss")
+
+// BenchmarkRedisSilentLoss measures how long it takes a node that is in many quiet rooms to notice that the last message of one of
+// them did not arrive (worst-s: of all), while it publishes into another room 50 times a second (p99-ms).
+func BenchmarkRedisSilentLoss(b *testing.B) {
+	r := openRedis(b, redis.Config{})
+	sink := make(arrivalSink, 1)
+	var subscribing sync.WaitGroup
+	for worker := range 64 {
+		subscribing.Go(func() {
+			for i := worker; i < *lossRooms; i += 64 {
+				if _, err := r.Subscribe(b.Context(), fmt.Sprint("quiet", i), sink); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	subscribing.Wait()
+	if b.Failed() {
+		return
+	}
+	ctx, stop := context.WithCancel(b.Context())
+	var publishing sync.WaitGroup
+	var took []time.Duration // owned by the publisher until it has ended
+	publishing.Go(func() {
+		tick := time.NewTicker(20 * time.Millisecond)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+			case <-ctx.Done():
+				return
+			}
+			done, began := make(chan error, 1), time.Now()
+			r.Publish("busy", bus.Draft{Body: []byte("x")}, func(_ bus.ID, err error) { done <- err })
+			if err := <-done; err != nil {
+				b.Error(err)
+			}
+			took = append(took, time.Since(began))
+		}
+	})
+	client := r.Client()
+	worst := time.Duration(0)
+	b.ResetTimer()
+	for range b.N {
+		k := redis.KeysOf(fmt.Sprint("quiet", rand.N(*lossRooms)))
+		prev := client.Get(ctx, k.Last).Val()
+		id, err := client.XAdd(ctx, &goredis.XAddArgs{Stream: k.Log, Values: []any{"m", cmp.Or(prev, "0-0") + " lost"}}).Result()
+		if err == nil {
+			err = client.Set(ctx, k.Last, id, time.Hour).Err()
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		began := time.Now()
+		<-sink
+		worst = max(worst, time.Since(began))
+	}
+	b.StopTimer()
+	stop()
+	publishing.Wait()
+	b.ReportMetric(worst.Seconds(), "worst-s")
+	if len(took) > 0 {
+		slices.Sort(took)
+		b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "p99-ms")
+	}
+}
+
+// An arrivalSink says when a message has come.
+type arrivalSink chan struct{}
+
+func (s arrivalSink) Deliver(bus.Message) { s <- struct{}{} }
+func (s arrivalSink) Signal([]byte)       {}
+func (s arrivalSink) Presence(bus.Change) {}

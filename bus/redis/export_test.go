@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -69,6 +71,32 @@ func Remembered(n int, every uint64) (kept, space int, whole bool) {
 		whole = whole && id.Ms == uint64(n-len(r)+i)*every
 	}
 	return len(r), cap(r), whole
+}
+
+// Compared has so many rooms compared in so many steps, at most a number in each, and says how often the rarest and the most
+// frequent was.
+func Compared(rooms, steps, most int) (rarest, frequent int) {
+	var t turns
+	counts := make(map[*room]int)
+	for range rooms {
+		rm := new(room)
+		counts[rm] = 0
+		t.add(rm)
+	}
+	over := new(room)
+	over.ended.Store(true)
+	t.add(over)
+	for range steps {
+		due := t.take(most)
+		if len(due) > most || slices.Contains(due, over) {
+			return -1, -1
+		}
+		for _, rm := range due {
+			counts[rm]++
+		}
+	}
+	all := slices.Collect(maps.Values(counts))
+	return slices.Min(all), slices.Max(all)
 }
 
 // MendSHA is in each question about what a room has lost.

@@ -23,6 +23,7 @@ func (rm *room) leave() *room {
 		next.state = repairing
 	}
 	rm.state = over
+	rm.ended.Store(true)
 	rm.held, rm.heldChanges = nil, nil
 	rm.releaseWaitersLocked(func(*waiter) bool { return true })
 	rm.idsMu.Lock()
@@ -51,6 +52,7 @@ func (r *Bus) arrive(rm *room, from *room) {
 	rm.mending = ask
 	r.mu.Lock()
 	r.rooms[rm.name] = rm
+	r.turns.add(rm)
 	if left := r.rosters[rm.name]; left != nil {
 		left.forget()
 	}

@@ -1,6 +1,8 @@
 package redis
 
 import (
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -8,68 +10,100 @@ import (
 	"parley/bus"
 )
 
-// reconcileMost bounds how many rooms are compared in a second.
-const reconcileMost = 2000
+const (
+	reconcileMost  = 2400 // rooms that are compared in a second
+	reconcileSteps = 20   // in which the rooms of an interval are compared
+)
 
 // reconciled is what reconcileLoop knows of a room.
 type reconciled struct {
-	at        time.Time // of the last comparison
-	touched   time.Time // when it was last found in use
 	refreshed time.Time // when its keys' lives were last prolonged
 	last      bus.ID    // a newer id than ours, seen then: it must have arrived by now
 	suspect   bool
+	again     bool // it is among the suspects
 
 	numbers map[string]uint64 // and newer changes of incarnations; see roster.compare
+}
+
+// turns are the rooms in the order in which they are compared: each once in CompareInterval, or as often as reconcileMost allows
+// where that is less. What seems to lag behind is looked at again soon.
+type turns struct {
+	mu    sync.Mutex // a leaf
+	rooms []*room    // guarded by mu; some may be over
+
+	share    float64 // owned by reconcileLoop, as is what follows; of a room that was due so far
+	suspects []suspect
+}
+
+type suspect struct {
+	room *room
+	due  time.Time
+}
+
+func (t *turns) add(rm *room) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.rooms = append(t.rooms, rm)
+}
+
+// again has a room compared again soon: what it lacks may be on its way.
+func (t *turns) again(rm *room) {
+	if !rm.reconciled.again {
+		rm.reconciled.again = true
+		t.suspects = append(t.suspects, suspect{rm, time.Now().Add(rm.bus.cfg.CompareInterval / 8)})
+	}
+}
+
+// take gives the rooms that are due in one of the steps, at most so many.
+func (t *turns) take(most int) (due []*room) {
+	for now := time.Now(); len(t.suspects) > 0 && len(due) < most && !now.Before(t.suspects[0].due); t.suspects = t.suspects[1:] {
+		rm := t.suspects[0].room
+		rm.reconciled.again = false
+		due = append(due, rm)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.share = min(t.share+float64(len(t.rooms))/reconcileSteps, float64(most))
+	n := min(int(t.share), most-len(due), len(t.rooms))
+	t.share -= float64(n)
+	turn := t.rooms[:n:n]
+	t.rooms = t.rooms[n:]
+	for _, rm := range turn {
+		if !rm.ended.Load() {
+			due, t.rooms = append(due, rm), append(t.rooms, rm)
+		}
+	}
+	return due
 }
 
 // reconcileLoop compares rooms with Redis: the loss of the last message before a silence, or of the tail of a log, shows
 // nowhere else. It also keeps the keys of occupied rooms from expiring, and tries again what failed.
 func (r *Bus) reconcileLoop() {
-	tick := time.NewTicker(r.cfg.CompareInterval / 3)
+	step := r.cfg.CompareInterval / reconcileSteps
+	tick := time.NewTicker(step)
 	defer tick.Stop()
-	for {
+	most := max(1, int(reconcileMost*step/time.Second))
+	for n := 0; ; n++ {
 		select {
 		case <-tick.C:
 		case <-r.ctx.Done():
 			return
 		}
-		r.mendTrails()
-		for _, l := range r.links {
-			l.subscriber.askAgain()
+		if n%(reconcileSteps/3) == 0 {
+			r.mendTrails()
+			for _, l := range r.links {
+				l.subscriber.askAgain()
+			}
 		}
-		due := r.dueRooms()
-		for len(due) > 0 {
-			n := min(len(due), repairRooms)
-			if err := r.reconcileRooms(due[:n]); err != nil {
+		for due := range slices.Chunk(r.turns.take(most), repairRooms) {
+			if err := r.reconcileRooms(due); err != nil {
 				if r.ctx.Err() == nil {
 					r.complain("compare rooms", err)
 				}
 				break
 			}
-			due = due[n:]
 		}
 	}
-}
-
-func (r *Bus) dueRooms() (due []*room) {
-	now := time.Now()
-	most := max(1, int(reconcileMost*r.cfg.CompareInterval/3/time.Second))
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	for _, rm := range r.rooms {
-		c := &rm.reconciled
-		if rm.touched.Swap(false) {
-			c.touched = now
-		}
-		interval := r.cfg.CompareInterval
-		if now.Sub(c.touched) > 4*interval {
-			interval *= 2
-		}
-		if c.suspect || len(due) < most && now.Sub(c.at) >= interval {
-			due = append(due, rm)
-		}
-	}
-	return due
 }
 
 // A comparison is what is compared of one room.
@@ -90,7 +124,6 @@ func (r *Bus) reconcileRooms(rooms []*room) error {
 	q := r.query(r.ctx, r.own)
 	comparisons := make([]*comparison, 0, len(rooms))
 	for _, rm := range rooms {
-		rm.reconciled.at = now
 		c := &comparison{room: rm}
 		rm.mu.Lock()
 		state, confirmed := rm.state, rm.isConfirmed
@@ -177,6 +210,9 @@ func (c *comparison) settle() {
 	rm.reconciled.numbers = behind
 	if behind != nil {
 		rm.reconciled.suspect = true
+	}
+	if rm.reconciled.suspect && !before.suspect {
+		r.turns.again(rm)
 	}
 	if rm.rosterStale || stale { // or the read failed, or is under way
 		rm.rosterStale = true

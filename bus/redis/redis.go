@@ -37,7 +37,7 @@ type Config struct {
 	Timeout           time.Duration // of a connection attempt, a write and an answer, each; default 2 s
 	HeartbeatInterval time.Duration // default 2 s; after three that do not arrive a link is replaced
 	LeaseTTL          time.Duration // a node silent for so long has left all rooms; default three heartbeats
-	CompareInterval   time.Duration // how often a room in use is compared with Redis, one at rest half as often; default 3 s
+	CompareInterval   time.Duration // how often a room is compared with Redis; default 2.5 s
 
 	Replicas   int // that must have a message before it is acknowledged; default 0: only the primary
 	Links      int // connections that publish and receive, each with a goroutine that calls the sinks; default 2, of one core 1
@@ -69,7 +69,7 @@ func (c Config) withDefaults() Config {
 	fill(&c.Timeout, 2*time.Second)
 	fill(&c.HeartbeatInterval, 2*time.Second)
 	fill(&c.LeaseTTL, 3*c.HeartbeatInterval)
-	fill(&c.CompareInterval, 3*time.Second)
+	fill(&c.CompareInterval, 2500*time.Millisecond)
 	fill(&c.presenceLife, time.Hour)
 	if c.Links == 0 {
 		c.Links = min(2, runtime.GOMAXPROCS(0))
@@ -123,6 +123,7 @@ type Bus struct {
 	server        server
 	links         []*link
 	trails        trails
+	turns         turns
 	held          heldBytes
 	budget        budget
 	repairs       workQueue[*room] // rooms whose logs are to be read

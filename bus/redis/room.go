@@ -60,7 +60,7 @@ type room struct {
 	acked    bus.ID     // guarded by idsMu; the greatest id acknowledged here that may not have been delivered yet
 	floor    bus.ID     // guarded by idsMu; the greatest id ever seen
 
-	touched    atomic.Bool // something happened since the last comparison
+	ended      atomic.Bool // as state says
 	reconciled reconciled  // owned by reconcileLoop
 }
 
@@ -103,6 +103,7 @@ func (r *Bus) begin(name string, sink bus.Sink) (*room, error) {
 	rm.trail = r.trails.take(name)
 	rm.mending = rm.trail != nil
 	r.rooms[name] = rm
+	r.turns.add(rm)
 	rm.roster = r.rosterLocked(rm.keys)
 	r.mu.Unlock()
 	if rm.mending {
@@ -152,6 +153,7 @@ func (rm *room) Close() {
 	rm.mu.Lock()
 	before := rm.state
 	rm.state = over
+	rm.ended.Store(true)
 	rm.takeHeldLocked()
 	rm.takeHeldChangesLocked()
 	rm.releaseWaitersLocked(func(*waiter) bool { return true })
@@ -212,7 +214,6 @@ func (rm *room) receive(payload string) {
 	if payload == "" {
 		return
 	}
-	rm.touched.Store(true)
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
 	if rm.state == over {

@@ -140,6 +140,20 @@ func TestRedisBreakIsWhereTheLogForkedHoweverMuchIsLost(t *testing.T) {
 	}
 }
 
+// Rooms are compared with Redis in turn: all as often as each other, few of them and many.
+func TestRedisRoomsAreComparedInTurn(t *testing.T) {
+	for _, tt := range []struct{ rooms, steps, least, most int }{
+		{rooms: 1, steps: 100, least: 4, most: 6}, // 20 steps are a round
+		{rooms: 7, steps: 100, least: 4, most: 6},
+		{rooms: 1000, steps: 100, least: 4, most: 6},
+		{rooms: 100_000, steps: 1000, least: 2, most: 3}, // 300 in a step
+	} {
+		if rarest, frequent := redis.Compared(tt.rooms, tt.steps, 300); rarest < tt.least || frequent > tt.most {
+			t.Errorf("of %d rooms the rarest was compared %d times, and the most frequent %d times", tt.rooms, rarest, frequent)
+		}
+	}
+}
+
 // A room remembers the ids of half a minute, and neither less than a few nor more than some thousands.
 func TestRedisIDsOfHalfAMinuteAreRemembered(t *testing.T) {
 	for _, tt := range []struct {
