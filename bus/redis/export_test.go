@@ -99,6 +99,24 @@ func Compared(rooms, steps, most int) (rarest, frequent int) {
 	return slices.Min(all), slices.Max(all)
 }
 
+// Sightings gives what asks each sentinel where the primary is, and since which failover.
+func Sightings(t testing.TB, cfg Config) func() (addrs []string, epochs []int64) {
+	where, err := cfg.parse()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newSentinels(where, cfg.withDefaults(), rawDialer(cfg.withDefaults(), where.options))
+	t.Cleanup(s.close)
+	return func() (addrs []string, epochs []int64) {
+		for _, c := range s.clients {
+			if got := s.see(t.Context(), c); got.err == nil {
+				addrs, epochs = append(addrs, got.addr), append(epochs, got.epoch)
+			}
+		}
+		return addrs, epochs
+	}
+}
+
 // MendSHA is in each question about what a room has lost.
 var MendSHA = plain.mend
 

@@ -20,7 +20,7 @@ import (
 type sentinels struct {
 	name    string
 	timeout time.Duration
-	clients []*redis.SentinelClient
+	clients []*redis.Client
 
 	mu    sync.Mutex
 	addr  string // guarded by mu; where the primary is
@@ -30,7 +30,7 @@ type sentinels struct {
 func newSentinels(t target, cfg Config, dial dialer) *sentinels {
 	s := &sentinels{name: t.name, timeout: cfg.Timeout}
 	for _, addr := range t.addrs {
-		s.clients = append(s.clients, redis.NewSentinelClient(&redis.Options{
+		s.clients = append(s.clients, redis.NewClient(&redis.Options{
 			Addr: addr, Username: t.sentinelUsername, Password: t.sentinelPassword,
 			Dialer: dial, DialTimeout: cfg.Timeout, ReadTimeout: cfg.Timeout, WriteTimeout: cfg.Timeout,
 			MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, DisableIdentity: true, PoolSize: 2, Protocol: 2,
@@ -103,16 +103,32 @@ func worst(errs []error) error {
 	})
 }
 
-func (s *sentinels) see(ctx context.Context, c *redis.SentinelClient) (got sighting) {
-	m, err := c.Master(ctx, s.name).Result()
+// see asks for the epoch and the address together. The sentinel that leads a failover has the new epoch beside the old address in
+// what it says of the primary until all replicas follow the new one; who went by that would go back to the old one.
+func (s *sentinels) see(ctx context.Context, c *redis.Client) (got sighting) {
+	var where *redis.StringSliceCmd
+	var what *redis.MapStringStringCmd
+	_, err := c.Pipelined(ctx, func(p redis.Pipeliner) error {
+		where = redis.NewStringSliceCmd(ctx, "sentinel", "get-master-addr-by-name", s.name)
+		what = redis.NewMapStringStringCmd(ctx, "sentinel", "master", s.name)
+		_, _ = p.Process(ctx, where), p.Process(ctx, what)
+		return nil
+	})
+	if err == redis.Nil { // the address of what it does not watch over
+		err = what.Err()
+	}
 	if err != nil {
 		if isReply(err) && strings.Contains(err.Error(), "No such master") {
 			err = misconfigured{errUnwatched}
 		}
 		return sighting{err: err}
 	}
-	got.addr = net.JoinHostPort(m["ip"], m["port"])
-	got.epoch, _ = strconv.ParseInt(m["config-epoch"], 10, 64)
+	at := where.Val()
+	if len(at) != 2 {
+		return sighting{err: fmt.Errorf("it answers %q to where %s is", at, s.name)}
+	}
+	got.addr = net.JoinHostPort(at[0], at[1])
+	got.epoch, _ = strconv.ParseInt(what.Val()["config-epoch"], 10, 64)
 	return got
 }
 

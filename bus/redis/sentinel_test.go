@@ -30,6 +30,46 @@ func TestRedisBySentinel(t *testing.T) {
 	})
 }
 
+// What sentinels say during a failover is never taken for a way back: of one epoch there is one primary.
+func TestRedisSentinelsNameOnePrimaryForEachEpoch(t *testing.T) {
+	w := bustest.StartSentinels(t, 2)
+	see := redis.Sightings(t, redis.Config{URL: w.URL()})
+	of := make(map[int64]string)
+	look := func() (newest int64) {
+		addrs, epochs := see()
+		for i, epoch := range epochs {
+			if had, ok := of[epoch]; ok && had != addrs[i] {
+				t.Fatalf("of epoch %d, %s and %s were named", epoch, had, addrs[i])
+			}
+			of[epoch] = addrs[i]
+			newest = max(newest, epoch)
+		}
+		return newest
+	}
+	before := look()
+	failing := make(chan struct{})
+	go func() {
+		defer close(failing)
+		w.Failover()
+	}()
+	for deadline := time.Now().Add(30 * time.Second); ; {
+		select {
+		case <-failing:
+			for end := time.Now().Add(time.Second); time.Now().Before(end); { // the one that leads is last to be done
+				look()
+			}
+			if look() == before {
+				t.Error("there was no failover")
+			}
+			return
+		default:
+		}
+		if look(); time.Now().After(deadline) {
+			t.Fatal("the failover does not end")
+		}
+	}
+}
+
 // failoverWithin is how long after a promotion nodes may take to be ready again, and to have said everything again.
 const failoverWithin = 10 * time.Second
 
