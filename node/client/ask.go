@@ -28,7 +28,7 @@ func (c *Client) ask(ctx context.Context, r wire.Request) (*wire.Frame, error) {
 			if f.Op != "error" {
 				return f, nil
 			}
-			if r.Op == "signal" || !mayRepeat(f.Err()) {
+			if r.Op == "signal" || r.Op == "hello" && !mayRepeat(f.Err()) || !c.again(f.Err()) {
 				return nil, f.Err()
 			}
 			l.pause(ctx, f.RetryAfter+c.backoff(0))

@@ -40,7 +40,8 @@ type Options struct {
 	Session string // makes a guest the same again; default a new one
 
 	// TokenFunc gives the token, instead of Token: it is asked before every connection and before the token expires, never twice at
-	// a time. Where it gives an error it is asked again, later and later. An empty token is a guest's.
+	// a time. Where it gives an error it is asked again, later and later; so it is where it gives none, after having given one. From the
+	// beginning none is a guest's.
 	TokenFunc func(ctx context.Context) (string, error)
 
 	// Status is told of each connection won and lost, on the goroutine that reads: it must not block.
@@ -53,6 +54,8 @@ type Options struct {
 
 	MinBackoff time.Duration // between the first attempts to connect; it doubles from there, jittered; default 250 ms
 	MaxBackoff time.Duration // default 15 s
+
+	clock func() time.Time // a test's; default time.Now
 }
 
 func (o Options) withDefaults() Options {
@@ -65,6 +68,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.clock == nil {
+		o.clock = time.Now
 	}
 	o.MinBackoff = cmp.Or(o.MinBackoff, 250*time.Millisecond)
 	o.MaxBackoff = max(o.MinBackoff, cmp.Or(o.MaxBackoff, 15*time.Second))

@@ -71,8 +71,8 @@ func (c *Client) run() {
 	}
 }
 
-// mostRefused is how many tokens in a row may be refused that TokenFunc gave.
-const mostRefused = 3
+// mostRefused is how many tokens in a row may be refused that TokenFunc gave: those of the second in which others were revoked are.
+const mostRefused = 4
 
 // backoff grows exponentially. Half of it is chance, so that a crowd does not come back at once.
 func (c *Client) backoff(attempt int) time.Duration {
@@ -117,7 +117,7 @@ func (c *Client) connect() failure {
 		ws.CloseNow()
 		return failure{err: fmt.Errorf("connect to %s: it does not speak %s", c.url, wire.Subprotocol), final: true}
 	}
-	f := lossOf(c.serve(l), l.bye)
+	f := lossOf(c.serve(l), l.bye, l.complaint)
 	f.good = !l.began.IsZero() && time.Since(l.began) > goodFor // an attempt that times out lasts as long, and is none
 	return f
 }
@@ -142,8 +142,9 @@ func (c *Client) dialFailure(resp *http.Response, err error) failure {
 	}
 }
 
-// lossOf makes sense of the error with which a connection ended. bye is the node's goodbye, if it said one.
-func lossOf(err error, bye *wire.Frame) failure {
+// lossOf makes sense of the error with which a connection ended. bye is the node's goodbye, if it said one, and complaint the error
+// before it.
+func lossOf(err error, bye *wire.Frame, complaint *wire.Error) failure {
 	if refused, ok := errors.AsType[*wire.Error](err); ok { // the hello
 		token := refused.Code == wire.Expired || refused.Code == wire.Unauthorized
 		return failure{err: err, after: refused.RetryAfter, final: !mayRepeat(refused), token: token}
@@ -163,8 +164,17 @@ func lossOf(err error, bye *wire.Frame) failure {
 	case wire.StatusNoToken:
 		f.token = true
 	}
+	if complaint != nil && (closed.Code == wire.StatusNoToken || closed.Code == wire.StatusKicked) {
+		f.err = fmt.Errorf("the node closed the connection: %w", complaint)
+	}
 	return f
 }
 
 // mayRepeat reports whether the same request may succeed later.
 func mayRepeat(e *wire.Error) bool { return e.Code == wire.Unavailable || e.Code == wire.RateLimited }
+
+// again is mayRepeat for what is asked in somebody's name: once that does not hold any more the node ends the connection, and the next
+// one has a fresh token.
+func (c *Client) again(e *wire.Error) bool {
+	return mayRepeat(e) || c.opts.TokenFunc != nil && (e.Code == wire.Expired || e.Code == wire.Unauthorized)
+}

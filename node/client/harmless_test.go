@@ -15,9 +15,9 @@ func TestErrorsOfAHostileNodeAreHarmless(t *testing.T) {
 	bye := &wire.Frame{Op: "bye", Close: wire.StatusKicked, Reason: evil}
 	refusal := &wire.Frame{Op: "error", Code: evil, Message: evil}
 	for _, err := range []error{
-		lossOf(websocket.CloseError{Code: wire.StatusKicked, Reason: evil}, nil).err,
-		lossOf(websocket.CloseError{}, bye).err,
-		lossOf(refusal.Err(), nil).err,
+		lossOf(websocket.CloseError{Code: wire.StatusKicked, Reason: evil}, nil, nil).err,
+		lossOf(websocket.CloseError{}, bye, nil).err,
+		lossOf(refusal.Err(), nil, nil).err,
 	} {
 		for _, r := range err.Error() {
 			if unicode.IsControl(r) || r == '\u202e' {

@@ -23,12 +23,13 @@ type link struct {
 	queued chan struct{}           // static; tells the writer that there is something
 
 	// Owned by the reader.
-	buf      bytes.Buffer
-	bye      *wire.Frame
-	began    time.Time          // when the node said welcome to the hello
-	silence  *time.Timer        // ends a connection that says nothing
-	welcomes chan time.Duration // has how long the token lasts, after each welcome
-	patience time.Duration
+	buf       bytes.Buffer
+	bye       *wire.Frame
+	complaint *wire.Error        // the last that no request was waiting for
+	began     time.Time          // when the node said welcome to the hello
+	silence   *time.Timer        // ends a connection that says nothing
+	welcomes  chan time.Duration // has how long the token lasts, after each welcome
+	patience  time.Duration
 
 	// Guarded by Client.mu.
 	out     [][]byte
@@ -131,6 +132,7 @@ func (c *Client) take(l *link, f *wire.Frame) {
 	case reply != nil:
 		reply(f)
 	case f.Op == "error":
+		l.complaint = f.Err()
 		c.opts.Log.Warn("the node reports an error", "err", f.Err())
 	case room != nil:
 		room.take(f)

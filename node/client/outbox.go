@@ -130,7 +130,7 @@ func (r *Room) replied(l *link, o *draft, f *wire.Frame) {
 	case f.Op == "ok":
 		b.remove(o)
 		o.finish(c, f.ID, nil)
-	case mayRepeat(err) || err.Code == wire.NotJoined:
+	case c.again(err) || err.Code == wire.NotJoined:
 		b.open--
 		o.open = false
 		b.held, b.after = true, max(b.after, err.RetryAfter)

@@ -29,6 +29,7 @@ type Room struct {
 
 	// Guarded by Client.mu.
 	in     bool // the node has let us in, over the current link
+	was    bool // it has, over any
 	live   bool // and what was missed has come
 	since  *ID  // where to resume; nil before the first answer
 	floor  ID   // what is not above it was seen
@@ -153,33 +154,37 @@ func (r *Room) joinLocked() {
 
 // answered takes the answer to a join.
 func (r *Room) answered(l *link, f *wire.Frame) {
-	if r.admit(l, f) {
+	switch in, out := r.admit(l, f); {
+	case in:
 		r.handle(Joined{Last: f.Last, Recovered: f.Recovered, Members: f.Members, Count: f.Count})
 		r.tell(nil)
+	case out:
+		r.handle(Left{f.Err()})
 	}
 }
 
-func (r *Room) admit(l *link, f *wire.Frame) bool {
+// admit has the room in the client, or out of it if it was in.
+func (r *Room) admit(l *link, f *wire.Frame) (in, out bool) {
 	c := r.c
 	c.mu.Lock()
 	defer c.unlock()
 	switch err := f.Err(); {
 	case !r.onLocked(l):
-		return false
-	case f.Op == "error" && mayRepeat(err):
+		return false, false
+	case f.Op == "error" && c.again(err):
 		r.laterLocked(l, err.RetryAfter, r.joinLocked)
-		return false
+		return false, false
 	case f.Op == "error":
 		delete(c.rooms, r.name)
 		r.endLocked(err)
-		return false
+		return false, r.was
 	}
-	r.in = true
+	r.in, r.was = true, true
 	if r.since == nil {
 		r.since = &f.Last // whatever comes of the messages from before, what follows is not to be missed
 	}
 	r.pumpLocked()
-	return true
+	return true, false
 }
 
 // tell lets Join return, if it has not.

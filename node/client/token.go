@@ -2,6 +2,7 @@ package client
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -15,11 +16,14 @@ func (c *Client) askToken(ctx context.Context) error {
 		return nil
 	}
 	token, err := c.opts.TokenFunc(ctx)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if err == nil && token == "" && c.token != "" {
+		err = errors.New("there is none") // who had one becomes no guest
+	}
 	if err != nil {
 		return fmt.Errorf("ask for a token: %w", err)
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	c.token = token
 	return nil
 }
@@ -48,19 +52,31 @@ func (c *Client) renewed(l *link, f *wire.Frame) {
 	c.greetLocked(f)
 }
 
+// renewTick is how often the clock is looked at: while a machine sleeps timers stand still, and the token's time does not.
+const renewTick = 15 * time.Second
+
+// wall is the time without Go's monotonic clock, which sleeps with the machine.
+func (c *Client) wall() time.Time { return c.opts.clock().Round(0) }
+
 // renew brings a fresh token before the old one expires, until the connection is lost.
 func (c *Client) renew(l *link) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	timer.Stop()
+	var due time.Time // zero for never
 	for attempt := 0; ; {
+		if timer.Stop(); !due.IsZero() {
+			timer.Reset(min(renewTick, due.Sub(c.wall())))
+		}
 		select {
 		case d := <-l.welcomes:
-			attempt = 0
-			if timer.Stop(); d > 0 {
-				timer.Reset(renewal(d))
+			attempt, due = 0, time.Time{}
+			if d > 0 {
+				due = c.wall().Add(renewal(d))
 			}
 		case <-timer.C:
+			if c.wall().Before(due) {
+				continue
+			}
 			if err := c.askToken(l.ctx); err != nil {
 				c.opts.Log.Warn("renew the token", "err", err)
 			} else {
@@ -68,7 +84,7 @@ func (c *Client) renew(l *link) {
 				l.requestLocked(c.helloLocked(), func(f *wire.Frame) { c.renewed(l, f) })
 				c.mu.Unlock()
 			}
-			timer.Reset(c.backoff(attempt)) // to try again, unless a welcome comes first
+			due = c.wall().Add(c.backoff(attempt)) // to try again, unless a welcome comes first
 			attempt++
 		case <-l.lost:
 			return

@@ -48,7 +48,11 @@ func greet(fc *fakeConn, d time.Duration) wire.Request {
 // dialAs connects a client whose token lasts for d.
 func dialAs(n *fakeNode, k *counting, d time.Duration) (*Client, *fakeConn) {
 	n.t.Helper()
-	o := n.options()
+	return dialWith(n, n.options(), k, d)
+}
+
+func dialWith(n *fakeNode, o Options, k *counting, d time.Duration) (*Client, *fakeConn) {
+	n.t.Helper()
 	o.TokenFunc = k.give
 	done := make(chan *Client)
 	go func() {
@@ -97,6 +101,48 @@ func TestATokenIsRenewedBeforeItExpires(t *testing.T) {
 			t.Errorf("a token that never expires was renewed: it was asked %d times, over %d connections", got, len(n.dialled()))
 		}
 	})
+}
+
+// While a machine sleeps timers stand still, and the token's time does not.
+func TestATokenIsRenewedAfterASleep(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		var slept atomic.Int64
+		k := &counting{t: t}
+		o := n.options()
+		o.clock = func() time.Time { return time.Now().Add(time.Duration(slept.Load())) }
+		_, fc := dialWith(n, o, k, 10*time.Hour)
+		began := time.Now()
+		synctest.Wait()
+		slept.Store(int64(9*time.Hour + 59*time.Minute + 30*time.Second))
+		if hello := fc.want("hello"); hello.Token != "token-2" || time.Since(began) > time.Minute {
+			t.Errorf("after %s it said %q", time.Since(began), hello.Token)
+		}
+		go fc.drain()
+	})
+}
+
+// What is said in somebody's name just when that ends is said over the next connection.
+func TestWhatIsSaidWithATokenThatEndsIsSaidWithTheNext(t *testing.T) {
+	for _, code := range []wire.Code{wire.Expired, wire.Unauthorized} {
+		withFakeNode(t, func(t *testing.T, n *fakeNode) {
+			c, fc := dialAs(n, &counting{t: t}, 0)
+			r := join(t, c, fc, ID{}, JoinOptions{})
+			sent := post(r, "on its way")
+			fc.say(wire.Reject{Req: fc.want("send").Req, Err: wire.Errorf(code, "it has ended")})
+			fc.say(wire.Bye{Code: wire.StatusNoToken})
+			fc.ws.Close(wire.StatusNoToken, "")
+			fc.cut()
+			fc = n.next()
+			greet(fc, 0)
+			fc.say(wire.Joined{Req: fc.want("join").Req, Room: "lobby"})
+			fc.say(wire.Sent{Req: fc.want("send").Req, ID: ID{Ms: 5}})
+			synctest.Wait()
+			if got := sent.of("on its way"); got != "5-0" {
+				t.Errorf("%s: it got %q", code, got)
+			}
+			go fc.drain()
+		})
+	}
 }
 
 func TestATokenIsAskedForBeforeEveryConnection(t *testing.T) {
