@@ -237,26 +237,6 @@ func TestClientRepeatsAfterAReload(t *testing.T) {
 	}
 }
 
-func TestATokenThatIsRefusedEndsIt(t *testing.T) {
-	t.Parallel()
-	n := nodetest.Start(t, 1).Nodes[0]
-	p := newClient(t, n.HTTP(""), n.URL("/"), `token: "x"`)
-	p.until(`log.includes("close 4401")`)
-	if got := js[string](p, `room.send("hi").catch(({ code }) => code)`); got != "closed" {
-		t.Errorf("a send after that is refused with %q", got)
-	}
-}
-
-func TestATokenIsAskedForEachTime(t *testing.T) {
-	t.Parallel()
-	n := nodetest.Start(t, 1).Nodes[0]
-	p := newClient(t, n.HTTP(""), n.URL("/"), `token: () => { window.asked = (window.asked ?? 0) + 1; return asked < 2 ? "stale" : undefined }`)
-	p.until(`chat.state === "open"`)
-	if asked := js[int](p, `asked`); asked < 2 {
-		t.Errorf("the token was asked for %d times, want 2", asked)
-	}
-}
-
 func TestClientInAWorker(t *testing.T) {
 	t.Parallel()
 	n := nodetest.Start(t, 1).Nodes[0]

@@ -103,7 +103,8 @@ export interface ChatEvents {
   state: StateChange;
   /** Connected, for the first time or again. */
   open: { user: User | null };
-  /** Over for good: by close(), or since trying again would not help (no valid token, banned). */
+  /** Over for good: by close(), or since trying again would not help (no valid token, disconnected by the operator). What is asked
+   * from then on is refused as "closed", with the reason. */
   close: { code: number; reason: string };
   /** The node told who one is. */
   welcome: { user: User; node: string; version: string; limits: Limits };
@@ -129,7 +130,7 @@ export interface RoomEvents<Data = unknown, Signals = Record<string, any>> {
   signal: { [Kind in keyof Signals]: { kind: Kind; user: User; data?: Signals[Kind] } }[keyof Signals];
   /** The room can't be joined just now. It is tried again soon, over the same connection. */
   waiting: ParleyError;
-  /** The room can't be joined, or the right to be there was taken away. It is tried again only with the next connection. */
+  /** The room can't be joined, or the right to be there was taken away. It is tried again with the next connection or token. */
   error: ParleyError;
 }
 
@@ -167,8 +168,9 @@ export interface Options {
   /** The name to go by. */
   name?: string;
   /** A bearer token, or what gives one: it is asked, once at a time, before each connection and before the token expires, of
-   * which the connection notices nothing. One that is refused makes nobody a guest: a string then ends it ("close", 4401), and
-   * a function is asked again. Without a token, one is a guest. */
+   * which the connection notices nothing. A token that is refused makes nobody a guest: a string then ends it ("close", 4401), and
+   * a function is asked again, until four in a row were refused. What it throws is tried again, and so is giving no token after
+   * having given one. Without a token from the beginning, one is a guest. */
   token?: string | (() => string | undefined | Promise<string | undefined>);
   /** Closes it when it aborts. */
   signal?: AbortSignal;

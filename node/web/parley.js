@@ -17,6 +17,8 @@ const CLIMB = [15_000, 300_000]; // ms until a WebSocket is first tried again fr
 
 const RENEW = { share: 0.8, most: 2 ** 31 - 1, again: 5000 }; // of a token's time; ms that a timer can wait; ms if there is none
 
+const MOST_REFUSED = 4; // tokens of a function, one after the other, until it is over: one of the second of a revocation is
+
 const REFUSED = ["bad_request", "forbidden", "conflict", "too_large"]; // a name or a session, by hello
 
 export class Parley extends Emitter {
@@ -25,6 +27,7 @@ export class Parley extends Emitter {
   user = null;
   limits = {};
   rooms = new Map();
+  _over = new ParleyError({ code: "closed" }); // what is asked once it is
   #options;
   #memory;
   #link = null; // the connection
@@ -37,7 +40,10 @@ export class Parley extends Emitter {
   #heardAt = 0;
   #bye = {};
   #asking = null; // for a token
+  #given = false; // one was
+  #refused = 0; // one after the other
   #renewal; // to when a fresh one is brought
+  #renewAt = Infinity; // by the clock, which goes on while timers sleep
   #timer; // to the next attempt, or this one's deadline
   #watch; // for silence
   #climber; // to the next try of a WebSocket from streams
@@ -113,23 +119,42 @@ export class Parley extends Emitter {
   async #token() {
     const { token } = this.#options;
     if (typeof token !== "function") return token;
-    return (this.#asking ??= (async () => token())().finally(() => (this.#asking = null)));
+    return (this.#asking ??= this.#fresh(token).finally(() => (this.#asking = null)));
+  }
+
+  // Who had a token does not become a guest for want of the next.
+  async #fresh(token) {
+    let why = "the function gave none";
+    try {
+      const fresh = await token();
+      if (fresh || !this.#given) return (this.#given = !!fresh) ? fresh : undefined;
+    } catch (error) {
+      why = error?.message ?? error;
+    }
+    throw new ParleyError({ code: "unavailable", message: `No token came: ${why}` });
   }
 
   // A fresh token is brought over the connection that there is, before the one that it was opened with expires.
   #renewIn(expires) {
     clearTimeout(this.#renewal);
+    this.#renewAt = Infinity;
     if (expires === undefined || typeof this.#options.token !== "function") return;
+    this.#renewAt = Date.now() + expires * RENEW.share;
     this.#renewal = setTimeout(() => this.#renew(), Math.min(RENEW.most, expires * RENEW.share));
   }
 
   async #renew() {
     const link = this.#link;
+    this.#renewIn();
     try {
       const token = await this.#token();
-      if (this.#link === link) this._ask("hello", { token }).catch(({ code }) => code === "lost" || code === "closed" || this.reconnect());
-    } catch {
-      if (this.#link === link) this.#renewal = setTimeout(() => this.#renew(), RENEW.again); // as long as the old one holds
+      if (this.#link !== link) return;
+      await this._ask("hello", { token });
+      if (this.#link === link) for (const room of this.rooms.values()) if (room.error) room._join(); // the right may be back
+    } catch ({ code }) {
+      if (this.#link !== link) return;
+      if (!AGAIN.includes(code)) return this.reconnect(); // somebody else's
+      this.#renewal = setTimeout(() => this.#renew(), RENEW.again); // as long as the old one holds
     }
   }
 
@@ -163,6 +188,7 @@ export class Parley extends Emitter {
   close(code = 1000, reason = "") {
     if (this.state === "closed") return;
     this.#end.abort();
+    if (reason) this._over = new ParleyError({ code: "closed", message: `${this._over.message}: ${reason}` });
     this.#drop("closed", code, reason);
     for (const room of this.rooms.values()) room._closed();
     this.#become("closed", { code, reason });
@@ -177,7 +203,10 @@ export class Parley extends Emitter {
       this.#welcomed(welcome);
       for (const what of refused) this.emit("refused", what);
     } catch ({ code, message, retryAfter }) {
-      const close = ["unauthorized", "expired"].includes(code) ? 4401 : !code || AGAIN.includes(code) ? 1006 : 1008;
+      if (this.#link !== link) return;
+      const dead = ["unauthorized", "expired"].includes(code);
+      if (dead) this.#refused++;
+      const close = dead ? 4401 : !code || AGAIN.includes(code) ? 1006 : 1008;
       this.#lost(link, { code: close, reason: message, retry_after: retryAfter });
     }
   }
@@ -202,9 +231,13 @@ export class Parley extends Emitter {
 
   #welcomed({ ping }) {
     clearTimeout(this.#timer);
+    this.#refused = 0;
     this.#openedAt = Date.now();
     this.#patience = Math.max(3000, ping * 400);
-    this.#watch = setInterval(() => Date.now() - this.#heardAt >= ping * 1000 && this.#probe(), ping * 1000);
+    this.#watch = setInterval(() => {
+      this.#due();
+      if (Date.now() - this.#heardAt >= ping * 1000) this.#probe();
+    }, ping * 1000);
     if (this.#link.transport === "sse") this.#climb();
     this.#become("open", { user: this.user });
     for (const room of this.rooms.values()) room._join();
@@ -252,7 +285,7 @@ export class Parley extends Emitter {
 
   /** For rooms: request, but over this connection or not at all. before() gets the `ok` before the next frame is taken. */
   _ask(op, fields, before) {
-    if (!this.#link?.opened) return refusal(this.state === "closed" ? "closed" : "lost");
+    if (!this.#link?.opened) return refusal(this.state === "closed" ? this._over : "lost");
     const frame = { op, req: ++this.#requests, ...fields };
     if (new Blob([JSON.stringify(frame)]).size > this.limits.frame) return refusal("too_large");
     const reply = Object.assign(settleable(), { before });
@@ -265,8 +298,8 @@ export class Parley extends Emitter {
     if (this.#link !== link) return;
     if (!link.opened) this.#unopened++;
     else if (link.transport === "websocket") this.#unopened = 0;
-    const final = code === 1008 || code === 4403 || (code === 4401 && typeof this.#options.token !== "function");
-    if (final) return this.close(code, reason);
+    const dead = code === 4401 && (typeof this.#options.token !== "function" || this.#refused >= MOST_REFUSED);
+    if (dead || code === 1008 || code === 4403) return this.close(code, reason);
     if (Date.now() - this.#openedAt > this.#patience) this.#attempt = 0; // it was a good one
     this.#drop("lost");
     const wait = retry_after + backoff(this.#attempt++);
@@ -281,7 +314,7 @@ export class Parley extends Emitter {
     clearTimeout(this.#timer);
     clearInterval(this.#watch);
     clearTimeout(this.#climber);
-    clearTimeout(this.#renewal);
+    this.#renewIn();
     this.#better?.close();
     this.#better = null;
     const [link, replies] = [this.#link, this.#replies];
@@ -290,14 +323,22 @@ export class Parley extends Emitter {
     this.#openedAt = Infinity;
     link?.close(code, reason);
     for (const room of this.rooms.values()) room._lost();
-    for (const { reject } of replies.values()) reject(new ParleyError({ code: why }));
+    for (const { reject } of replies.values()) reject(why === "closed" ? this._over : new ParleyError({ code: why }));
   }
 
   // Something happened to the network or the page: what we believed about the connection may be wrong.
   #nudged(type) {
-    if (this.state === "open") this.#probe();
+    if (this.state === "open") {
+      this.#due();
+      this.#probe();
+    }
     if (this.state === "open" && type === "online" && this.#link.transport === "sse") this.#climb(1000);
     else if (this.state === "waiting" && type !== "offline" && !globalThis.document?.hidden) this.reconnect();
+  }
+
+  // Timers that were to renew the token may have slept.
+  #due() {
+    if (Date.now() >= this.#renewAt) this.#renew();
   }
 
   #probe() {
@@ -311,7 +352,7 @@ export class Parley extends Emitter {
     const transport = this.transport;
     this.#options.log?.([state, transport && `over ${transport}`, detail?.reason].filter(Boolean).join(" "), { transport, ...detail });
     if (state === "open") this.#ready.open(this.user);
-    else if (state === "closed") this.#ready.fail("closed");
+    else if (state === "closed") this.#ready.fail(this._over);
     else this.#ready.shut();
     this.emit("state", { state, transport, ...detail });
     if (state === "open") this.emit("open", detail);

@@ -2,8 +2,8 @@
 
 const MAX_WAIT = 30_000; // between two attempts
 
-/** Errors that trying again helps. */
-export const AGAIN = ["lost", "unavailable", "rate_limited", "not_joined", "expired"];
+/** Errors that trying again helps. Who is not who they were is soon without a connection, and has a fresh token over the next. */
+export const AGAIN = ["lost", "unavailable", "rate_limited", "not_joined", "expired", "unauthorized"];
 
 // What our own codes say; those of the wire come with a sentence.
 const SENTENCES = {
@@ -62,9 +62,12 @@ export function settleable() {
   return it;
 }
 
-export function refusal(code) {
+const errorOf = (why) => (why instanceof ParleyError ? why : new ParleyError({ code: why }));
+
+/** A promise that is refused, for a ParleyError or with a code. */
+export function refusal(why) {
   const { promise, reject } = settleable();
-  reject(new ParleyError({ code }));
+  reject(errorOf(why));
   return promise;
 }
 
@@ -100,9 +103,9 @@ export class Latch {
     this.#now.resolve(value);
     this.#settled = true;
   }
-  fail(code) {
+  fail(why) {
     this.#renew();
-    this.#now.reject(code instanceof ParleyError ? code : new ParleyError({ code }));
+    this.#now.reject(errorOf(why));
     this.#settled = true;
   }
   /** It is not so any more, but may be again. */

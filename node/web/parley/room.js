@@ -87,7 +87,7 @@ export class Room extends Emitter {
   /** Says something. Resolves with its id, rejects if it is refused; until then it is repeated as needed. */
   send(text, { data, key = randomKey(), signal } = {}) {
     if (signal?.aborted) return quiet(Promise.reject(signal.reason));
-    if (this.chat.state === "closed") return refusal("closed");
+    if (this.chat.state === "closed") return refusal(this.chat._over);
     if (this.#left) return refusal("left");
     if (!this.#promises.has(key)) {
       this.#promises.set(key, settleable());
@@ -201,8 +201,8 @@ export class Room extends Emitter {
   }
 
   _closed() {
-    for (const key of this.#promises.keys()) this.#finish(key, "reject", new ParleyError({ code: "closed" }));
-    this.#ready.fail("closed");
+    for (const key of this.#promises.keys()) this.#finish(key, "reject", this.chat._over);
+    this.#ready.fail(this.chat._over);
     this.#left?.resolve();
   }
 

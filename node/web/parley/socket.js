@@ -22,7 +22,7 @@ export class SocketLink {
   }
   close(code = 1000, reason) {
     Object.assign(this.#socket, { onopen: null, onmessage: null, onclose: null });
-    this.#socket.close(code < 3000 ? 1000 : code, reason);
+    this.#socket.close(code < 3000 ? 1000 : code, reason?.slice(0, 40)); // of at most 123 bytes
   }
 }
 

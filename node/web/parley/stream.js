@@ -18,6 +18,7 @@ export class StreamLink {
   #on;
   #name;
   #headers = {}; // who we are
+  #fresh = {}; // the last hello with another token: it is ours once the node has said welcome
   #patience = 60_000; // a stream that says nothing for so long, no comment either, is dead
   #stream = new AbortController();
   #path; // where to post to it
@@ -35,7 +36,7 @@ export class StreamLink {
     const { op, req, room } = frame;
     try {
       if (POSTED.includes(op) || (op === "hello" && this.#path)) {
-        if (frame.token) this.#headers.Authorization = `Bearer ${frame.token}`; // a fresh one
+        if (frame.token) this.#fresh = frame;
         const turn = (this.#turns.get(room) ?? Promise.resolve()).catch(() => {}).then(() => this.#post(frame));
         this.#turns.set(room, turn);
         await turn;
@@ -107,6 +108,8 @@ export class StreamLink {
     try {
       for await (const frame of frames) {
         this.#answered(frame.req);
+        if (frame.op === "welcome" && frame.req && frame.req === this.#fresh.req) this.#headers.Authorization = `Bearer ${this.#fresh.token}`;
+        if (frame.op === "bye") return this.#on.lost(frame);
         this.#on.frame(frame);
       }
       throw new Error("the stream ended");
