@@ -31,17 +31,26 @@ const (
 type request struct {
 	path, token, text string
 	header            []string
+	must              int // the status of what has to succeed
 }
 
 // An accessAttack gives requests that must all be refused; what may be answered 2xx says so by the status itself.
 type accessAttack struct {
-	name string
-	next func(i int) request
-	may  int // a status that is no harm
+	name   string
+	next   func(i int) request
+	may    int               // a status that is no harm
+	before func(*node) error // the attack begins
 }
 
-// tokenOf signs claims that are good but for what is changed.
-func tokenOf(secret string, method jwt.SigningMethod, change map[string]any) string {
+// tokenOf signs claims that are good but for what is changed, with a secret.
+func tokenOf(secret string, method jwt.SigningMethod, change map[string]any, header ...string) string {
+	if method == jwt.SigningMethodNone {
+		return signed(jwt.UnsafeAllowNoneSignatureType, method, change, header...)
+	}
+	return signed([]byte(secret), method, change, header...)
+}
+
+func signed(key any, method jwt.SigningMethod, change map[string]any, header ...string) string {
 	now := time.Now().Unix()
 	claims := jwt.MapClaims{
 		"sub": "eve", "iat": now, "exp": now + 3600, "iss": "https://id.example", "aud": "chat", "rooms": map[string]any{"open": []string{"*"}},
@@ -49,18 +58,18 @@ func tokenOf(secret string, method jwt.SigningMethod, change map[string]any) str
 	for name, value := range change {
 		claims[name] = value
 	}
-	key := any([]byte(secret))
-	if method == jwt.SigningMethodNone {
-		key = jwt.UnsafeAllowNoneSignatureType
+	t := jwt.NewWithClaims(method, claims)
+	for i := 0; i < len(header); i += 2 {
+		t.Header[header[i]] = header[i+1]
 	}
-	t, err := jwt.NewWithClaims(method, claims).SignedString(key)
+	text, err := t.SignedString(key)
 	if err != nil {
 		panic(err) // the claims are ours
 	}
-	return t
+	return text
 }
 
-func accessAttacks() []accessAttack {
+func accessAttacks(k *keyServer) []accessAttack {
 	hs := jwt.SigningMethodHS256
 	good := tokenOf(tokenSecret, hs, nil)
 	parts := strings.Split(good, ".")
@@ -90,9 +99,13 @@ func accessAttacks() []accessAttack {
 		{path: "/v1/rooms", header: []string{"Cookie", "token=" + apiKey}},
 	}
 	const room = "/v1/rooms/open/messages"
-	return []accessAttack{
+	return append([]accessAttack{
 		{name: "no token", next: same(request{path: room})},
 		{name: "a guest's session", next: same(request{path: room, header: []string{"Parley-Session", "AAAAAAAAAAAAAAAAAAAAAA"}})},
+		{name: "a stolen session, beside a token of one's own", next: same(request{
+			path: "/v1/rooms/secret/messages", token: good, header: []string{"Parley-Session", "AAAAAAAAAAAAAAAAAAAAAA"},
+		})},
+		stolenToken(),
 		{name: "alg: none", next: same(request{path: room, token: tokenOf("", jwt.SigningMethodNone, nil)})},
 		{name: "another secret", next: same(request{path: room, token: tokenOf("another secret of as many bytes as it needs", hs, nil)})},
 		{name: "another's claims under a good signature", next: same(request{path: room, token: parts[0] + "." + base64.RawURLEncoding.EncodeToString(swapped) + "." + parts[2]})},
@@ -126,7 +139,7 @@ func accessAttacks() []accessAttack {
 			}[i%2]
 		}},
 		{name: "a flood with a good token", may: 201, next: same(request{path: room, token: good, text: `{"text":"x"}`})},
-	}
+	}, k.attacks()...)
 }
 
 // run makes an attack on a node beside a bystander who says ping, and prints its row.
@@ -134,6 +147,11 @@ func (a accessAttack) run(n *node, by *client, length time.Duration) error {
 	quiet, err := pace(by, length/2)
 	if err != nil {
 		return err
+	}
+	if a.before != nil {
+		if err := a.before(n); err != nil {
+			return err
+		}
 	}
 	before, peak := n.memory(), 0
 	var mu sync.Mutex
@@ -143,12 +161,15 @@ func (a accessAttack) run(n *node, by *client, length time.Duration) error {
 	for k := range 2 {
 		attackers.Go(func() {
 			for i, end := k, time.Now().Add(length); time.Now().Before(end); i++ {
-				status, what, err := n.request(a.next(i))
+				r := a.next(i)
+				status, what, err := n.request(r)
 				mu.Lock()
 				heard[what], peak = true, max(peak, n.memory())
 				if harm == nil && err != nil {
 					harm = err
-				} else if harm == nil && status < 300 && status != a.may {
+				} else if harm == nil && r.must != 0 && status != r.must {
+					harm = fmt.Errorf("what is good is answered %s", what)
+				} else if harm == nil && r.must == 0 && status < 300 && status != a.may {
 					harm = fmt.Errorf("it is answered %s", what)
 				}
 				mu.Unlock()
@@ -172,7 +193,9 @@ func (a accessAttack) run(n *node, by *client, length time.Duration) error {
 // attackAccess makes all attacks that have only in their names.
 func attackAccess(parley, only string, length time.Duration) error {
 	var list []accessAttack
-	for _, a := range accessAttacks() {
+	k := startKeyServer()
+	defer k.stop()
+	for _, a := range accessAttacks(k) {
 		if strings.Contains(a.name, only) {
 			list = append(list, a)
 		}
@@ -181,6 +204,7 @@ func attackAccess(parley, only string, length time.Duration) error {
 		return nil
 	}
 	os.Setenv("PARLEY_TOKEN_SECRET", tokenSecret)
+	os.Setenv("PARLEY_TOKEN_JWKS", k.URL)
 	os.Setenv("PARLEY_TOKEN_ISSUER", "https://id.example")
 	os.Setenv("PARLEY_TOKEN_AUDIENCE", "chat")
 	os.Setenv("PARLEY_API_KEYS", "backend "+apiKey)
