@@ -50,11 +50,10 @@ func (l listeners) close() {
 }
 
 func listenOn(ctx context.Context, flag, addr string) (net.Listener, error) {
-	lc := net.ListenConfig{KeepAliveConfig: net.KeepAliveConfig{
+	ln, err := socket.Listen(ctx, addr, net.KeepAliveConfig{
 		// Clients are pinged more often than this: only connections that never became one are probed.
 		Enable: true, Idle: time.Minute, Interval: 15 * time.Second, Count: 4,
-	}}
-	ln, err := lc.Listen(ctx, "tcp", addr)
+	})
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("%s %s: the address is in use by another program", flag, addr)
 	}

@@ -1,0 +1,26 @@
+package socket
+
+import (
+	"cmp"
+	"net"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// inherited sets on a listener what its connections begin with (tcp(7)).
+func inherited(probes net.KeepAliveConfig) func(network, address string, raw syscall.RawConn) error {
+	return func(_, _ string, raw syscall.RawConn) (err error) {
+		failed := raw.Control(func(s uintptr) {
+			set := func(level, option, value int) error { return unix.SetsockoptInt(int(s), level, option, value) }
+			err = cmp.Or(
+				set(unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1),
+				set(unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(probes.Idle/time.Second)),
+				set(unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(probes.Interval/time.Second)),
+				set(unix.IPPROTO_TCP, unix.TCP_KEEPCNT, probes.Count),
+			)
+		})
+		return cmp.Or(failed, err)
+	}
+}
