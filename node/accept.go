@@ -104,12 +104,19 @@ func (r *refusal) Write(b []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (r *refusal) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
-// start serves a session in a goroutine of its own: that of the request, with its grown stack and its buffers, ends. joins are
-// the requests that connecting stands for.
+// start serves a session. joins are the requests that connecting stands for. What may wait is done in a goroutine of the session's
+// own: that of the request, with its grown stack and its buffers, ends.
 func (s *Server) start(sess *session, joins ...*wire.Request) {
 	if !s.admit(sess) {
 		sess.end(closing{code: wire.StatusRestart, reason: "this node is shutting down", retry: s.retryAfter()})
 		sess.conn.End(sess)
+		return
+	}
+	if sess.conn.Polled() && sess.refused == nil && len(joins) == 0 {
+		s.wg.Add(1)
+		defer s.wg.Done()
+		sess.welcome(nil)
+		sess.conn.Serve(sess)
 		return
 	}
 	s.wg.Go(func() {

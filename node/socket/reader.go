@@ -43,11 +43,17 @@ const (
 var readBuffers = sync.Pool{New: func() any { b := make([]byte, turnBytes); return &b }}
 
 // Serve reads and has h handle what the client says, until the connection ends or is parked: then it goes on by itself.
-// Exactly one goroutine calls it, once.
+// Exactly one goroutine calls it, once. Where the connection is Polled it does not wait.
 func (c *Conn) Serve(h Handler) {
 	c.handler = h
 	if c.polled {
-		c.servePolled()
+		if c.unread() {
+			c.park()
+			return
+		}
+		buf := readBuffers.Get().(*[]byte)
+		defer readBuffers.Put(buf)
+		c.readPolled(*buf)
 		return
 	}
 	err := c.take(c.rest, true)
@@ -86,6 +92,19 @@ func (c *Conn) over(err error) {
 	c.handler.Ended(c.codeOf(err))
 }
 
+// Polled reports whether the connection needs no goroutine while it is idle.
+func (c *Conn) Polled() bool { return c.polled }
+
+// unread reports that whatever has come is in the socket still: the poller is woken for it.
+func (c *Conn) unread() bool { return c.rest == nil && c.secure == nil }
+
+// park hands the connection to the poller.
+func (c *Conn) park() {
+	if !c.group.poller.park(c) {
+		c.group.wg.Go(func() { c.over(io.ErrClosedPipe) }) // Ended may wait
+	}
+}
+
 // readPolled is the poller's: it reads what has come, and parks the connection. What has to wait goes on in a goroutine.
 func (c *Conn) readPolled(buf []byte) {
 	switch err := c.readSome(buf, false); {
@@ -95,16 +114,20 @@ func (c *Conn) readPolled(buf []byte) {
 		c.group.wg.Go(func() { c.over(err) }) // Ended may wait
 	case c.secure != nil && c.secure.inside: // others have their turn; the poller is not woken for it
 		c.group.wg.Go(c.servePolled)
-	case !c.group.poller.park(c):
-		c.group.wg.Go(func() { c.over(io.ErrClosedPipe) })
+	default:
+		c.park()
 	}
 }
 
 // servePolled is readPolled where waiting is allowed.
 func (c *Conn) servePolled() {
+	c.wait()
+	if c.unread() {
+		c.park()
+		return
+	}
 	buf := readBuffers.Get().(*[]byte)
 	defer readBuffers.Put(buf)
-	c.wait()
 	err := c.readSome(*buf, true)
 	for err == nil && c.secure != nil && c.secure.inside {
 		runtime.Gosched()
@@ -112,8 +135,8 @@ func (c *Conn) servePolled() {
 	}
 	if err != nil {
 		c.over(err)
-	} else if !c.group.poller.park(c) {
-		c.over(io.ErrClosedPipe)
+	} else {
+		c.park()
 	}
 }
 
