@@ -108,7 +108,7 @@ func Sightings(t testing.TB, cfg Config) func() (addrs []string, epochs []int64)
 	s := newSentinels(where, cfg.withDefaults(), rawDialer(cfg.withDefaults(), where.options))
 	t.Cleanup(s.close)
 	return func() (addrs []string, epochs []int64) {
-		for _, c := range s.clients {
+		for _, c := range s.all() {
 			if got := s.see(t.Context(), c); got.err == nil {
 				addrs, epochs = append(addrs, got.addr), append(epochs, got.epoch)
 			}

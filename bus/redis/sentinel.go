@@ -16,37 +16,80 @@ import (
 )
 
 // Sentinels are asked where the primary is: at each probe, when a connection is lost, and when one of them says that it has
-// moved. Connections are made to where it was last known to be: whoever is connected goes on while no sentinel answers.
+// moved. Those that are not named are found by those that are. Connections are made to where it was last known to be: whoever is
+// connected goes on while no sentinel answers.
 type sentinels struct {
 	name    string
 	timeout time.Duration
-	clients []*redis.Client
+	options redis.Options // of a connection, but for the address
+	met     chan struct{} // capacity 1: one was found
 
-	mu    sync.Mutex
-	addr  string // guarded by mu; where the primary is
-	epoch int64  // guarded by mu; of the failover that made it primary
+	mu     sync.Mutex
+	known  []*sentinel // guarded by mu; those named, then those found
+	closed bool        // guarded by mu
+	addr   string      // guarded by mu; where the primary is
+	epoch  int64       // guarded by mu; of the failover that made it primary
+}
+
+type sentinel struct {
+	*redis.Client
+	addr string
+	id   string // guarded by sentinels.mu; "" until it has told
 }
 
 func newSentinels(t target, cfg Config, dial dialer) *sentinels {
-	s := &sentinels{name: t.name, timeout: cfg.Timeout}
+	s := &sentinels{name: t.name, timeout: cfg.Timeout, met: make(chan struct{}, 1), options: redis.Options{
+		Username: t.sentinelUsername, Password: t.sentinelPassword,
+		Dialer: dial, DialTimeout: cfg.Timeout, ReadTimeout: cfg.Timeout, WriteTimeout: cfg.Timeout,
+		MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, DisableIdentity: true, PoolSize: 2, Protocol: 2,
+	}}
 	for _, addr := range t.addrs {
-		s.clients = append(s.clients, redis.NewClient(&redis.Options{
-			Addr: addr, Username: t.sentinelUsername, Password: t.sentinelPassword,
-			Dialer: dial, DialTimeout: cfg.Timeout, ReadTimeout: cfg.Timeout, WriteTimeout: cfg.Timeout,
-			MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, DisableIdentity: true, PoolSize: 2, Protocol: 2,
-		}))
+		s.known = append(s.known, s.at(addr, ""))
 	}
 	return s
 }
 
+func (s *sentinels) at(addr, id string) *sentinel {
+	o := s.options
+	o.Addr = addr
+	return &sentinel{redis.NewClient(&o), addr, id}
+}
+
+func (s *sentinels) all() []*sentinel {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.known)
+}
+
 func (s *sentinels) close() {
-	for _, c := range s.clients {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.closed = true
+	for _, c := range s.known {
 		_ = c.Close()
+	}
+}
+
+// meet takes what a sentinel says of itself and the others: their addresses by their ids. One may be known by another address.
+func (s *sentinels) meet(c *sentinel, id string, others map[string]string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.id = id; s.closed {
+		return
+	}
+	for id, addr := range others {
+		if id == "" || slices.ContainsFunc(s.known, func(k *sentinel) bool { return k.id == id || k.addr == addr }) {
+			continue
+		}
+		s.known = append(s.known, s.at(addr, id))
+		wake(s.met)
 	}
 }
 
 // A sighting is what a sentinel says of the primary.
 type sighting struct {
+	id    string // of the sentinel
+	count int    // of all sentinels
 	addr  string
 	epoch int64
 	err   error
@@ -54,34 +97,36 @@ type sighting struct {
 
 var errUnwatched = errors.New("they watch over no primary of that name")
 
-// ask asks all of them, and goes by the latest failover that more than half of them, or those that answer in time, know of. One that
-// is cut off with an old primary still names that.
+// ask asks all that are known, and goes by the latest failover that more than half of all, or those that answer in time, know of. One
+// that is cut off with an old primary still names that.
 func (s *sentinels) ask(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	said := make(chan sighting, len(s.clients))
-	for _, c := range s.clients {
+	asked := s.all()
+	said := make(chan sighting, len(asked))
+	for _, c := range asked {
 		go func() { said <- s.see(ctx, c) }() // ends with ctx
 	}
 	var best sighting
 	var errs []error
-	answers := 0
-	for range s.clients {
+	answers, count := make(map[string]bool), 0
+	for range asked {
 		got := <-said
 		if got.err != nil {
 			errs = append(errs, got.err)
 			continue
 		}
-		if answers++; best.addr == "" || got.epoch > best.epoch {
+		answers[got.id], count = true, max(count, got.count)
+		if best.addr == "" || got.epoch > best.epoch {
 			best = got
 		}
-		if answers > len(s.clients)/2 {
+		if len(answers) > count/2 {
 			break
 		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if answers == 0 {
+	if len(answers) == 0 {
 		return s.addr, fmt.Errorf("no sentinel tells where %s is: %w", s.name, worst(errs))
 	}
 	if s.addr == "" || best.epoch >= s.epoch {
@@ -103,19 +148,22 @@ func worst(errs []error) error {
 	})
 }
 
-// see asks for the epoch and the address together. The sentinel that leads a failover has the new epoch beside the old address in
-// what it says of the primary until all replicas follow the new one; who went by that would go back to the old one.
-func (s *sentinels) see(ctx context.Context, c *redis.Client) (got sighting) {
-	var where *redis.StringSliceCmd
-	var what *redis.MapStringStringCmd
-	_, err := c.Pipelined(ctx, func(p redis.Pipeliner) error {
-		where = redis.NewStringSliceCmd(ctx, "sentinel", "get-master-addr-by-name", s.name)
-		what = redis.NewMapStringStringCmd(ctx, "sentinel", "master", s.name)
-		_, _ = p.Process(ctx, where), p.Process(ctx, what)
+// see asks a sentinel for the epoch and the address together. The one that leads a failover has the new epoch beside the old address
+// in what it says of the primary until all replicas follow the new one; who went by that would go back to the old one.
+func (s *sentinels) see(ctx context.Context, c *sentinel) (got sighting) {
+	where := redis.NewStringSliceCmd(ctx, "sentinel", "get-master-addr-by-name", s.name)
+	primary := redis.NewMapStringStringCmd(ctx, "sentinel", "master", s.name)
+	myID := redis.NewStringCmd(ctx, "sentinel", "myid") // this and the next may be forbidden
+	sentinels := redis.NewMapStringStringSliceCmd(ctx, "sentinel", "sentinels", s.name)
+	_, _ = c.Pipelined(ctx, func(p redis.Pipeliner) error {
+		for _, cmd := range []redis.Cmder{where, primary, myID, sentinels} {
+			_ = p.Process(ctx, cmd)
+		}
 		return nil
 	})
-	if err == redis.Nil { // the address of what it does not watch over
-		err = what.Err()
+	at, err := where.Val(), primary.Err()
+	if err == nil && len(at) != 2 {
+		err = cmp.Or(where.Err(), fmt.Errorf("it says that %s is at %q", s.name, at))
 	}
 	if err != nil {
 		if isReply(err) && strings.Contains(err.Error(), "No such master") {
@@ -123,12 +171,18 @@ func (s *sentinels) see(ctx context.Context, c *redis.Client) (got sighting) {
 		}
 		return sighting{err: err}
 	}
-	at := where.Val()
-	if len(at) != 2 {
-		return sighting{err: fmt.Errorf("it answers %q to where %s is", at, s.name)}
-	}
 	got.addr = net.JoinHostPort(at[0], at[1])
-	got.epoch, _ = strconv.ParseInt(what.Val()["config-epoch"], 10, 64)
+	got.epoch, _ = strconv.ParseInt(primary.Val()["config-epoch"], 10, 64)
+	others, _ := strconv.Atoi(primary.Val()["num-other-sentinels"])
+	got.count = 1 + others
+	if got.id = myID.Val(); got.id == "" {
+		got.id = c.addr
+	}
+	found := make(map[string]string)
+	for _, o := range sentinels.Val() {
+		found[o["runid"]] = net.JoinHostPort(o["ip"], o["port"])
+	}
+	s.meet(c, got.id, found)
 	return got
 }
 
@@ -136,16 +190,26 @@ func (s *sentinels) see(ctx context.Context, c *redis.Client) (got sighting) {
 func (s *sentinels) listen(ctx context.Context, moved func()) {
 	var listening sync.WaitGroup
 	defer listening.Wait()
-	for _, c := range s.clients {
-		listening.Go(func() {
-			sub := c.Subscribe(ctx, "+switch-master") // it connects anew by itself
-			stop := context.AfterFunc(ctx, func() { _ = sub.Close() })
-			defer stop()
-			for m := range sub.Channel() {
-				if strings.HasPrefix(m.Payload, s.name+" ") {
-					moved()
+	heard := 0
+	for {
+		all := s.all()
+		for _, c := range all[heard:] {
+			listening.Go(func() {
+				sub := c.Subscribe(ctx, "+switch-master") // it connects anew by itself
+				stop := context.AfterFunc(ctx, func() { _ = sub.Close() })
+				defer stop()
+				for m := range sub.Channel() {
+					if strings.HasPrefix(m.Payload, s.name+" ") {
+						moved()
+					}
 				}
-			}
-		})
+			})
+		}
+		heard = len(all)
+		select {
+		case <-s.met:
+		case <-ctx.Done():
+			return
+		}
 	}
 }

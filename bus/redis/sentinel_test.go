@@ -82,7 +82,12 @@ type watchedNode struct {
 
 func openWatched(t *testing.T, w *bustest.Watched) *watchedNode {
 	t.Helper()
-	n := &watchedNode{Bus: openRedis(t, redis.Config{URL: w.URL()}), t: t}
+	return openNaming(t, w.URL())
+}
+
+func openNaming(t *testing.T, url string) *watchedNode {
+	t.Helper()
+	n := &watchedNode{Bus: openRedis(t, redis.Config{URL: url}), t: t}
 	_, n.told = subscribe(t, n.Bus, "lobby")
 	return n
 }
@@ -139,8 +144,32 @@ func goesOn(t *testing.T, promoted time.Time, nodes ...*watchedNode) {
 func TestRedisSentinelsFailOverByCommand(t *testing.T) {
 	t.Parallel()
 	w, a, b := openPair(t, 1)
+	now := w.Failover()
+	promoted := time.Now()
+	attempt := 0
+	eventually(t, "the nodes to leave the old primary", func() bool { // which takes messages until it is told what it is
+		attempt++
+		body := fmt.Sprint("then ", attempt)
+		_, _ = tryAppend(t, a.Bus, "lobby", body, body)
+		return strings.Contains(logOf(t, now), body)
+	})
+	goesOn(t, promoted, a, b)
+}
+
+// One sentinel that is named is enough: the others are found, and asked when it is gone.
+func TestRedisSentinelsThatAreNotNamedAreFound(t *testing.T) {
+	t.Parallel()
+	w := bustest.StartSentinels(t, 1)
+	named := w.Sentinels[2]
+	a := openNaming(t, "redis+sentinel://"+named.Addr()+"/rooms")
+	b := openNaming(t, "redis+sentinel://"+named.Addr()+"/rooms")
+	a.says("before")
+	b.hears("before")
+	named.Kill()
 	w.Failover()
-	goesOn(t, time.Now(), a, b)
+	promoted := time.Now()
+	w.Servers[0].Kill() // who is still there leaves it
+	goesOn(t, promoted, a, b)
 }
 
 func TestRedisSentinelsReplaceAKilledPrimary(t *testing.T) {
@@ -165,11 +194,15 @@ func TestRedisSentinelsReplaceAPrimaryThatStandsStill(t *testing.T) {
 	inLog(t, now, "the end")
 }
 
+// logOf is what a server has of the room.
+func logOf(t *testing.T, s *bustest.RedisServer) string {
+	return fmt.Sprint(s.Client().XRange(t.Context(), redis.KeysOf("lobby").Log, "-", "+").Val())
+}
+
 // inLog shows that a server has a message.
 func inLog(t *testing.T, s *bustest.RedisServer, body string) {
 	t.Helper()
-	log := fmt.Sprint(s.Client().XRange(t.Context(), redis.KeysOf("lobby").Log, "-", "+").Val())
-	if !strings.Contains(log, body) {
+	if log := logOf(t, s); !strings.Contains(log, body) {
 		t.Errorf("%q is not in the log of the primary: %s", body, log)
 	}
 }
