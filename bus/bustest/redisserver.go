@@ -39,8 +39,13 @@ type RedisServer struct {
 // overrides the defaults, such as "appendonly yes". Without a redis-server the test is skipped, in CI it fails.
 func StartRedis(t testing.TB, config ...string) *RedisServer {
 	t.Helper()
+	return startUnix(t, nil, config)
+}
+
+func startUnix(t testing.TB, flags, config []string) *RedisServer {
+	t.Helper()
 	s := newRedis(t)
-	s.network, s.addr = "unix", filepath.Join(s.dir, "s")
+	s.network, s.addr, s.flags = "unix", filepath.Join(s.dir, "s"), flags
 	s.configure(append([]string{"port 0", "unixsocket " + s.addr}, config...))
 	if err := s.start(); err != nil {
 		t.Fatal(err)

@@ -63,6 +63,12 @@ func StartSentinels(t testing.TB, replicas int, config ...string) *Watched {
 	return w
 }
 
+// StartSentinel starts a sentinel, on a unix socket. Each of config is a line of its configuration.
+func StartSentinel(t testing.TB, config ...string) *RedisServer {
+	t.Helper()
+	return startUnix(t, []string{"--sentinel"}, config)
+}
+
 // URL is what redis.Open takes.
 func (w *Watched) URL() string {
 	var addrs []string

@@ -3,17 +3,8 @@ package redis_test
 import (
 	"bytes"
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"errors"
 	"log/slog"
-	"math/big"
-	"net"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -83,49 +74,4 @@ func TestRedisWarnsOfAServerThatEvicts(t *testing.T) {
 			t.Errorf("%s: logged %q", policy, log.String())
 		}
 	}
-}
-
-func TestRedisOverTLS(t *testing.T) {
-	dir := t.TempDir()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"localhost"}}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name, block := range map[string]*pem.Block{
-		"cert.pem": {Type: "CERTIFICATE", Bytes: cert}, "key.pem": {Type: "PRIVATE KEY", Bytes: der},
-	} {
-		if err := os.WriteFile(filepath.Join(dir, name), pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := l.Addr().String()
-	l.Close()
-	_, port, _ := net.SplitHostPort(addr)
-	bustest.StartRedis(t, "tls-port "+port, "tls-auth-clients no", "tls-ca-cert-file "+filepath.Join(dir, "cert.pem"),
-		"tls-cert-file "+filepath.Join(dir, "cert.pem"), "tls-key-file "+filepath.Join(dir, "key.pem"))
-
-	if _, err := redis.Open(t.Context(), redis.Config{URL: "rediss://" + addr}); !errors.Is(err, redis.ErrMisconfigured) {
-		t.Errorf("a certificate that nobody vouches for: %v", err)
-	}
-	r := openRedis(t, redis.Config{URL: "rediss://" + addr + "?skip_verify=true", CompareInterval: time.Hour})
-	_, told := subscribe(t, r, "lobby")
-	appendTo(t, r, "lobby", "m0", "")
-	told.expect("m0")
-	r.Reconnect()
-	eventually(t, "another connection", func() bool { return r.Sessions() > 2 })
-	appendTo(t, r, "lobby", "m1", "")
-	told.expect("m0", "m1")
 }

@@ -380,7 +380,8 @@ func isPermanent(err error) bool {
 	}
 	var cert *tls.CertificateVerificationError
 	var record tls.RecordHeaderError
-	if errors.As(err, &cert) || errors.As(err, &record) || errors.Is(err, ErrMisconfigured) {
+	var said *net.OpError // an alert of TLS: our certificate is missing, or not taken
+	if errors.As(err, &cert) || errors.As(err, &record) || errors.As(err, &said) && said.Op == "remote error" {
 		return true
 	}
 	var reply redis.Error
