@@ -58,7 +58,7 @@ func (p prefixed) Rooms(ctx context.Context) (names []string, err error) {
 
 // A bus over a Redis Cluster is the bus that any is.
 func TestRedisCluster(t *testing.T) {
-	servers := bustest.StartRedisCluster(t, 2, 0) // each handle has connections to each
+	servers := bustest.StartRedisCluster(t, 3, 1, "cluster-node-timeout 30000") // a busy machine is no failure
 	var backends atomic.Int64
 	bustest.Run(t, func(t testing.TB, keep bus.Retention) bustest.Backend {
 		prefix := fmt.Sprint(backends.Add(1), " ")
