@@ -72,6 +72,7 @@ func faults() []fault {
 		{name: "each shard fails over by command", strike: shardsFailOver, must: links, on: cluster, stay: true},
 		{name: "a shard loses its tail", strike: shardTail, must: entries, on: cluster},
 		{name: "each room's slot moves", strike: slotsMove, must: effects, on: cluster, stay: true, ready: true},
+		{name: "a slot is half moved for 10 s", strike: slotHeld, must: effects, on: cluster, stay: true, ready: true},
 		{name: "a shard is away", strike: shardAway, must: refusals, on: cluster, stay: true, ready: true},
 		{name: "CLIENT KILL at all shards", strike: shardsClientKill, must: links, on: cluster, stay: true},
 

@@ -157,6 +157,37 @@ func slotsMove(tr *trial) {
 	tr.effect(fmt.Sprint(keys), "keys moved")
 }
 
+// slotHeld leaves a slot half moved for 10 s, as a tool that died would: its rooms wait, and those of other slots go on.
+func slotHeld(tr *trial) {
+	room := tr.roomNames[0]
+	from := tr.roomAt(room)
+	to := (from + 1) % 3
+	var slot int
+	fmt.Sscan(tr.cluster.Do(from, "cluster", "keyslot", logKey(room)), &slot)
+	tr.urge()
+	tr.cluster.Begin(slot, from, to)
+	keys := tr.cluster.MoveKeys(slot, from, to, 1)
+	tr.urge()
+	tr.goOn(tr.roomNames[1:], 10*time.Second)
+	keys += tr.cluster.MoveKeys(slot, from, to, 1<<30)
+	tr.cluster.End(slot, from, to)
+	tr.pass()
+	tr.effect(fmt.Sprint(keys), "keys moved")
+}
+
+// goOn lets time pass, in the second half of which something must be acknowledged in each of these rooms.
+func (tr *trial) goOn(rooms []string, d time.Duration) {
+	tr.Helper()
+	tr.meanwhile(d / 2)
+	before := tr.ackedIn(rooms)
+	tr.meanwhile(d / 2)
+	for room, n := range before {
+		if tr.ackedIn([]string{room})[room] == n {
+			tr.Errorf("nothing is acknowledged in %s, which nothing was done to", room)
+		}
+	}
+}
+
 // shardAway stops a primary and its replica: the rooms of the others go on.
 func shardAway(tr *trial) {
 	victim := tr.roomAt(tr.roomNames[0])
@@ -165,14 +196,7 @@ func shardAway(tr *trial) {
 	for _, s := range away {
 		s.Pause()
 	}
-	tr.meanwhile(tr.long / 2)
-	before := tr.ackedIn(spared)
-	tr.meanwhile(tr.long / 2)
-	for room, n := range before {
-		if tr.ackedIn([]string{room})[room] == n {
-			tr.Errorf("nothing is acknowledged in %s, whose shard is not away", room)
-		}
-	}
+	tr.goOn(spared, tr.long)
 	if _, said, err := tr.stations[0].get("/readyz"); err != nil || !strings.Contains(string(said), "away: ") {
 		tr.Errorf("/readyz does not say which part is away: %s, %v", said, err)
 	}
