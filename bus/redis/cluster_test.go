@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -245,6 +246,46 @@ func TestRedisClusterASlotHalfMovedIsWaitedOut(t *testing.T) {
 	if moving.late < 3*time.Second {
 		t.Errorf("the longest wait was %v: it did not have to wait", moving.late)
 	}
+}
+
+// All connections to all primaries are ended, time and again.
+func TestRedisClusterConnectionsAreKilled(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 3, 0)
+	rooms := slices.Concat(roomsOf(servers, 0, 1), roomsOf(servers, 1, 1), roomsOf(servers, 2, 1))
+	a, b := openCluster(t, servers, rooms...), openCluster(t, servers, rooms...)
+	var chats []*chatter
+	for _, room := range rooms {
+		a.subs[room].Enter(bus.Member{ID: "ann"})
+		chats = append(chats, a.chat(room, "a"))
+	}
+	killed := make(map[string]int)
+	for range 3 {
+		for i := range servers.Servers {
+			for _, kind := range []string{"pubsub", "normal"} {
+				n, _ := strconv.Atoi(servers.Do(i, "client", "kill", "type", kind))
+				killed[kind] += n
+			}
+		}
+		for _, room := range rooms {
+			until := len(b.told[room].heard()) + 20
+			b.told[room].until("traffic in "+room, func(lines []string) bool { return len(lines) > until })
+		}
+	}
+	for i, room := range rooms {
+		said := chats[i].end()
+		for _, n := range []*clusterNode{a, b} {
+			n.hears(room, "a", said)
+			if n.told[room].broken() > 0 {
+				t.Errorf("a gap was told in %s", room)
+			}
+			eventually(t, "ann to be there", func() bool { return n.subs[room].Roster().Count == 1 })
+		}
+	}
+	if killed["pubsub"] < 3*3*2 || killed["normal"] == 0 {
+		t.Errorf("connections killed: %v", killed)
+	}
+	eventually(t, "all parts to work", func() bool { return len(a.Away())+len(b.Away()) == 0 })
 }
 
 // Each shard fails over, one after the other, by command.
