@@ -72,11 +72,8 @@ func (c *composed) testSettings() {
 		"PARLEY_REDIS_REPLICAS": "sentinel.yml's and cluster.yml's",
 		"PARLEY_REVISION":       "testImage",
 	}
-	for _, name := range []string{
-		"PARLEY_API_KEYS", "PARLEY_GUESTS", "PARLEY_GUEST_RIGHTS", "PARLEY_TOKEN_AUDIENCE", "PARLEY_TOKEN_ISSUER", "PARLEY_TOKEN_JWKS",
-		"PARLEY_TOKEN_SECRET", "PARLEY_USER_RIGHTS",
-	} {
-		elsewhere[name] = "TestScripts/token and apps"
+	for _, name := range []string{"PARLEY_API_KEYS_FILE", "PARLEY_SECRETS", "PARLEY_TOKEN_KEY_FILE", "PARLEY_TOKEN_SECRET_FILE"} {
+		elsewhere[name] = "TestWhatComposeHandsOnSaysWhoMayDoWhat"
 	}
 	lb, prometheus, grafana := freeAddr(c.t), freeAddr(c.t), freeAddr(c.t)
 	values := map[string]string{
@@ -84,8 +81,11 @@ func (c *composed) testSettings() {
 		"GOMEMLIMIT":            "700MiB",
 		"GRAFANA_PASSWORD":      "other",
 		"GRAFANA_PORT":          port(grafana),
+		"PARLEY_API_KEYS":       "backend 0123456789abcdef0123456789abcdef",
 		"PARLEY_CLIENTS":        "20",
 		"PARLEY_DRAIN":          "2s",
+		"PARLEY_GUESTS":         "true",
+		"PARLEY_GUEST_RIGHTS":   "*:*",
 		"PARLEY_HISTORY_BYTES":  "20MiB",
 		"PARLEY_HISTORY_SIZE":   "4000",
 		"PARLEY_HISTORY_TTL":    "23h",
@@ -102,6 +102,12 @@ func (c *composed) testSettings() {
 		"PARLEY_PROXIES":        "192.0.2.0/24 198.51.100.1",
 		"PARLEY_PROXY_PROTOCOL": "1",
 		"PARLEY_QUEUE":          "300KiB",
+		"PARLEY_TOKEN_AUDIENCE": "chat",
+		"PARLEY_TOKEN_ISSUER":   "https://id.example",
+		"PARLEY_TOKEN_JWKS":     "http://127.0.0.1:9/keys",
+		"PARLEY_TOKEN_LIFE":     "24h",
+		"PARLEY_TOKEN_SECRET":   "0123456789abcdef0123456789abcdef",
+		"PARLEY_USER_RIGHTS":    "*:read",
 		"PARLEY_VERSION":        "v3-composed",
 		"PROMETHEUS_PORT":       port(prometheus),
 		"REDIS_MAXMEMORY":       "300mb",
@@ -130,7 +136,7 @@ func (c *composed) testSettings() {
 
 	environment := c.run(time.Minute, "docker", "inspect", "--format", "{{range .Config.Env}}{{.}}\n{{end}}", nodes[0])
 	for name, value := range values {
-		if handedOn := strings.HasPrefix(name, "PARLEY_") && regexp.MustCompile(`DRAIN|HISTORY|LOG|MAX_TEXT|ORIGINS|PRESENCE|QUEUE`).MatchString(name); handedOn &&
+		if handedOn := strings.HasPrefix(name, "PARLEY_") && regexp.MustCompile(`API_KEYS|DRAIN|GUEST|HISTORY|LOG|MAX_TEXT|ORIGINS|PRESENCE|QUEUE|RIGHTS|TOKEN`).MatchString(name); handedOn &&
 			!strings.Contains(environment, name+"="+value+"\n") {
 			c.t.Errorf("%s is not %s in\n%s", name, value, environment)
 		}

@@ -24,6 +24,7 @@ func TestDeployNamesWhatExists(t *testing.T) {
 	serve.LocalFlags().VisitAll(func(f *pflag.Flag) {
 		known["--"+f.Name] = true
 		known[cli.Variable(f)] = true
+		known[cli.Variable(f)+"_FILE"] = true
 	})
 	files := slices.Clone(composeFiles)
 	for _, pattern := range []string{"kubernetes/*.yaml", "systemd/*"} {
