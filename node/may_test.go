@@ -11,9 +11,9 @@ import (
 	"parley/node/wire"
 )
 
-// asking gives what asks whether a caller may send, with and without rights of its own.
+// asking gives what asks whether a caller may send, with and without rights of its own, and a rate that all nodes share.
 func asking(tb testing.TB) map[string]func() {
-	s := New(Config{Bus: memory.New(bus.Retention{}).Open(bus.NoObserver{})})
+	s := New(Config{Bus: memory.New(bus.Retention{}).Open(bus.NoObserver{}), Limits: Limits{UserMessages: 1 << 30}})
 	tb.Cleanup(func() { s.Shutdown(tb.Context()) })
 	r, err := rights.New(map[string][]string{"*": {"read"}, "team-*": {"join", "send"}, "news": {"join", "history"}})
 	if err != nil {
@@ -28,6 +28,9 @@ func asking(tb testing.TB) map[string]func() {
 		list[name] = func() {
 			if bad := s.may(c, rights.Send, "team-a"); bad != nil {
 				tb.Fatal(bad)
+			}
+			if wait := s.spend(&c.identity); wait > 0 {
+				tb.Fatal(wait)
 			}
 		}
 	}
