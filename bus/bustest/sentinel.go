@@ -34,13 +34,14 @@ func StartSentinels(t testing.TB, replicas int, config ...string) *Watched {
 		w.Servers = append(w.Servers, StartRedisTCP(t, append(config, "replicaof "+host+" "+port)...))
 	}
 	for range 3 {
-		w.Sentinels = append(w.Sentinels, startTCP(t, []string{"--sentinel"}, []string{
-			"sentinel monitor " + watchedName + " " + host + " " + port + " 2",
-			"sentinel auth-user " + watchedName + " watcher",
-			"sentinel auth-pass " + watchedName + " watcher",
-			"sentinel down-after-milliseconds " + watchedName + " 2000",
-			"sentinel failover-timeout " + watchedName + " 6000",
-		}))
+		w.Sentinels = append(w.Sentinels, StartSentinelTCP(
+			t,
+			"sentinel monitor "+watchedName+" "+host+" "+port+" 2",
+			"sentinel auth-user "+watchedName+" watcher",
+			"sentinel auth-pass "+watchedName+" watcher",
+			"sentinel down-after-milliseconds "+watchedName+" 2000",
+			"sentinel failover-timeout "+watchedName+" 6000",
+		))
 	}
 	for _, s := range w.Sentinels {
 		c := w.sentinel(s)
@@ -67,6 +68,12 @@ func StartSentinels(t testing.TB, replicas int, config ...string) *Watched {
 func StartSentinel(t testing.TB, config ...string) *RedisServer {
 	t.Helper()
 	return startUnix(t, []string{"--sentinel"}, config)
+}
+
+// StartSentinelTCP is StartSentinel on a free port of 127.0.0.1.
+func StartSentinelTCP(t testing.TB, config ...string) *RedisServer {
+	t.Helper()
+	return startTCP(t, []string{"--sentinel"}, config)
 }
 
 // URL is what redis.Open takes.

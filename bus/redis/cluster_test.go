@@ -1,9 +1,11 @@
 package redis_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -87,7 +89,12 @@ type clusterNode struct {
 
 func openCluster(t *testing.T, servers *bustest.RedisCluster, rooms ...string) *clusterNode {
 	t.Helper()
-	c, err := redis.OpenCluster(t.Context(), redis.Config{URL: servers.URL(), Timeout: 5 * time.Second})
+	return openClusterNode(t, redis.Config{URL: servers.URL(), Timeout: 5 * time.Second}, rooms...)
+}
+
+func openClusterNode(t *testing.T, cfg redis.Config, rooms ...string) *clusterNode {
+	t.Helper()
+	c, err := redis.OpenCluster(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -245,6 +252,148 @@ func TestRedisClusterASlotHalfMovedIsWaitedOut(t *testing.T) {
 	}
 	if moving.late < 3*time.Second {
 		t.Errorf("the longest wait was %v: it did not have to wait", moving.late)
+	}
+}
+
+// fill publishes large messages, whose bodies begin so, until one is refused since too much is waiting, and gives the bodies and
+// outcomes of the others.
+func (n *clusterNode) fill(room, prefix string) (bodies []string, outcomes chan error) {
+	outcomes = make(chan error, 1000)
+	for i := 0; ; i++ {
+		body, refused := fmt.Sprint(prefix, i, strings.Repeat(" ", 20_000)), make(chan error, 1)
+		n.Publish(room, bus.Draft{Body: []byte(body)}, func(_ bus.ID, err error) {
+			if err != nil && strings.Contains(err.Error(), "too much is waiting") {
+				refused <- err
+				return
+			}
+			outcomes <- err
+		})
+		if len(refused) > 0 { // at once
+			return bodies, outcomes
+		}
+		if bodies = append(bodies, body); len(bodies) == cap(outcomes) {
+			n.t.Fatal("nothing is refused")
+		}
+	}
+}
+
+// What is refused while a slot moves is held within bounds, and acknowledged without a repeat. What fails, and what moves on, frees them.
+func TestRedisClusterHoldsWhatIsRefusedWhileASlotMoves(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	room := roomsOf(servers, 0, 1)[0]
+	slot := redis.SlotOf(room)
+	n := openClusterNode(t, redis.Config{URL: servers.URL(), Timeout: 5 * time.Second, QueueBytes: 256 << 10}, room)
+	appendTo(t, n, room, "before", "")
+	halfMove := func() {
+		servers.Begin(slot, 0, 1)
+		servers.MoveKeys(slot, 0, 1, 1)
+	}
+	moveOn := func(prefix string, bodies []string, outcomes chan error) {
+		servers.MoveKeys(slot, 0, 1, 1<<30)
+		asked := servers.Do(0, "info", "errorstats")
+		eventually(t, "ASK", func() bool { return servers.Do(0, "info", "errorstats") != asked })
+		servers.End(slot, 0, 1)
+		for range bodies {
+			if err := <-outcomes; err != nil {
+				t.Errorf("what was held: %v", err)
+			}
+		}
+		n.hears(room, prefix, bodies)
+	}
+
+	halfMove()
+	bodies, outcomes := n.fill(room, "a")
+	first := len(bodies)
+	prefix, attempt := "", 0
+	eventually(t, "the bound to be free once what was held has failed", func() bool {
+		servers.Do(0, "client", "kill", "type", "pubsub")
+		for range bodies {
+			if err := <-outcomes; !errors.Is(err, bus.ErrUnavailable) {
+				t.Errorf("what was held when the connection broke: %v", err)
+			}
+		}
+		attempt++
+		prefix = fmt.Sprint("b", attempt, " ")
+		bodies, outcomes = n.fill(room, prefix)
+		return len(bodies) >= first/2
+	})
+	moveOn(prefix, bodies, outcomes)
+
+	servers.Move(slot, 1, 0)
+	appendTo(t, n, room, "it is back", "")
+	halfMove()
+	bodies, outcomes = n.fill(room, "c")
+	if len(bodies) < first/2 {
+		t.Errorf("once it was back %d messages filled what %d had", len(bodies), first)
+	}
+	moveOn("c", bodies, outcomes)
+}
+
+// A slot that goes and comes back before it is noticed takes the subscription with it.
+func TestRedisClusterHearsASlotThatComesBack(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	room := roomsOf(servers, 0, 1)[0]
+	slot := redis.SlotOf(room)
+	a := openCluster(t, servers, room)
+	b := openClusterNode(t, redis.Config{URL: servers.URL(), Timeout: 5 * time.Second, CompareInterval: time.Hour}, room)
+	c := a.chat(room, "a")
+	for range 5 {
+		servers.Move(slot, 0, 1)
+		servers.Move(slot, 1, 0)
+	}
+	until := len(b.told[room].heard()) + 20
+	b.told[room].until("traffic", func(lines []string) bool { return len(lines) > until })
+	b.hears(room, "a", c.end())
+}
+
+// aloneInCluster is a Redis Cluster of one node, which has all slots.
+func aloneInCluster(t *testing.T, epoch int, config ...string) *bustest.RedisServer {
+	t.Helper()
+	s := bustest.StartRedisTCP(t, append([]string{"cluster-enabled yes"}, config...)...)
+	c := s.Client()
+	if err := c.Do(t.Context(), "cluster", "set-config-epoch", epoch).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.ClusterAddSlotsRange(t.Context(), 0, 16383).Err(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it to have all slots", func() bool { return strings.Contains(c.ClusterInfo(t.Context()).Val(), "cluster_state:ok") })
+	return s
+}
+
+// Of two nodes that say different things of the slots the one counts that knows of the latest change, whichever answers first.
+func TestRedisClusterGoesByTheLatestChange(t *testing.T) {
+	t.Parallel()
+	old, now := aloneInCluster(t, 1), aloneInCluster(t, 2)
+	for i := range 6 {
+		addrs := []string{old.Addr(), now.Addr()}
+		if i%2 == 0 {
+			slices.Reverse(addrs)
+		}
+		n := openClusterNode(t, redis.Config{URL: "redis+cluster://" + strings.Join(addrs, ",")})
+		appendTo(t, n, "lobby", fmt.Sprint("m", i), "")
+	}
+	if n := now.Client().XLen(t.Context(), redis.KeysOf("lobby").Log).Val(); n != 6 {
+		t.Errorf("it has %d of 6 messages", n)
+	}
+}
+
+// A Redis Cluster that stops as a whole when a part is away is warned of.
+func TestRedisClusterThatWantsFullCoverageIsWarnedOf(t *testing.T) {
+	t.Parallel()
+	for setting, warns := range map[string]bool{"yes": true, "no": false} {
+		var log bytes.Buffer
+		s := aloneInCluster(t, 1, "cluster-require-full-coverage "+setting)
+		c, err := redis.OpenCluster(t.Context(), redis.Config{URL: "redis+cluster://" + s.Addr(), Log: slog.New(slog.NewTextHandler(&log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.Close()
+		if strings.Contains(log.String(), "full-coverage") != warns {
+			t.Errorf("%s: logged %q", setting, log.String())
+		}
 	}
 }
 

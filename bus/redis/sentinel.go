@@ -22,6 +22,7 @@ type sentinels struct {
 	name    string
 	timeout time.Duration
 	options redis.Options // of a connection, but for the address
+	named   int           // how many the URL names
 	met     chan struct{} // capacity 1: one was found
 
 	mu     sync.Mutex
@@ -38,7 +39,7 @@ type sentinel struct {
 }
 
 func newSentinels(t target, cfg Config, dial dialer) *sentinels {
-	s := &sentinels{name: t.name, timeout: cfg.Timeout, met: make(chan struct{}, 1), options: redis.Options{
+	s := &sentinels{name: t.name, timeout: cfg.Timeout, named: len(t.addrs), met: make(chan struct{}, 1), options: redis.Options{
 		Username: t.sentinelUsername, Password: t.sentinelPassword,
 		Dialer: dial, DialTimeout: cfg.Timeout, ReadTimeout: cfg.Timeout, WriteTimeout: cfg.Timeout,
 		MaxRetries: -1, DialerRetries: 1, ContextTimeoutEnabled: true, DisableIdentity: true, PoolSize: 2, Protocol: 2,
@@ -109,7 +110,7 @@ func (s *sentinels) ask(ctx context.Context) (string, error) {
 	}
 	var best sighting
 	var errs []error
-	answers, count := make(map[string]bool), 0
+	answers, count := make(map[string]bool), s.named
 	for range asked {
 		got := <-said
 		if got.err != nil {

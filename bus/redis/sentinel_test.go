@@ -82,12 +82,12 @@ type watchedNode struct {
 
 func openWatched(t *testing.T, w *bustest.Watched) *watchedNode {
 	t.Helper()
-	return openNaming(t, w.URL())
+	return openNode(t, redis.Config{URL: w.URL()})
 }
 
-func openNaming(t *testing.T, url string) *watchedNode {
+func openNode(t *testing.T, cfg redis.Config) *watchedNode {
 	t.Helper()
-	n := &watchedNode{Bus: openRedis(t, redis.Config{URL: url}), t: t}
+	n := &watchedNode{Bus: openRedis(t, cfg), t: t}
 	_, n.told = subscribe(t, n.Bus, "lobby")
 	return n
 }
@@ -161,8 +161,8 @@ func TestRedisSentinelsThatAreNotNamedAreFound(t *testing.T) {
 	t.Parallel()
 	w := bustest.StartSentinels(t, 1)
 	named := w.Sentinels[2]
-	a := openNaming(t, "redis+sentinel://"+named.Addr()+"/rooms")
-	b := openNaming(t, "redis+sentinel://"+named.Addr()+"/rooms")
+	a := openNode(t, redis.Config{URL: "redis+sentinel://" + named.Addr() + "/rooms"})
+	b := openNode(t, redis.Config{URL: "redis+sentinel://" + named.Addr() + "/rooms"})
 	a.says("before")
 	b.hears("before")
 	named.Kill()
@@ -228,6 +228,48 @@ func TestRedisNodesLeaveAPrimaryThatSentinelsHaveReplaced(t *testing.T) {
 	}
 	a.says("the end")
 	inLog(t, now, "the end")
+}
+
+// That there is another primary is heard from sentinels at once: a node that asks once a minute, and whose old primary answers.
+func TestRedisSentinelsAreHeard(t *testing.T) {
+	t.Parallel()
+	w := bustest.StartSentinels(t, 1)
+	a := openNode(t, redis.Config{URL: w.URL(), HeartbeatInterval: time.Minute})
+	a.says("before")
+	w.Split()
+	now := w.Succeeds(w.Servers[0])
+	promoted, attempt := time.Now(), 0
+	eventually(t, "the node to leave the old primary", func() bool {
+		attempt++
+		body := fmt.Sprint("then ", attempt)
+		_, _ = tryAppend(t, a.Bus, "lobby", body, body)
+		return strings.Contains(logOf(t, now), body)
+	})
+	goesOn(t, promoted, a)
+}
+
+// Of two sentinels the one counts that knows of the later failover, whichever answers first. What it said counts when it is gone too.
+func TestRedisGoesByTheLatestFailover(t *testing.T) {
+	t.Parallel()
+	var servers, sentinels [2]*bustest.RedisServer
+	for i := range servers {
+		servers[i] = bustest.StartRedisTCP(t)
+		sentinels[i] = bustest.StartSentinelTCP(t, "sentinel monitor rooms "+strings.Replace(servers[i].Addr(), ":", " ", 1)+" 1",
+			fmt.Sprint("sentinel config-epoch rooms ", 1+i))
+	}
+	var a *watchedNode
+	for i := range 6 {
+		url := fmt.Sprintf("redis+sentinel://%s,%s/rooms", sentinels[i%2].Addr(), sentinels[1-i%2].Addr())
+		a = openNode(t, redis.Config{URL: url, HeartbeatInterval: 20 * time.Millisecond, LeaseTTL: 10 * time.Second})
+		a.says(fmt.Sprint("first ", i))
+		inLog(t, servers[1], fmt.Sprint("first ", i))
+	}
+	sentinels[1].Kill()
+	for i := range 10 { // it asks in between
+		a.says(fmt.Sprint("then ", i))
+		inLog(t, servers[1], fmt.Sprint("then ", i))
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // What the new primary lacks is told as lost, also where nobody was cut off.
