@@ -1,6 +1,7 @@
 package token_test
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -21,6 +22,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/MicahParks/jwkset"
@@ -161,6 +163,8 @@ func TestForgedTokensAreRefused(t *testing.T) {
 	hs := func(change ...func(jwt.MapClaims)) string {
 		return sign(t, jwt.SigningMethodHS256, secret, claims(change...))
 	}
+	const digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+	loose := good[:len(good)-1] + string(digits[strings.IndexByte(digits, good[len(good)-1])|1]) // the same 32 bytes, and a bit behind them
 	in := func(d time.Duration) int64 { return time.Now().Add(d).Unix() }
 	for name, tt := range map[string]struct {
 		v     *token.Verifier
@@ -170,6 +174,7 @@ func TestForgedTokensAreRefused(t *testing.T) {
 		"no token":                          {v, "", "no JSON Web Token"},
 		"two parts":                         {v, parts[0] + "." + parts[1], "no JSON Web Token"},
 		"no signature":                      {v, parts[0] + "." + parts[1] + ".", "not signed"},
+		"a signature written otherwise":     {v, loose, "no JSON Web Token"},
 		"another's signature":               {v, parts[0] + "." + elsewhere[1] + "." + parts[2], "not signed"},
 		"alg none":                          {v, segments(`{"alg":"none","typ":"JWT"}`, string(payload), nil), "not signed"},
 		"alg None":                          {v, segments(`{"alg":"None"}`, string(payload), nil), "not signed"},
@@ -309,10 +314,19 @@ func TestAKeySetIsKeptAndRotated(t *testing.T) {
 	}
 }
 
+// answerTo is an answer over HTTP of which only the body is kept.
+type answerTo struct{ *bytes.Buffer }
+
+func (answerTo) Header() http.Header { return http.Header{} }
+func (answerTo) WriteHeader(int)     {}
+
 func TestAKeySetThatMisbehavesHarmsNothing(t *testing.T) {
 	t.Parallel()
 	good := sign(t, jwt.SigningMethodRS256, rsaKey, claims(), "kid", "1")
 	evil := sign(t, jwt.SigningMethodRS256, otherRSA, claims(), "kid", "2")
+	var evilKeys bytes.Buffer
+	keysOf(t, map[string]any{"2": otherRSA.Public()})(answerTo{&evilKeys})
+	evilSet := evilKeys.String()
 	elsewhere := serveKeys(t)
 	elsewhere.serve(keysOf(t, map[string]any{"2": otherRSA.Public()}))
 	for name, answer := range map[string]func(http.ResponseWriter){
@@ -322,6 +336,9 @@ func TestAKeySetThatMisbehavesHarmsNothing(t *testing.T) {
 		"a secret": func(w http.ResponseWriter) {
 			fmt.Fprintf(w, `{"keys":[{"kty":"oct","kid":"2","k":%q}]}`, base64.RawURLEncoding.EncodeToString(secret))
 		},
+		"for encryption": func(w http.ResponseWriter) {
+			io.WriteString(w, strings.Replace(evilSet, `[{`, `[{"use":"enc",`, 1))
+		},
 		"redirects": func(w http.ResponseWriter) { w.Header().Set("Location", elsewhere.URL); w.WriteHeader(302) },
 		"huge": func(w http.ResponseWriter) {
 			io.WriteString(w, `{"keys":[`)
@@ -330,7 +347,7 @@ func TestAKeySetThatMisbehavesHarmsNothing(t *testing.T) {
 					return
 				}
 			}
-			io.WriteString(w, "]}")
+			io.WriteString(w, strings.TrimPrefix(evilSet, `{"keys":[`)) // so far nobody reads
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -365,7 +382,7 @@ func TestASlowKeySetHoldsUpNobodyElse(t *testing.T) {
 	t.Parallel()
 	s := serveKeys(t)
 	s.serve(keysOf(t, map[string]any{"1": rsaKey.Public()}))
-	v := verifier(t, token.Config{JWKS: s.URL})
+	v := verifier(t, token.Config{JWKS: s.URL, Secret: secret})
 	entered, release := make(chan struct{}, 9), make(chan struct{})
 	defer close(release)
 	s.serve(func(http.ResponseWriter) { entered <- struct{}{}; <-release })
@@ -378,6 +395,9 @@ func TestASlowKeySetHoldsUpNobodyElse(t *testing.T) {
 	<-entered
 	if _, err := v.Authenticate(t.Context(), sign(t, jwt.SigningMethodRS256, rsaKey, claims(), "kid", "1")); err != nil {
 		t.Error(err)
+	}
+	if _, err := v.Authenticate(t.Context(), sign(t, jwt.SigningMethodHS256, secret, claims(), "kid", "3")); err != nil || s.asked.Load() != 2 {
+		t.Errorf("a token that a secret signs: %v, and the server was asked %d times", err, s.asked.Load())
 	}
 	cancel()
 	if err := <-done; err == nil {
@@ -415,6 +435,24 @@ func TestWhatIsMadeIsGood(t *testing.T) {
 		if _, _, err := token.Inspect(text); err == nil {
 			t.Errorf("%q is taken for a token", text)
 		}
+	}
+}
+
+// What is remembered of tokens ends with them, and is bounded.
+func TestATokenIsRememberedNoLongerThanItIsGood(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		v := verifier(t, token.Config{Secret: secret})
+		short := sign(t, jwt.SigningMethodHS256, secret, claims(set("exp", time.Now().Add(20*time.Second).Unix())))
+		if _, err := v.Authenticate(t.Context(), short); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(55 * time.Second) // past the leeway between clocks, too
+		if _, err := v.Authenticate(t.Context(), short); !errors.Is(err, node.ErrExpired) {
+			t.Errorf("after it expired: %v", err)
+		}
+	})
+	if n := token.Remembered(token.CacheSize + 10); n != token.CacheSize {
+		t.Errorf("%d tokens are remembered, want %d", n, token.CacheSize)
 	}
 }
 
