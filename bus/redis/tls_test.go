@@ -86,7 +86,10 @@ func (a *authority) server() (addr string, config []string) {
 
 // config is that of a node that shows its certificate.
 func (a *authority) config(url string) redis.Config {
-	return redis.Config{URL: url, CAFile: a.file("ca.pem"), CertFile: a.file("node.pem"), KeyFile: a.file("node.key")}
+	return redis.Config{
+		URL: url, CAFile: a.file("ca.pem"), CertFile: a.file("node.pem"), KeyFile: a.file("node.key"),
+		Timeout: 20 * time.Second, // handshakes on a busy machine
+	}
 }
 
 func TestRedisOverTLS(t *testing.T) {
@@ -95,10 +98,11 @@ func TestRedisOverTLS(t *testing.T) {
 	a.issue("server")
 	addr, config := a.server()
 	bustest.StartRedis(t, append(config, "tls-auth-clients no")...)
-	if _, err := redis.Open(t.Context(), redis.Config{URL: "rediss://" + addr}); !errors.Is(err, redis.ErrMisconfigured) {
+	const slow = 20 * time.Second // handshakes on a busy machine
+	if _, err := redis.Open(t.Context(), redis.Config{URL: "rediss://" + addr, Timeout: slow}); !errors.Is(err, redis.ErrMisconfigured) {
 		t.Errorf("a certificate that nobody vouches for: %v", err)
 	}
-	r := openRedis(t, redis.Config{URL: "rediss://" + addr + "?skip_verify=true", CompareInterval: time.Hour})
+	r := openRedis(t, redis.Config{URL: "rediss://" + addr + "?skip_verify=true", CompareInterval: time.Hour, Timeout: slow})
 	_, told := subscribe(t, r, "lobby")
 	appendTo(t, r, "lobby", "m0", "")
 	told.expect("m0")
