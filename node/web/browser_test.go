@@ -67,6 +67,7 @@ func startBrowser() {
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-back-forward-cache", true),
+		chromedp.Flag("host-resolver-rules", "MAP *.test 127.0.0.1"),
 		chromedp.Flag("lang", "en-GB"),
 	)
 	alloc, cancel := chromedp.NewExecAllocator(context.Background(), options...)

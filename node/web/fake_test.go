@@ -31,8 +31,9 @@ type request struct {
 type fake struct {
 	URL string
 
-	mu   sync.Mutex
-	said []request // guarded by mu
+	mu    sync.Mutex
+	said  []request // guarded by mu
+	conns int       // guarded by mu; that were made
 }
 
 // newFake answers hello and join like a node, and everything else with answer. %REQ% in an answer is the request's number; a
@@ -50,6 +51,9 @@ func newFake(t *testing.T, answer func(r request, nth int) []string) *fake {
 			return
 		}
 		defer ws.CloseNow()
+		f.mu.Lock()
+		f.conns++
+		f.mu.Unlock()
 		say := func(frame string) { ws.Write(r.Context(), websocket.MessageText, []byte(frame)) }
 		const welcome = `"op":"welcome","user":{"id":"guest-1","name":"","guest":true},"session":"s","ping":25,"limits":{"text":4096,"frame":65536}}`
 		say("{" + welcome)
@@ -124,6 +128,13 @@ func (f *fake) tokens() (all []string) {
 		}
 	}
 	return all
+}
+
+// connections is how many WebSockets were opened.
+func (f *fake) connections() int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.conns
 }
 
 // count is how many requests of an op were said.

@@ -63,12 +63,13 @@ func TestThePackageIsUsed(t *testing.T) {
 	}
 	write("app.ts", `
 import { compareIds, Parley, ParleyError, type Room, type Snapshot } from "parley";
+import { shared } from "parley/shared";
 
 interface Mood { mood: string }
 type Signals = { typing: unknown; wave: { at: string } };
 
 export async function talk(url: string, socket?: any): Promise<string> {
-  const chat = new Parley(url, { name: "Ada", token: undefined, WebSocket: socket, persist: false, log: (line: string) => line });
+  const chat = new Parley(url, { name: "Ada", token: undefined, WebSocket: socket, persist: false, shared, log: (line: string) => line });
   chat.on("state", ({ state, transport, reason }) => state === "open" && transport === "websocket" && reason);
   await chat.ready;
   const room: Room<Mood, Signals> = chat.join<Mood, Signals>("design", { limit: 10 });

@@ -178,9 +178,22 @@ export interface Options {
   WebSocket?: new (url: string, protocol: string) => any;
   /** Takes a line for each change of the connection. */
   log?: (line: string, detail: object) => void;
+  /**
+   * Several tabs over one connection: one of them leads and holds it, the others speak through it. The tabs of one origin share
+   * it that are the same user, or guest of the same session, at the same server, and of the same version of this. For the
+   * listeners of a tab nothing changes. When the one that leads is closed, or frozen by the browser, another leads, within
+   * five seconds. Its own signals a tab doesn't see in the others.
+   *
+   *     import { shared } from "https://host/parley/shared.js"; // or "parley/shared"
+   *     const chat = new Parley("wss://host", { shared });
+   */
+  shared?: Shared;
   /** Whether the guest's session and what is not acknowledged outlive the page. Default true, where the browser lets it. */
   persist?: boolean;
 }
+
+/** What parley/shared.js gives. */
+export type Shared = (url: string, on: object) => object;
 
 export interface JoinOptions {
   /** Messages of the backlog: 0 to 200, default 50. */

@@ -169,18 +169,27 @@ export class Parley extends Emitter {
 
   /** Connects now, rather than when the wait is over. */
   reconnect() {
-    if (this.state === "closed") return;
+    if (this.state !== "closed") this.#connect();
+  }
+
+  // orphaned is of a link that is shared: the tab that led does not answer.
+  #connect(orphaned) {
     this.#drop("lost");
     this.#become("connecting");
+    const { WebSocket, shared } = this.#options;
     const Link = this.#unopened < 2 ? SocketLink : DetourLink;
     this.#bye = {};
-    const link = (this.#link = new Link(this.url, {
-      WebSocket: this.#options.WebSocket,
+    const begin = shared ?? ((url, on) => new Link(url, on));
+    const token = shared && quiet(this.#token()); // who one is decides with whom it is shared
+    const link = (this.#link = begin(this.url, {
+      WebSocket,
+      ...(shared && { Link, token, orphaned, session: () => this.#memory.known(), instead: (orphaned) => this.#link === link && this.#connect(orphaned) }),
       open: () => this.#hello(Object.assign(link, { opened: true })),
       heard: () => (this.#heardAt = Date.now()),
       frame: (frame) => this.#link === link && this.#take(frame),
       lost: (how) => this.#lost(link, how),
     }));
+    link.token = token;
     this.#timer = setTimeout(() => this.#lost(link, { reason: "no answer" }), this.#patience);
   }
 
@@ -196,7 +205,7 @@ export class Parley extends Emitter {
 
   async #hello(link) {
     try {
-      const token = await this.#token();
+      const token = await (link.token ?? this.#token());
       if (this.#link !== link) return;
       const [welcome, refused] = await this.#introduce(token);
       if (this.#link !== link) return;
@@ -245,6 +254,7 @@ export class Parley extends Emitter {
 
   // Streams are the second choice. Once a WebSocket gets through, frames and all, it takes over.
   #climb(wait = CLIMB[0]) {
+    if (this.#link.follows) return; // the tab that leads does
     clearTimeout(this.#climber);
     this.#climber = setTimeout(() => {
       this.#better?.close();

@@ -18,7 +18,7 @@ import (
 	"time"
 )
 
-//go:embed index.html style.css favicon.svg parley.js package.json parley.d.ts parley/*.js app/*.js
+//go:embed index.html style.css favicon.svg parley.js package.json parley.d.ts parley/*.js parley/*.ts app/*.js
 var files embed.FS
 
 // policy lets the page load from and talk to its own node, and nothing else. 'self' covers ws: and wss: to the same host.

@@ -23,6 +23,11 @@ export class Memory {
     this.#session = token;
     for (const storage of [this.#tab, this.#shared]) keep(storage, this.#prefix + "session", token);
   }
+  /** The session; one that begins now, if there is none yet: 128 random bits, as a node's are. */
+  known() {
+    const random = () => btoa(String.fromCharCode(...crypto.getRandomValues(new Uint8Array(16))));
+    return (this.session ??= random().replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", ""));
+  }
   /** When a name was chosen, if it is the one that was chosen last: who comes back with it does not choose it anew. */
   named(name) {
     try {
