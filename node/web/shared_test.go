@@ -229,6 +229,30 @@ func TestATabThatFollowsIsFrozen(t *testing.T) {
 	g.wantConnections(t, 1)
 }
 
+// What waits for a tab is bounded: past that it begins anew, and resumes.
+func TestATabThatTakesNothingBeginsAnew(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1).Nodes[0]
+	at := blankPage(t)
+	p := newTab(t)
+	tabs := []*tab{p, p.sibling()}
+	for _, p := range tabs {
+		p.open(at)
+		p.run(`
+			const post = BroadcastChannel.prototype.postMessage;
+			BroadcastChannel.prototype.postMessage = function (said) {
+				if (said.op !== "seen") post.call(this, said); // it never tells how far it is
+			};
+		`)
+		p.share(n.HTTP(""), n.URL("/"))
+		p.until(`room.live`)
+	}
+	say(t, n.Bus, "design", "Bo", numbered("bo ", 0, 2100)...)
+	tabs[1].until(`log.filter((line) => line === "connecting").length > 0 && room.live`)
+	tabs[1].run(`await room.send("the last")`)
+	agree(t, tabs, "the last")
+}
+
 func TestTheSharedConnectionIsLost(t *testing.T) {
 	t.Parallel()
 	tabs, g, quiet := family(t, blankPage, 3)
