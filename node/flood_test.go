@@ -38,7 +38,9 @@ func TestCatchingUpInManyRoomsStaysWithinTheQueue(t *testing.T) {
 	eachNarrowWay(t, func(t *testing.T, start starter) {
 		const rooms, limit = 40, 128 << 10
 		pages := make(chan struct{})
+		read := sync.OnceFunc(func() { close(pages) })
 		c := start(t, 1, func(cfg *node.Config) { cfg.QueueBytes = limit; cfg.Bus = slowPages{cfg.Bus, new(sync.Map), pages} })
+		t.Cleanup(read) // or the node would not end
 		sender := nodetest.Dial(t, c.Nodes[0].URL("/"))
 		sender.Join("lobby")
 		for i := range rooms {
@@ -55,7 +57,7 @@ func TestCatchingUpInManyRoomsStaysWithinTheQueue(t *testing.T) {
 		for range rooms {
 			p.want(wire.OpText, `"op":"ok"`)
 		}
-		close(pages)
+		read()
 		most := 0
 		for began := time.Now(); time.Since(began) < 1500*time.Millisecond; time.Sleep(time.Millisecond) {
 			most = max(most, node.MostThatWaits(c.Nodes[0].Server)) // it reads nothing meanwhile
@@ -76,15 +78,17 @@ func TestCatchingUpInManyRoomsStaysWithinTheQueue(t *testing.T) {
 	})
 }
 
-// slowPages is a bus whose log is read a page at a time once pages is closed.
+// slowPages is a bus whose log is read on from its beginning once pages is closed.
 type slowPages struct {
 	bus.Bus
-	joined *sync.Map // rooms of which a join has read the first page
+	joined *sync.Map // rooms of which a join has read the beginning
 	pages  chan struct{}
 }
 
 func (b slowPages) After(ctx context.Context, room string, since bus.ID, limit, bytes int) (bus.Page, error) {
-	if _, catchesUp := b.joined.LoadOrStore(room, true); catchesUp {
+	if since.IsZero() {
+		b.joined.Store(room, true)
+	} else if _, joined := b.joined.Load(room); joined {
 		<-b.pages
 	}
 	return b.Bus.After(ctx, room, since, limit, bytes)
