@@ -3,9 +3,9 @@ package socket
 import (
 	"bufio"
 	"bytes"
+	"errors"
 	"net"
 	"net/http"
-	"runtime"
 	"time"
 
 	"github.com/coder/websocket"
@@ -13,21 +13,21 @@ import (
 
 // Accept makes a WebSocket of a request, or answers it with what is wrong. The client is told that it is open with the first
 // Put.
+//
+// Of the library it takes the handshake only: the library is told that it can't have the connection, and makes nothing of it.
 func (g *Group) Accept(w http.ResponseWriter, r *http.Request, subprotocol string) (*Conn, error) {
 	up := &upgrade{ResponseWriter: w, group: g}
-	ws, err := websocket.Accept(up, r, &websocket.AcceptOptions{
+	_, err := websocket.Accept(up, r, &websocket.AcceptOptions{
 		Subprotocols:       []string{subprotocol},
 		InsecureSkipVerify: true, // origins are the caller's to check
 	})
-	if err != nil {
+	if up.conn == nil {
 		return nil, err // Accept has answered
 	}
-	// The library has made the handshake, and is not needed any more. When it is collected, it would close the connection.
-	runtime.SetFinalizer(ws, nil)
 	return up.conn, nil
 }
 
-// An upgrade makes a Conn of the connection that websocket.Accept hijacks, and keeps the answer to the handshake back.
+// An upgrade makes a Conn of the connection that websocket.Accept wants to hijack, and keeps the answer to the handshake back.
 type upgrade struct {
 	http.ResponseWriter
 	group *Group
@@ -37,17 +37,31 @@ type upgrade struct {
 
 // WriteHeader keeps the answer to a handshake, and passes on a refusal.
 func (u *upgrade) WriteHeader(status int) {
-	if status != http.StatusSwitchingProtocols {
+	switch {
+	case u.conn != nil: // errTaken is no refusal
+	case status == http.StatusSwitchingProtocols:
+		head := bytes.NewBuffer(make([]byte, 0, 256))
+		head.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
+		u.Header().Write(head)
+		head.WriteString("\r\n")
+		u.head = head.Bytes()
+	default:
 		u.ResponseWriter.WriteHeader(status)
-		return
 	}
-	head := bytes.NewBufferString("HTTP/1.1 101 Switching Protocols\r\n")
-	u.Header().Write(head)
-	head.WriteString("\r\n")
-	u.head = head.Bytes()
 }
 
-// Hijack takes the connection over. The server's 4 KiB buffers are left behind; what the client said early is kept.
+// Write passes on what is said of a refusal.
+func (u *upgrade) Write(b []byte) (int, error) {
+	if u.conn != nil {
+		return len(b), nil
+	}
+	return u.ResponseWriter.Write(b)
+}
+
+var errTaken = errors.New("the connection is taken")
+
+// Hijack takes the connection over. The server's 4 KiB buffers are left behind; what the client said early is kept. It returns errTaken, or
+// why it failed.
 func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	nc, brw, err := http.NewResponseController(u.ResponseWriter).Hijack()
 	if err != nil {
@@ -55,7 +69,10 @@ func (u *upgrade) Hijack() (net.Conn, *bufio.ReadWriter, error) {
 	}
 	nc.SetDeadline(time.Time{})
 	c := u.group.newConn(nc)
-	early, _ := brw.Reader.Peek(brw.Reader.Buffered())
-	c.head, c.rest, u.conn = u.head, bytes.Clone(early), c
-	return nc, bufio.NewReadWriter(bufio.NewReaderSize(nc, 0), bufio.NewWriterSize(nc, 1)), nil // which nobody uses
+	if n := brw.Reader.Buffered(); n > 0 {
+		early, _ := brw.Reader.Peek(n)
+		c.rest = bytes.Clone(early)
+	}
+	c.head, u.conn = u.head, c
+	return nil, nil, errTaken
 }
