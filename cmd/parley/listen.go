@@ -120,7 +120,11 @@ func (s *servers) start() (failed <-chan error) {
 	if s.tls {
 		serve(func() error { return s.public.Serve(socket.TLSListener(s.listeners.public, s.public.TLSConfig)) })
 	} else {
-		serve(func() error { return s.public.Serve(s.listeners.public) })
+		upgrades := &socket.Upgrades{Listener: s.listeners.public, Handler: s.public.Handler, Log: s.public.ErrorLog}
+		serve(func() error {
+			defer upgrades.Wait()
+			return s.public.Serve(upgrades)
+		})
 	}
 	if s.listeners.admin != nil {
 		serve(func() error { return s.admin.Serve(s.listeners.admin) })

@@ -114,7 +114,7 @@ func start(t testing.TB, n int, f front, open func(bus.Observer) bus.Bus, each .
 			nd.scheme = "wss://"
 		}
 		nd.http = &http.Server{Handler: nd.Handler(), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
-		go nd.http.Serve(l)
+		go nd.http.Serve(&socket.Upgrades{Listener: l, Handler: nd.http.Handler, Log: nd.http.ErrorLog})
 		t.Cleanup(nd.Kill)
 		c.Nodes = append(c.Nodes, nd)
 	}

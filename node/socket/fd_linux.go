@@ -71,6 +71,24 @@ func (c *Conn) readSocket(b []byte) (int, error) {
 	}
 }
 
+// peekNow reads what has come, and leaves it there.
+func peekNow(fd int, b []byte) int {
+	if fd < 0 {
+		return 0
+	}
+	n, _, err := unix.Recvfrom(fd, b, unix.MSG_PEEK|unix.MSG_DONTWAIT)
+	if err != nil {
+		return 0
+	}
+	return n
+}
+
+// receiveNow reads what was peeked at.
+func receiveNow(fd int, b []byte) bool {
+	n, _, err := unix.Recvfrom(fd, b, unix.MSG_DONTWAIT)
+	return err == nil && n == len(b)
+}
+
 // shutdownNow ends both directions of a socket, and wakes the goroutine or poller that waits for it. The descriptor stays open.
 // It returns false if fd is -1.
 func shutdownNow(fd int) bool {

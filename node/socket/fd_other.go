@@ -14,6 +14,10 @@ func writeNow(int, []byte) (int, error) { return 0, nil }
 
 func (c *Conn) readSocket([]byte) (int, error) { return 0, net.ErrClosed }
 
+func peekNow(int, []byte) int { return 0 }
+
+func receiveNow(int, []byte) bool { return false }
+
 func shutdownNow(int) bool { return false }
 
 func giveUpAfter(int, time.Duration) {}

@@ -20,6 +20,9 @@ func inherited(probes net.KeepAliveConfig) func(network, address string, raw sys
 				set(unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(probes.Interval/time.Second)),
 				set(unix.IPPROTO_TCP, unix.TCP_KEEPCNT, probes.Count),
 			)
+			// Clients speak first. A connection is accepted once it has something to read, for which nobody has to wait then; one that says
+			// nothing, a second later.
+			set(unix.IPPROTO_TCP, unix.TCP_DEFER_ACCEPT, 1)
 		})
 		return cmp.Or(failed, err)
 	}

@@ -8,4 +8,6 @@ import (
 )
 
 // Elsewhere each connection is told.
-func inherited(net.KeepAliveConfig) func(network, address string, raw syscall.RawConn) error { return nil }
+func inherited(net.KeepAliveConfig) func(network, address string, raw syscall.RawConn) error {
+	return nil
+}
