@@ -166,7 +166,7 @@ type Member struct {
 	Named int64
 }
 
-// A Roster is who is in a room.
+// A Roster is who is in a room. Nobody changes its Members: who asks again is given the same list as long as it holds.
 type Roster struct {
 	Members []Member // in no order; RosterMax at most
 	Count   int      // of all

@@ -89,11 +89,11 @@ func (m *member) rename() {
 // All others learn of him when it has.
 func (m *member) rosterLocked() (members []wire.Member, count int, version uint64) {
 	roster := m.r.sub.Roster()
-	members = wireMembers(roster)
+	members = m.r.listLocked(roster)
 	if slices.ContainsFunc(members, func(o wire.Member) bool { return o.ID == m.user.ID }) || roster.Count > len(members) {
 		return members, roster.Count, roster.Version
 	}
-	return append(members, m.user), roster.Count + 1, roster.Version
+	return append(slices.Clip(members), m.user), roster.Count + 1, roster.Version
 }
 
 // joinedLocked answers a join from the node's memory. It needs room.mu.

@@ -93,6 +93,24 @@ func (r *room) sync() wire.Presence {
 	return p
 }
 
+// listed is a roster as clients are told it, kept for as long as the bus gives the same.
+type listed struct {
+	from    []bus.Member
+	members []wire.Member
+}
+
+// listLocked gives the members of a roster, which nobody changes. It needs r.mu.
+func (r *room) listLocked(roster bus.Roster) []wire.Member {
+	n, l := len(roster.Members), &r.listed
+	if n <= smallRoom {
+		return wireMembers(roster)
+	}
+	if n != len(l.from) || &l.from[0] != &roster.Members[0] {
+		l.from, l.members = roster.Members, wireMembers(roster)
+	}
+	return l.members
+}
+
 // listedInfo bounds what a list of members has of infos, in bytes: past it, members are listed without.
 const listedInfo = 32 << 10
 

@@ -167,7 +167,7 @@ func (s *Server) members(ctx context.Context, c *caller, req *wire.Request) (app
 		m.r.mu.Lock()
 		members, count, version := m.rosterLocked()
 		m.r.mu.Unlock()
-		return membersOf(req, members, count, version), nil
+		return membersOf(req, slices.Clone(members), count, version), nil
 	}
 	roster, known := s.knownRoster(req.Room)
 	if !known {

@@ -32,6 +32,7 @@ type room struct {
 	head     bus.ID // the newest id that was flushed
 	recent   recent // the newest messages, up to head
 	presence presence
+	listed   listed
 	pages    map[bus.ID]*page // being read, by what they follow
 }
 

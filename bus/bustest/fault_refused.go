@@ -92,6 +92,7 @@ func madeUpFor(refuse, allow func(*cluster, *node)) func(*cluster) {
 
 // members are those that a roster lists, by id.
 func members(r bus.Roster) []bus.Member {
+	r.Members = slices.Clone(r.Members)
 	slices.SortFunc(r.Members, func(a, b bus.Member) int {
 		if a.ID < b.ID {
 			return -1

@@ -39,6 +39,7 @@ type roster struct {
 	sets    map[string]*userSet   // by incarnation
 	users   map[string]attendance // their union
 	version uint64
+	listed  []bus.Member // of users, if they are many and have not changed since it was made
 }
 
 // A name is what a user is called since a moment of Redis's clock, in ms since 1970. Of two names the later counts.
@@ -86,7 +87,7 @@ func (r *Bus) rosterLocked(k *roomKeys) *roster {
 	}
 	ro.mu.Lock()
 	ro.open = true
-	ro.sets, ro.users, ro.version = make(map[string]*userSet), make(map[string]attendance), 0
+	ro.sets, ro.users, ro.version, ro.listed = make(map[string]*userSet), make(map[string]attendance), 0, nil
 	ro.mu.Unlock()
 	return ro
 }
@@ -145,7 +146,7 @@ func (ro *roster) leaveAll() {
 		delete(ro.want, user)
 		ro.dirty[user] = struct{}{}
 	}
-	ro.sets, ro.users = nil, nil
+	ro.sets, ro.users, ro.listed = nil, nil, nil
 	ro.queueLocked() // even if nobody was in it, so that it is forgotten
 }
 
@@ -307,16 +308,25 @@ const (
 	answerUnknown = -4
 )
 
+// listedFrom is the size from which on a list of a room is kept: so many come to it at once that they share it.
+const listedFrom = 64
+
 func (ro *roster) snapshot() bus.Roster {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
-	out := bus.Roster{Count: len(ro.users), Version: ro.version}
+	out := bus.Roster{Members: ro.listed, Count: len(ro.users), Version: ro.version}
+	if out.Members != nil {
+		return out
+	}
 	out.Members = make([]bus.Member, 0, min(out.Count, bus.RosterMax))
 	for user, a := range ro.users {
 		if len(out.Members) == bus.RosterMax {
 			break
 		}
 		out.Members = append(out.Members, bus.Member{ID: user, Name: a.text})
+	}
+	if out.Count >= listedFrom {
+		ro.listed = out.Members
 	}
 	return out
 }
@@ -493,6 +503,9 @@ func (t *telling) end(version uint64) {
 			continue
 		}
 		t.changes = append(t.changes, bus.Change{Kind: kind, Member: bus.Member{ID: user, Name: a.text}, Count: t.count})
+	}
+	if len(t.touched) > 0 {
+		ro.listed = nil
 	}
 	n := uint64(len(t.changes))
 	ro.version = max(version, ro.version+n)
