@@ -36,7 +36,7 @@ func (r *SuiteReport) Print(w io.Writer) error {
 var suiteHeads = map[Kind][]string{
 	KindLoad: {"CPU", "user", "system", "Redis", "balancer", "deliveries/s", "p50 ms", "p99 ms", "check", "generator CPU"},
 	KindRamp: {"messages/s", "deliveries/s", "p99 ms", "CPU", "Redis", "generator CPU", "generator cores"},
-	KindIdle: {"KB per connection", "balancer", "connected/s", "joined/s"},
+	KindIdle: {"KB per connection", "balancer", "connected/s", "joined/s", "µs to come and join", "Redis, µs"},
 }
 
 func (r SuiteRow) cells() []string {
@@ -62,7 +62,10 @@ func (r SuiteRow) cells() []string {
 		if m := load.MemoryNamed(r.Report.Memory, balancerProcess); m.Name != "" {
 			balancer = load.Short(m.PerConnection / 1024)
 		}
-		return []string{load.Short(r.memory() / 1024), balancer, load.Short(r.Report.Connect.PerSecond()), joins}
+		return []string{
+			load.Short(r.memory() / 1024), balancer, load.Short(r.Report.Connect.PerSecond()), joins,
+			load.Short(costIn(r.Report.Arrival).PerMillion()), partOf(r.Report.Arrival, redisProcess),
+		}
 	}
 	l, cost := r.Report.Load, r.cost()
 	return []string{
@@ -82,14 +85,17 @@ func (r SuiteRow) kind() Kind {
 }
 
 // cost is what the chat servers used, without Redis and the load balancer.
-func (r SuiteRow) cost() load.Cost {
-	servers := r.Report.Load.Servers
+func (r SuiteRow) cost() load.Cost { return costIn(r.Report.Load.Servers) }
+
+func costIn(servers []load.Cost) load.Cost {
 	return cmp.Or(load.CostNamed(servers, nodeProcess), servers[0])
 }
 
 // part is what one of the other processes used per million deliveries.
-func (r SuiteRow) part(name string) string {
-	if c := load.CostNamed(r.Report.Load.Servers, name); c.Name != "" {
+func (r SuiteRow) part(name string) string { return partOf(r.Report.Load.Servers, name) }
+
+func partOf(servers []load.Cost, name string) string {
+	if c := load.CostNamed(servers, name); c.Name != "" {
 		return load.Short(c.PerMillion())
 	}
 	return ""
