@@ -290,10 +290,13 @@ func TestRedisClusterHoldsWhatIsRefusedWhileASlotMoves(t *testing.T) {
 		servers.Begin(slot, 0, 1)
 		servers.MoveKeys(slot, 0, 1, 1)
 	}
+	refused := func() { // by the primary, once more
+		before := servers.Do(0, "info", "errorstats")
+		eventually(t, "a refusal", func() bool { return servers.Do(0, "info", "errorstats") != before })
+	}
 	moveOn := func(prefix string, bodies []string, outcomes chan error) {
 		servers.MoveKeys(slot, 0, 1, 1<<30)
-		asked := servers.Do(0, "info", "errorstats")
-		eventually(t, "ASK", func() bool { return servers.Do(0, "info", "errorstats") != asked })
+		refused()
 		servers.End(slot, 0, 1)
 		for range bodies {
 			if err := <-outcomes; err != nil {
@@ -306,6 +309,8 @@ func TestRedisClusterHoldsWhatIsRefusedWhileASlotMoves(t *testing.T) {
 	halfMove()
 	bodies, outcomes := n.fill(room, "a")
 	prefix, attempt := "", 0
+	refused()
+	refused() // and so held in between
 	eventually(t, "the bound to be free once what was held has failed", func() bool {
 		servers.Do(0, "client", "kill", "type", "pubsub")
 		for range bodies {
