@@ -164,7 +164,9 @@ func TestWhatFollowsAnUpgradeIsHeard(t *testing.T) {
 	g := NewGroup(Config{QueueBytes: 64 << 10, StallTimeout: 10 * time.Second, MessageWait: 30 * time.Second})
 	defer g.Close()
 	ended := make(chan int, 2)
+	from := make(chan string, 2)
 	addr, _ := upgrading(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		from <- r.RemoteAddr
 		if r.URL.Path == "/no" {
 			http.Error(w, "no", http.StatusForbidden)
 			return
@@ -186,6 +188,9 @@ func TestWhatFollowsAnUpgradeIsHeard(t *testing.T) {
 		all, _ := io.ReadAll(nc)
 		if _, frames, _ := strings.Cut(string(all), "\r\n\r\n"); !strings.HasPrefix(frames, "\x81\x05hello\x88") {
 			t.Errorf("heard %q", all)
+		}
+		if a := <-from; a != nc.LocalAddr().String() {
+			t.Errorf("it comes from %q, want %v", a, nc.LocalAddr())
 		}
 		<-ended
 	})
