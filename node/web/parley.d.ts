@@ -181,8 +181,8 @@ export interface Options {
   /**
    * Several tabs over one connection: one of them leads and holds it, the others speak through it. The tabs of one origin share
    * it that are the same user, or guest of the same session, at the same server, and of the same version of this. For the
-   * listeners of a tab nothing changes. When the one that leads is closed, or frozen by the browser, another leads, within
-   * five seconds. Its own signals a tab doesn't see in the others.
+   * listeners of a tab nothing changes. When the one that leads is closed, or frozen by the browser, another leads, after
+   * some three seconds. Its own signals a tab doesn't see in the others.
    *
    *     import { shared } from "https://host/parley/shared.js"; // or "parley/shared"
    *     const chat = new Parley("wss://host", { shared });

@@ -291,6 +291,8 @@ func TestTabsOfOthersDoNotShare(t *testing.T) {
 		fmt.Fprint(w, strings.Replace(rec.Body.String(), "const VERSION = 1;", "const VERSION = 2;", 1))
 	}))
 	t.Cleanup(other.Close)
+	p := newTab(t)
+	p.open(blankPage(t)) // two clients in one tab are as good as two tabs
 	for name, c := range map[string]struct {
 		first, second string
 		module        string
@@ -307,7 +309,6 @@ func TestTabsOfOthersDoNotShare(t *testing.T) {
 		"two versions":                  {``, ``, other.URL, 2},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			f := newFake(t, func(r request, _ int) []string {
 				if r.Op == "history" {
 					return []string{`{"op":"ok","req":%REQ%,"room":"design","messages":[],"more":false}`}
@@ -317,16 +318,18 @@ func TestTabsOfOthersDoNotShare(t *testing.T) {
 			if c.module == "" {
 				c.module = f.URL
 			}
-			p := newTab(t)
-			q := p.sibling()
-			at := blankPage(t)
-			p.open(at)
-			p.run(`localStorage.setItem("parley:" + new URL(%s).host + ":session", "s")`, f.URL) // the fake's
-			p.share(f.URL, f.URL, c.first)
-			p.until(`room.live`)
-			q.open(at)
-			q.share(c.module, f.URL, c.second)
-			q.until(`room.live`)
+			p.run(`
+				localStorage.setItem("parley:" + new URL(%s).host + ":session", "s"); // the fake's
+				const { Parley } = await import(%s);
+				const chats = [];
+				for (const [module, options] of [[%s, {`+c.first+`}], [%s, {`+c.second+`}]]) {
+					const { shared } = await import(module);
+					const chat = new Parley(%s, { shared, ...options });
+					chats.push(chat);
+					await chat.join("design").ready;
+				}
+				for (const chat of chats) chat.close();
+			`, f.URL, f.URL+"/parley.js", f.URL+"/parley/shared.js", c.module+"/parley/shared.js", f.URL)
 			if got := f.connections(); got != c.want {
 				t.Errorf("there are %d connections, want %d", got, c.want)
 			}
