@@ -290,8 +290,11 @@ func (tr *trial) clamour() {
 	tr.awaitAcks(1)
 }
 
-func (tr *trial) urge() {
-	for _, m := range tr.present() {
+func (tr *trial) urge() { urge(tr.present()) }
+
+// urge has members say much at once.
+func urge(members []*member) {
+	for _, m := range members {
 		select {
 		case m.urge <- struct{}{}:
 		default:
