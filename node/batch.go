@@ -136,7 +136,7 @@ func (b *batch) breakLocked(m *bus.Message) {
 	if !m.Marker.IsZero() {
 		r.recent.broke = m.Marker
 	}
-	b.frameLocked("gap", wire.Gap{Room: r.name, After: m.Lost})
+	b.frameLocked("gap", wire.Gap{Room: r.name, After: m.Lost, Last: m.ID})
 	b.sendLocked()
 	for _, mem := range r.members {
 		if mem.live {

@@ -159,7 +159,7 @@ func (m *member) serveLog(buf, scratch []byte) bool {
 			cursor = before // first what is before the gap
 			break
 		}
-		gap, told := m.appendGap(nil, msg.Lost)
+		gap, told := m.appendGap(nil, msg.Lost, msg.ID)
 		if !told {
 			return false
 		}
@@ -198,12 +198,12 @@ func (m *member) skip(page bus.Page) bool {
 	if err != nil {
 		return false
 	}
-	gap, told := m.appendGap(nil, lost)
-	if !told {
-		return false
-	}
 	if lost != m.cursor && start.Less(lost) {
 		start = lost // which was seen
+	}
+	gap, told := m.appendGap(nil, lost, start)
+	if !told {
+		return false
 	}
 	m.r.mu.Lock()
 	defer m.r.mu.Unlock()
@@ -227,11 +227,11 @@ func (m *member) resumption(page bus.Page) (bus.ID, error) {
 	return m.r.start(ctx, wire.DefaultBacklog)
 }
 
-// appendGap appends a gap, in its place among the messages. It returns false if the client can't be told: then its connection is
+// appendGap appends a gap, in its place among the messages; last is where it goes on. It returns false if the client can't be told: then its connection is
 // closed.
-func (m *member) appendGap(buf []byte, after bus.ID) ([]byte, bool) {
+func (m *member) appendGap(buf []byte, after, last bus.ID) ([]byte, bool) {
 	if !m.s.gapTold() {
 		return buf, false
 	}
-	return m.s.codec.appendEvent(buf, "gap", wire.Gap{Room: m.r.name, After: after}.Append(nil)), true
+	return m.s.codec.appendEvent(buf, "gap", wire.Gap{Room: m.r.name, After: after, Last: last}.Append(nil)), true
 }

@@ -103,11 +103,19 @@ func TestABreakInTheLogIsToldInItsPlaceToWhoComesBack(t *testing.T) {
 	if err := client.Set(ctx, "parley:{lobby}:last", two.String(), 0).Err(); err != nil {
 		t.Fatal(err)
 	}
-	a.Until("gap") // the node notices by itself
+	gap := a.Until("gap") // the node notices by itself
 	heard(t, c, "lobby", a.SendText("lobby", "four"))
 	_, backlog := nodetest.Dial(t, c.Nodes[1].URL("/")).Join("lobby", fmt.Sprintf(`"since":%q`, one))
 	if got := texts(backlog); !slices.Equal(got, []string{"two", "gap", "four"}) {
-		t.Errorf("got %v", got)
+		t.Fatalf("got %v", got)
+	}
+	for _, told := range []wire.Frame{gap, backlog[1]} { // who is cut off then has heard of it
+		for _, nd := range c.Nodes {
+			j, backlog := nodetest.Dial(t, nd.URL("/")).Join("lobby", fmt.Sprintf(`"since":%q`, told.Last))
+			if got := texts(backlog); told.After != two || j.Recovered == nil || !*j.Recovered || !slices.Equal(got, []string{"four"}) {
+				t.Errorf("after %s: recovered %v, %v", nodetest.Show(told), j.Recovered, got)
+			}
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -253,7 +254,7 @@ func (v *plainVoice) take(conn *websocket.Conn, f *said, since string) {
 		v.went(f.ID)
 		v.m.tell(judge.Event{Kind: judge.Message, ID: parseID(f.ID), Words: parseWords(f.Text)})
 	case f.Op == "gap":
-		v.went(f.After)
+		v.went(cmp.Or(f.Last, f.After)) // an older node does not say the last
 		v.m.tell(judge.Event{Kind: judge.Gap, ID: parseID(f.After)})
 	case f.Op == "live":
 		v.m.tell(judge.Event{Kind: judge.Live})

@@ -33,7 +33,10 @@ type Live struct{}
 
 // Gap says that what followed an id is lost, or not kept any more. What the log has since follows, or the newest messages where it was
 // trimmed, and their order starts anew.
-type Gap struct{ After ID }
+type Gap struct {
+	After ID
+	Last  ID // what the log has after it follows
+}
 
 // Presence says that who is there has changed.
 type Presence struct {

@@ -1,6 +1,7 @@
 package client
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -256,8 +257,9 @@ func (r *Room) event(f *wire.Frame) Event {
 		r.live = true
 		return Live{}
 	case "gap":
-		r.floor, r.since = ID{}, &f.After
-		return Gap{After: f.After}
+		last := cmp.Or(f.Last, f.After) // an older node does not say the last
+		r.floor, r.since = ID{}, &last
+		return Gap{f.After, f.Last}
 	case "presence":
 		return Presence{Event: f.Event, User: user, Members: f.Members, Count: f.Count, Version: f.Presence}
 	case "signal":

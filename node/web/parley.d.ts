@@ -124,7 +124,7 @@ export interface RoomEvents<Data = unknown, Signals = Record<string, any>> {
   live: { resumed: boolean; missed: number; gap: boolean };
   /** What followed that id is lost, or not in the log any more. What the log still has follows, at least the newest messages; their order
    * starts anew. */
-  gap: { after: Id };
+  gap: { after: Id; last: Id };
   /** Who is there, or by what name ("update"), has changed; `members` and `count` of the room are up to date. */
   presence: { event: "join" | "leave" | "update" | "count" | "sync"; user?: User; count: number };
   signal: { [Kind in keyof Signals]: { kind: Kind; user: User; data?: Signals[Kind] } }[keyof Signals];

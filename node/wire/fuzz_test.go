@@ -170,7 +170,7 @@ func rewrite(f Frame) []byte {
 	case "live":
 		return Live{f.Room}.Append(nil)
 	case "gap":
-		return Gap{f.Room, f.After}.Append(nil)
+		return Gap{f.Room, f.After, f.Last}.Append(nil)
 	case "presence":
 		p := Presence{Room: f.Room, Event: f.Event, Members: f.Members, Count: f.Count, Presence: f.Presence}
 		if f.User.ID != "" {

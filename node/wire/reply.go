@@ -188,6 +188,7 @@ func (f Live) Append(dst []byte) []byte {
 type Gap struct {
 	Room  string
 	After id.ID
+	Last  id.ID // what the log has after it follows: it is a since for who is cut off now
 }
 
 // Append gives the frame.
@@ -195,6 +196,7 @@ func (f Gap) Append(dst []byte) []byte {
 	o := open(dst, "gap")
 	o.str("room", f.Room)
 	o.id("after", f.After)
+	o.id("last", f.Last)
 	return o.end()
 }
 

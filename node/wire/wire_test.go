@@ -166,7 +166,7 @@ func TestFramesAreWrittenLean(t *testing.T) {
 		{History{Room: "a"}, `{"op":"ok","room":"a","messages":[],"more":false}`},
 		{History{Room: "a", Messages: [][]byte{[]byte("{}"), []byte("{}")}, More: true}, `{"op":"ok","room":"a","messages":[{},{}],"more":true}`},
 		{Live{"a"}, `{"op":"live","room":"a"}`},
-		{Gap{"a", i}, `{"op":"gap","room":"a","after":"5-6"}`},
+		{Gap{"a", id.ID{Ms: 1}, i}, `{"op":"gap","room":"a","after":"1-0","last":"5-6"}`},
 		{Presence{Room: "a", Event: EventLeave, User: &Member{ID: "u", Name: "U"}, Count: 1, Presence: 2}, `{"op":"presence","room":"a","event":"leave","user":{"id":"u","name":"U"},"count":1,"presence":2}`},
 		{Presence{Room: "a", Event: EventSync}, `{"op":"presence","room":"a","event":"sync","members":[],"count":0,"presence":0}`},
 		{Reject{Err: Errorf(Conflict, "%d", 1)}, `{"op":"error","code":"conflict","message":"1"}`},

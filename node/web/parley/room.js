@@ -223,7 +223,7 @@ export class Room extends Emitter {
     if (op === "gap") {
       this.#messages = [];
       this.#back.gap = true;
-      this.last = null; // the order starts anew
+      this.last = frame.last ?? null; // the order starts anew
       this.emit(op, frame);
     }
     if (op === "live") {
