@@ -142,7 +142,7 @@ func (m *member) tellUp(up bool, why error) {
 	t := m.trial
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if m.up && !up && !m.gone && !t.over {
+	if m.up && !up && !m.gone && !t.over && !errors.Is(why, errJoinRefused) { // a refusal is an answer: it asks again elsewhere
 		t.cut++
 		t.cuts[addresses.ReplaceAllString(why.Error(), "…")]++
 	}

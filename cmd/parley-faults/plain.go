@@ -210,17 +210,21 @@ func (v *plainVoice) writeLocked(conn *websocket.Conn, frame any) bool {
 	return false
 }
 
-var errHungUp = errors.New("the client hung up")
+var (
+	errHungUp      = errors.New("the client hung up")
+	errJoinRefused = fmt.Errorf("%w: its join was refused", errHungUp)
+	errRoomLost    = fmt.Errorf("%w: its room was lost", errHungUp)
+)
 
 // hangUp ends a connection whose node refuses what it must not do without. It comes back over another one.
-func (v *plainVoice) hangUp(conn *websocket.Conn, why string) {
+func (v *plainVoice) hangUp(conn *websocket.Conn, why error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.hangUpLocked(conn, why)
 }
 
-func (v *plainVoice) hangUpLocked(conn *websocket.Conn, why string) {
-	v.hungUp = fmt.Errorf("%w: %s", errHungUp, why)
+func (v *plainVoice) hangUpLocked(conn *websocket.Conn, why error) {
+	v.hungUp = why
 	conn.Close()
 }
 
@@ -247,7 +251,7 @@ func (v *plainVoice) take(conn *websocket.Conn, f *said, since string) {
 		v.enter(conn, f, since)
 	case f.Req == "join": // later, over another connection
 		v.m.trial.refusal(fmt.Sprint("join: ", f.Code))
-		v.hangUp(conn, fmt.Sprint("its join was refused: ", f.Code))
+		v.hangUp(conn, fmt.Errorf("%w: %v", errJoinRefused, f.Code))
 	case strings.HasPrefix(f.Req, "k"):
 		v.answer(conn, f)
 	case f.Op == "message":
@@ -365,7 +369,7 @@ func (v *plainVoice) answer(conn *websocket.Conn, f *said) {
 			v.held = true
 			v.m.trial.refusal(fmt.Sprint(f.Code))
 		case f.Code == "not_joined":
-			v.hangUpLocked(conn, "its room was lost")
+			v.hangUpLocked(conn, errRoomLost)
 		default:
 			v.lines = append(v.lines[:i:i], v.lines[i+1:]...)
 			l.done(id.ID{}, fmt.Errorf("%v: %s", f.Code, f.Message))
