@@ -227,8 +227,8 @@ func (m *member) resumption(page bus.Page) (bus.ID, error) {
 	return m.r.start(ctx, wire.DefaultBacklog)
 }
 
-// appendGap appends a gap, in its place among the messages; last is where it goes on. It returns false if the client can't be told: then its connection is
-// closed.
+// appendGap appends a gap, in its place among the messages; last is where it goes on. It returns false if the client can't be told:
+// then its connection is closed.
 func (m *member) appendGap(buf []byte, after, last bus.ID) ([]byte, bool) {
 	if !m.s.gapTold() {
 		return buf, false

@@ -402,17 +402,23 @@ func TestRedisClusterThatWantsFullCoverageIsWarnedOf(t *testing.T) {
 	}
 }
 
-// All connections to all primaries are ended, time and again.
-func TestRedisClusterConnectionsAreKilled(t *testing.T) {
-	t.Parallel()
-	servers := bustest.StartRedisCluster(t, 3, 0)
-	rooms := slices.Concat(roomsOf(servers, 0, 1), roomsOf(servers, 1, 1), roomsOf(servers, 2, 1))
-	a, b := openCluster(t, servers, rooms...), openCluster(t, servers, rooms...)
-	var chats []*chatter
+// chatOverAll opens two nodes in a room of each of three primaries. Ann is in each, and talks, over the first node.
+func chatOverAll(t *testing.T, servers *bustest.RedisCluster) (rooms []string, a, b *clusterNode, chats []*chatter) {
+	t.Helper()
+	rooms = slices.Concat(roomsOf(servers, 0, 1), roomsOf(servers, 1, 1), roomsOf(servers, 2, 1))
+	a, b = openCluster(t, servers, rooms...), openCluster(t, servers, rooms...)
 	for _, room := range rooms {
 		a.subs[room].Enter(bus.Member{ID: "ann"})
 		chats = append(chats, a.chat(room, "a"))
 	}
+	return rooms, a, b, chats
+}
+
+// All connections to all primaries are ended, time and again.
+func TestRedisClusterConnectionsAreKilled(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 3, 0)
+	rooms, a, b, chats := chatOverAll(t, servers)
 	killed := make(map[string]int)
 	for range 3 {
 		for i := range servers.Servers {
@@ -446,13 +452,7 @@ func TestRedisClusterConnectionsAreKilled(t *testing.T) {
 func TestRedisClusterFailsOverByCommand(t *testing.T) {
 	t.Parallel()
 	servers := bustest.StartRedisCluster(t, 3, 1)
-	rooms := slices.Concat(roomsOf(servers, 0, 1), roomsOf(servers, 1, 1), roomsOf(servers, 2, 1))
-	a, b := openCluster(t, servers, rooms...), openCluster(t, servers, rooms...)
-	var chats []*chatter
-	for _, room := range rooms {
-		a.subs[room].Enter(bus.Member{ID: "ann"})
-		chats = append(chats, a.chat(room, "a"))
-	}
+	rooms, a, b, chats := chatOverAll(t, servers)
 	for i, room := range rooms {
 		servers.FailOver(3 + i)
 		promoted := time.Now()

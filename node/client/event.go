@@ -54,8 +54,8 @@ type Signal struct {
 	Data json.RawMessage
 }
 
-// Left says that the node has taken the client out of the room, or does not let it in again, and why. What is not acknowledged gets the same error; the room is the
-// client's no more.
+// Left says that the node has taken the client out of the room, or does not let it in again, and why. What is not acknowledged gets
+// the same error; the room is the client's no more.
 type Left struct{ Err *wire.Error }
 
 func (Joined) event()   {}

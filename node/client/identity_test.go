@@ -2,62 +2,15 @@ package client
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
-
-	"parley/node"
-	"parley/node/api"
-	"parley/node/keys"
 	"parley/node/nodetest"
-	"parley/node/token"
 	"parley/node/wire"
 )
-
-const (
-	tokenSecret = "the secret of a node under test, of 32"
-	appKey      = "the-key-of-an-application-under-test"
-)
-
-// startKnowing runs a node that takes tokens, API keys, and guests: who should be somebody could become one.
-func startKnowing(t *testing.T) (*nodetest.Node, *api.Client) {
-	t.Helper()
-	v, err := token.New(t.Context(), token.Config{Secret: []byte(tokenSecret), Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ring, err := keys.Parse("backend " + appKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Auth, cfg.Apps, cfg.Guests = v, ring, true }).Nodes[0]
-	app, err := api.New(n.HTTP(""), appKey, api.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n, app
-}
-
-// tokenOf is one of ada's: issued so long from now, for so long, in rooms as the claim says.
-func tokenOf(t *testing.T, issued, life time.Duration, rooms string) string {
-	t.Helper()
-	at := time.Now().Add(issued)
-	c := token.Claims{Name: "Ada", Rooms: json.RawMessage(rooms)}
-	c.Subject, c.IssuedAt, c.ExpiresAt = "ada", jwt.NewNumericDate(at), jwt.NewNumericDate(at.Add(life))
-	tok, err := token.Make(c, []byte(tokenSecret))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tok
-}
-
-const allRooms = `{"*":["*"]}`
 
 // A giver gives tokens one by one, and the last again and again.
 type giver struct {
@@ -116,14 +69,14 @@ func wantCode(t *testing.T, err error, code wire.Code, sentence string) {
 // A token that is not good ends the client, which says why.
 func TestATokenThatIsNotGoodEndsTheClientWithItsCode(t *testing.T) {
 	t.Parallel()
-	n, _ := startKnowing(t)
+	n, _ := nodetest.StartKnowing(t)
 	for name, c := range map[string]struct {
 		token string
 		code  wire.Code
 		why   string
 	}{
-		"nobody's": {tokenOf(t, 0, time.Hour, allRooms) + "x", wire.Unauthorized, "not signed with a key"},
-		"expired":  {tokenOf(t, -2*time.Hour, time.Hour, allRooms), wire.Expired, "has expired"},
+		"nobody's": {nodetest.Token(t, 0, time.Hour, nodetest.AllRooms) + "x", wire.Unauthorized, "not signed with a key"},
+		"expired":  {nodetest.Token(t, -2*time.Hour, time.Hour, nodetest.AllRooms), wire.Expired, "has expired"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -150,10 +103,10 @@ func TestWhatEndsATokenIsTold(t *testing.T) {
 	}{"expired": {wire.Expired, "the token has expired"}, "revoked": {wire.Unauthorized, "this was revoked"}} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			n, app := startKnowing(t)
-			first := tokenOf(t, -time.Minute, time.Hour, allRooms)
+			n, app := nodetest.StartKnowing(t)
+			first := nodetest.Token(t, -time.Minute, time.Hour, nodetest.AllRooms)
 			if name == "expired" {
-				first = tokenOf(t, -time.Hour, time.Hour+3*time.Second, allRooms)
+				first = nodetest.Token(t, -time.Hour, time.Hour+3*time.Second, nodetest.AllRooms)
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
@@ -162,7 +115,7 @@ func TestWhatEndsATokenIsTold(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { once.Close() })
-			g := &giver{tokens: []string{first, tokenOf(t, 5*time.Second, time.Hour, allRooms)}}
+			g := &giver{tokens: []string{first, nodetest.Token(t, 5*time.Second, time.Hour, nodetest.AllRooms)}}
 			c := g.dial(t, n)
 			r, err := c.Join(ctx, "design", JoinOptions{})
 			if err != nil {
@@ -193,8 +146,8 @@ func TestWhatEndsATokenIsTold(t *testing.T) {
 // A right that was taken away while one was not connected is told as one that is taken away in a room.
 func TestARightThatIsGoneAfterABreakIsTold(t *testing.T) {
 	t.Parallel()
-	n, _ := startKnowing(t)
-	g := &giver{tokens: []string{tokenOf(t, 0, time.Hour, allRooms), tokenOf(t, 1, time.Hour, `{"other":["join"]}`)}}
+	n, _ := nodetest.StartKnowing(t)
+	g := &giver{tokens: []string{nodetest.Token(t, 0, time.Hour, nodetest.AllRooms), nodetest.Token(t, 1, time.Hour, `{"other":["join"]}`)}}
 	c := g.dial(t, n)
 	left, joined := make(chan Left, 9), make(chan Joined, 9)
 	join := func(name string) *Room {
@@ -227,8 +180,8 @@ func TestARightThatIsGoneAfterABreakIsTold(t *testing.T) {
 // A right that a renewed token takes away, over the same connection or the next, ends its room.
 func TestARightThatARenewalTakesAwayEndsItsRoom(t *testing.T) {
 	t.Parallel()
-	n, _ := startKnowing(t)
-	g := &giver{tokens: []string{tokenOf(t, -time.Hour, time.Hour+4*time.Second, allRooms), tokenOf(t, 1, time.Hour, `{"other":["join"]}`)}}
+	n, _ := nodetest.StartKnowing(t)
+	g := &giver{tokens: []string{nodetest.Token(t, -time.Hour, time.Hour+4*time.Second, nodetest.AllRooms), nodetest.Token(t, 1, time.Hour, `{"other":["join"]}`)}}
 	c := g.dial(t, n)
 	left := make(chan Left, 1)
 	_, err := c.Join(t.Context(), "design", JoinOptions{Handle: func(e Event) {
@@ -246,8 +199,8 @@ func TestARightThatARenewalTakesAwayEndsItsRoom(t *testing.T) {
 // Nobody who had a token becomes a guest for want of the next.
 func TestNobodyBecomesAGuestForWantOfAToken(t *testing.T) {
 	t.Parallel()
-	n, _ := startKnowing(t)
-	good := tokenOf(t, 0, time.Hour, allRooms)
+	n, _ := nodetest.StartKnowing(t)
+	good := nodetest.Token(t, 0, time.Hour, nodetest.AllRooms)
 	g := &giver{tokens: []string{good, "", good}}
 	c := g.dial(t, n)
 	c.mu.Lock()

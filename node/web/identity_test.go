@@ -1,59 +1,12 @@
 package web_test
 
 import (
-	"encoding/json"
-	"log/slog"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/golang-jwt/jwt/v5"
-
-	"parley/node"
-	"parley/node/api"
-	"parley/node/keys"
 	"parley/node/nodetest"
-	"parley/node/token"
 )
-
-const (
-	tokenSecret = "the secret of a node under test, of 32"
-	appKey      = "the-key-of-an-application-under-test"
-)
-
-// startKnowing runs a node that takes tokens, API keys, and guests: who should be somebody could become one.
-func startKnowing(t *testing.T) (*nodetest.Node, *api.Client) {
-	t.Helper()
-	v, err := token.New(t.Context(), token.Config{Secret: []byte(tokenSecret), Log: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	ring, err := keys.Parse("backend " + appKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := nodetest.Start(t, 1, quick, func(cfg *node.Config) { cfg.Auth, cfg.Apps, cfg.Guests = v, ring, true }).Nodes[0]
-	app, err := api.New(n.HTTP(""), appKey, api.Options{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return n, app
-}
-
-// tokenOf is one of ada's: issued so long from now, for so long, in rooms as the claim says.
-func tokenOf(t *testing.T, issued, life time.Duration, rooms string) string {
-	t.Helper()
-	at := time.Now().Add(issued)
-	c := token.Claims{Name: "Ada", Rooms: json.RawMessage(rooms)}
-	c.Subject, c.IssuedAt, c.ExpiresAt = "ada", jwt.NewNumericDate(at), jwt.NewNumericDate(at.Add(life))
-	tok, err := token.Make(c, []byte(tokenSecret))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tok
-}
-
-const allRooms = `{"*":["*"]}`
 
 // What page scripts do to have a client take tokens one by one: after the last it is given that one again. An error is thrown.
 const givesTokens = `token: async () => {
@@ -106,11 +59,11 @@ func (p *tab) onlyAda() {
 // A token that is not good ends the client, which says why: in a sentence, wherever one may ask.
 func TestATokenThatIsNotGoodEndsTheClientWithASentence(t *testing.T) {
 	t.Parallel()
-	n, _ := startKnowing(t)
+	n, _ := nodetest.StartKnowing(t, quick)
 	for name, c := range map[string]struct{ token, why string }{
-		"nobody's": {tokenOf(t, 0, time.Hour, allRooms) + "x", "not signed with a key"},
-		"expired":  {tokenOf(t, -2*time.Hour, time.Hour, allRooms), "has expired"},
-		"odd":      {tokenOf(t, 0, time.Hour, `{"`+strings.Repeat("é", 70)+`":[]}`), "the token's rights"}, // more than a close frame holds
+		"nobody's": {nodetest.Token(t, 0, time.Hour, nodetest.AllRooms) + "x", "not signed with a key"},
+		"expired":  {nodetest.Token(t, -2*time.Hour, time.Hour, nodetest.AllRooms), "has expired"},
+		"odd":      {nodetest.Token(t, 0, time.Hour, `{"`+strings.Repeat("é", 70)+`":[]}`), "the token's rights"}, // more than a close frame holds
 	} {
 		for how, option := range map[string]string{"a string": `token: tokens[0]`, "a function": givesTokens} {
 			t.Run(name+", "+how, func(t *testing.T) {
@@ -142,12 +95,12 @@ func TestWhatEndsATokenIsTold(t *testing.T) {
 		for how, option := range map[string]string{"a string": `token: tokens[0]`, "a function": givesTokens} {
 			t.Run(name+", "+how, func(t *testing.T) {
 				t.Parallel()
-				n, app := startKnowing(t)
-				first := tokenOf(t, -time.Minute, time.Hour, allRooms)
+				n, app := nodetest.StartKnowing(t, quick)
+				first := nodetest.Token(t, -time.Minute, time.Hour, nodetest.AllRooms)
 				if name == "expired" {
-					first = tokenOf(t, -time.Hour, time.Hour+3*time.Second, allRooms)
+					first = nodetest.Token(t, -time.Hour, time.Hour+3*time.Second, nodetest.AllRooms)
 				}
-				p := knowing(t, n, n.URL("/"), option, first, tokenOf(t, 5*time.Second, time.Hour, allRooms))
+				p := knowing(t, n, n.URL("/"), option, first, nodetest.Token(t, 5*time.Second, time.Hour, nodetest.AllRooms))
 				if name == "revoked" {
 					p.until(`room.live`)
 					if err := app.Revoke(t.Context(), "ada", time.Time{}); err != nil {
@@ -175,8 +128,8 @@ func TestWhatEndsATokenIsTold(t *testing.T) {
 // Whatever a function does instead of giving a token, nobody who had one becomes a guest, and the next is asked for.
 func TestNobodyBecomesAGuestForWantOfAToken(t *testing.T) {
 	t.Parallel()
-	n, _ := startKnowing(t)
-	p := knowing(t, n, n.URL("/"), givesTokens, tokenOf(t, 0, time.Hour, allRooms))
+	n, _ := nodetest.StartKnowing(t, quick)
+	p := knowing(t, n, n.URL("/"), givesTokens, nodetest.Token(t, 0, time.Hour, nodetest.AllRooms))
 	p.until(`room.live`)
 	for _, instead := range []string{
 		`undefined`, `""`, `null`, `{ thrown: true }`, `{ thrown: true, error: new TypeError("Failed to fetch") }`,
@@ -194,8 +147,8 @@ func TestNobodyBecomesAGuestForWantOfAToken(t *testing.T) {
 // Timers stand still while a machine sleeps, and the token does not: a fresh one is brought as soon as it wakes.
 func TestATokenIsRenewedAfterASleep(t *testing.T) {
 	t.Parallel()
-	n, _ := startKnowing(t)
-	p := knowing(t, n, n.URL("/"), givesTokens, tokenOf(t, 0, time.Hour, allRooms), tokenOf(t, 1*time.Second, 2*time.Hour, allRooms))
+	n, _ := nodetest.StartKnowing(t, quick)
+	p := knowing(t, n, n.URL("/"), givesTokens, nodetest.Token(t, 0, time.Hour, nodetest.AllRooms), nodetest.Token(t, 1*time.Second, 2*time.Hour, nodetest.AllRooms))
 	p.until(`room.live`)
 	p.sleeps(30 * time.Minute)
 	p.run(`await chat.request("ping")`)
@@ -211,18 +164,21 @@ func TestATokenIsRenewedAfterASleep(t *testing.T) {
 	p.onlyAda()
 }
 
+// ways are how a client finds a node, and what it speaks over then.
+var ways = map[string]func(*testing.T, *nodetest.Node) string{
+	"over a WebSocket": func(_ *testing.T, n *nodetest.Node) string { return n.URL("/") },
+	"over streams":     blockUpgrades,
+}
+
 // A right that a fresh token takes away ends its room, with a sentence; one that gives it back gives the room back.
 func TestARightComesAndGoesWithTheToken(t *testing.T) {
 	t.Parallel()
-	for name, address := range map[string]func(*testing.T, *nodetest.Node) string{
-		"over a WebSocket": func(_ *testing.T, n *nodetest.Node) string { return n.URL("/") },
-		"over streams":     blockUpgrades,
-	} {
+	for name, address := range ways {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			n, _ := startKnowing(t)
-			all, less := tokenOf(t, 0, time.Hour, allRooms), tokenOf(t, time.Second, time.Hour, `{"other":["join"]}`)
-			p := knowing(t, n, address(t, n), givesTokens, all, less, "x", tokenOf(t, 2*time.Second, time.Hour, allRooms))
+			n, _ := nodetest.StartKnowing(t, quick)
+			all, less := nodetest.Token(t, 0, time.Hour, nodetest.AllRooms), nodetest.Token(t, time.Second, time.Hour, `{"other":["join"]}`)
+			p := knowing(t, n, address(t, n), givesTokens, all, less, "x", nodetest.Token(t, 2*time.Second, time.Hour, nodetest.AllRooms))
 			p.run(`await Promise.all([room.ready, chat.join("other").ready])`)
 			p.run(`const timeout = setTimeout; window.setTimeout = (f, ms, ...args) => timeout(f, ms === 5000 ? 50 : ms, ...args)`)
 			p.sleeps(50 * time.Minute)
@@ -248,14 +204,11 @@ func TestARightComesAndGoesWithTheToken(t *testing.T) {
 // Whom the operator has disconnected does not come back by itself, whatever it goes over.
 func TestADisconnectedUserStaysAway(t *testing.T) {
 	t.Parallel()
-	for name, address := range map[string]func(*testing.T, *nodetest.Node) string{
-		"over a WebSocket": func(_ *testing.T, n *nodetest.Node) string { return n.URL("/") },
-		"over streams":     blockUpgrades,
-	} {
+	for name, address := range ways {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			n, app := startKnowing(t)
-			p := knowing(t, n, address(t, n), givesTokens, tokenOf(t, 0, time.Hour, allRooms))
+			n, app := nodetest.StartKnowing(t, quick)
+			p := knowing(t, n, address(t, n), givesTokens, nodetest.Token(t, 0, time.Hour, nodetest.AllRooms))
 			p.until(`room.live`)
 			if err := app.Disconnect(t.Context(), "ada"); err != nil {
 				t.Fatal(err)
