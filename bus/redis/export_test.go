@@ -86,6 +86,7 @@ func Compared(rooms, steps, most int) (rarest, frequent int) {
 	over := new(room)
 	over.ended.Store(true)
 	t.add(over)
+	t.suspects = append(t.suspects, suspect{room: over})
 	for range steps {
 		due := t.take(most)
 		if len(due) > most || slices.Contains(due, over) {

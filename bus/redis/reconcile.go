@@ -58,8 +58,9 @@ func (t *turns) again(rm *room) {
 func (t *turns) take(most int) (due []*room) {
 	for now := time.Now(); len(t.suspects) > 0 && len(due) < most && !now.Before(t.suspects[0].due); t.suspects = t.suspects[1:] {
 		rm := t.suspects[0].room
-		rm.reconciled.again = false
-		due = append(due, rm)
+		if rm.reconciled.again = false; !rm.ended.Load() {
+			due = append(due, rm)
+		}
 	}
 	t.mu.Lock()
 	defer t.mu.Unlock()
