@@ -1,6 +1,7 @@
 package web_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -229,5 +230,31 @@ func TestWhatIsRefusedOfAVisitorIsDropped(t *testing.T) {
 				t.Error("it is refused again after a reload")
 			}
 		})
+	}
+}
+
+// Who is cut off right after a gap comes back where the log goes on: not before what it had, nor as one who is new.
+func TestWhoIsCutOffAfterAGapComesBackWhereTheLogGoesOn(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, func(r request, nth int) []string {
+		if r.Op != "join" || nth > 0 {
+			return nil
+		}
+		return []string{
+			`{"op":"ok","req":%REQ%,"room":"design","last":"5-0","members":[],"count":0}`,
+			`{"op":"live","room":"design"}`,
+			`{"op":"gap","room":"design","after":"3-0","last":"7-0"}`,
+			"close 1012 the node restarts",
+		}
+	})
+	p := newTab(t)
+	p.open(blankPage(t))
+	p.connect(f.URL, f.URL)
+	f.until(t, "join", 2)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	joins := slices.DeleteFunc(slices.Clone(f.said), func(r request) bool { return r.Op != "join" })
+	if since := joins[1].Since; since != "7-0" {
+		t.Errorf("it came back since %q", since)
 	}
 }
