@@ -29,7 +29,7 @@ local function before(entry) return string.match(entry[2][2], '^%d+%-%d+') or '0
 
 -- The newest id of the log below another.
 local function below(id)
-  local entry = call('XREVRANGE', log, '(' .. id, '-', 'COUNT', 1)[1]
+  local entry = id ~= '0-0' and call('XREVRANGE', log, '(' .. id, '-', 'COUNT', 1)[1] -- below 0-0 Redis knows nothing
   return entry and entry[1] or before(first)
 end
 

@@ -140,6 +140,40 @@ func TestRedisBreakIsWhereTheLogForkedHoweverMuchIsLost(t *testing.T) {
 	}
 }
 
+// What a break said is lost is not known any more: where the log has it again, as on the old primary or from a backup, whoever came
+// meanwhile gets it.
+func TestRedisWhatWasLostAndIsThereAgainIsTold(t *testing.T) {
+	began := time.Now().UnixMilli()
+	at := func(i int64) bus.ID { return bus.ID{Ms: uint64(began + 10*i), Seq: 5} }
+	m := []entry{{at(0), bus.ID{}, "m0"}, {at(1), at(0), "m1"}, {at(2), at(1), "m2"}, {at(3), at(2), "m3"}}
+	for name, c := range map[string]struct {
+		kept  bus.ID
+		again []string
+	}{
+		"a part": {at(1), []string{"m2", "m3"}},
+		"all":    {bus.ID{}, []string{"m0", "m1", "m2", "m3"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := openRedis(t, slow)
+			sub, told := subscribe(t, r, "lobby")
+			rewind(t, r, "lobby", bus.ID{}, m...)
+			for _, e := range m {
+				redis.Receive(sub, redis.Payload(e.id, e.prev, e.body))
+			}
+			want := []string{"m0", "m1", "m2", "m3", "break", "new"}
+			rewind(t, r, "lobby", c.kept, entry{at(4), c.kept, "new"})
+			r.Reconnect()
+			told.expect(want...)
+			rewind(t, r, "lobby", bus.ID{}, m...)
+			r.Reconnect()
+			told.expect(slices.Concat(want, []string{"break"}, c.again)...)
+			if lost := told.breaks[1].Lost; lost != c.kept {
+				t.Errorf("what followed %v is said to be lost, it was %v", lost, c.kept)
+			}
+		})
+	}
+}
+
 // Rooms are compared with Redis in turn: all as often as each other, few of them and many.
 func TestRedisRoomsAreComparedInTurn(t *testing.T) {
 	for _, tt := range []struct{ rooms, steps, least, most int }{
