@@ -38,7 +38,9 @@ func roomOf(tb testing.TB, n int) *room {
 		go io.Copy(io.Discard, client)
 		ends = append(ends, client, server)
 		sess := s.newSession(jsonV1, s.sockets.Stream(server, nil), identity{})
-		r.members = append(r.members, &member{s: sess, r: r, live: true})
+		m := newMember(sess, r)
+		m.live = true
+		r.members = append(r.members, m)
 		r.speak[jsonV1]++
 	}
 	tb.Cleanup(func() {

@@ -196,13 +196,13 @@ func (b *batch) sendLocked() {
 		if !m.live {
 			continue
 		}
-		frames, answers, answered := b.frames[m.s.codec], 0, 0
-		if len(b.own) > 0 && b.saidBy(m.s) {
+		frames, answers, answered := b.frames[m.codec], 0, 0
+		if len(b.own) > 0 && b.saidBy(m) {
 			frames, answers, answered = b.personal(m.s)
 		}
 		fits := len(frames) == 0 || m.offer(frames)
 		if !fits {
-			m.s.conn.Put(frames[:answers]) // which the log does not have
+			m.conn.Put(frames[:answers]) // which the log does not have
 			m.overflowLocked(b.from, b.handed)
 		}
 		if answered > 0 {
@@ -211,8 +211,8 @@ func (b *batch) sendLocked() {
 		if !fits || len(frames) == 0 {
 			continue
 		}
-		members[m.s.codec]++
-		bytes[m.s.codec] += len(frames)
+		members[m.codec]++
+		bytes[m.codec] += len(frames)
 	}
 	for c := range codecs {
 		if members[c] > 0 {
@@ -222,9 +222,9 @@ func (b *batch) sendLocked() {
 	b.resetLocked()
 }
 
-func (b *batch) saidBy(s *session) bool {
+func (b *batch) saidBy(m *member) bool {
 	for i := range b.own {
-		if b.own[i].from.Conn == s.id {
+		if b.own[i].from.Conn == m.id {
 			return true
 		}
 	}

@@ -28,7 +28,7 @@ func (m *member) overflowLocked(from bus.ID, handed uint64) {
 func (m *member) catchUp() {
 	var buf, scratch []byte
 	for {
-		if !m.s.conn.WaitForSpace() {
+		if !m.conn.WaitForSpace() {
 			return
 		}
 		buf = buf[:0]
@@ -77,12 +77,12 @@ func (m *member) fits(buf []byte, messages int) bool {
 
 // appendMessage appends a message, but for one that the client said itself where its codec has no words for that.
 func (m *member) appendMessage(buf, scratch []byte, msg *bus.Message) (frames, grown []byte) {
-	if !m.s.codec.hasWords() {
+	if !m.codec.hasWords() {
 		if origin, ok := wire.OriginOf(msg.Body); ok && origin.Conn == m.s.id {
 			return buf, scratch
 		}
 	}
-	return m.s.codec.appendMessage(buf, scratch, msg)
+	return m.codec.appendMessage(buf, scratch, msg)
 }
 
 // serveRecentLocked appends what follows the cursor, as far as the node has it in memory, and makes the member live if that
@@ -109,7 +109,7 @@ func (m *member) goLiveLocked(buf, scratch []byte) (frames, grown []byte, done b
 	if !m.greeted {
 		m.greeted = true
 		scratch = wire.Live{Room: m.r.name}.Append(scratch[:0])
-		buf = m.s.codec.appendEventAt(buf, m.cursor, "live", scratch)
+		buf = m.codec.appendEventAt(buf, m.cursor, "live", scratch)
 	}
 	if m.handed != m.r.presence.handed {
 		sync := m.r.sync()
@@ -117,7 +117,7 @@ func (m *member) goLiveLocked(buf, scratch []byte) (frames, grown []byte, done b
 			sync.Members, sync.Count, sync.Presence = m.rosterLocked()
 		}
 		scratch = sync.Append(scratch[:0])
-		buf = m.s.codec.appendEvent(buf, "presence", scratch)
+		buf = m.codec.appendEvent(buf, "presence", scratch)
 	}
 	return buf, scratch, true
 }
@@ -163,7 +163,7 @@ func (m *member) serveLog(buf, scratch []byte) bool {
 		if !told {
 			return false
 		}
-		m.s.conn.Put(gap)
+		m.conn.Put(gap)
 		newest = msg.Marker
 	}
 	r.mu.Lock()
@@ -233,5 +233,5 @@ func (m *member) appendGap(buf []byte, after, last bus.ID) ([]byte, bool) {
 	if !m.s.gapTold() {
 		return buf, false
 	}
-	return m.s.codec.appendEvent(buf, "gap", wire.Gap{Room: m.r.name, After: after, Last: last}.Append(nil)), true
+	return m.codec.appendEvent(buf, "gap", wire.Gap{Room: m.r.name, After: after, Last: last}.Append(nil)), true
 }

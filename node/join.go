@@ -37,7 +37,8 @@ func (s *Server) join(ctx context.Context, c *caller, req *wire.Request) (append
 		r.release()
 		return nil, joinError(err)
 	}
-	m := &member{s: c.session, r: r, cursor: cursor, ahead: next, blind: blind}
+	m := newMember(c.session, r)
+	m.cursor, m.ahead, m.blind = cursor, next, blind
 	if c.rooms == nil {
 		c.rooms = make(map[string]*member)
 	}

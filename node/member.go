@@ -4,18 +4,24 @@ import (
 	"slices"
 
 	"parley/bus"
+	"parley/node/socket"
 	"parley/node/wire"
 )
 
-// A member is a session in a room.
+// A member is a session in a room. What a delivery looks at comes first: to thousands of members, what is apart in memory is slow.
 type member struct {
-	s     *session
-	r     *room
-	blind bool // it may not read what was said before it joined
+	conn   *socket.Conn // static; the session's
+	stream *stream      // static; the session's
+	id     uint64       // static; the session's
+	codec  codec        // static; the session's
+	live   bool         // guarded by room.mu; given everything by flush; else served by catchUp, up to the head
+	blind  bool         // static; it may not read what was said before it joined
+
+	s *session // static
+	r *room    // static
 
 	// Guarded by room.mu.
 	place   int    // in room.members
-	live    bool   // given everything by flush; else served by catchUp, up to the head
 	greeted bool   // was live before
 	gone    bool   // is no member any more
 	cursor  bus.ID // the last id written while not live; only catchUp moves it
@@ -24,6 +30,10 @@ type member struct {
 	user    wire.Member
 
 	ahead *ahead // owned by admit, then by catchUp
+}
+
+func newMember(s *session, r *room) *member {
+	return &member{conn: s.conn, stream: s.stream, id: s.id, codec: s.codec, s: s, r: r}
 }
 
 // admit makes a new member one of its room and answers its join, in one piece: what the roster in the answer does not have is
@@ -44,7 +54,7 @@ func (m *member) admit(req *wire.Request, recovered *bool) {
 		m.told = r.recent.broke // it had nothing that it could have lost, or is told of a gap in any case
 	}
 	b.payload = m.joinedLocked(req, recovered).Append(b.payload[:0])
-	b.frame = m.s.codec.appendEventAt(b.frame[:0], m.cursor, "ok", b.payload)
+	b.frame = m.codec.appendEventAt(b.frame[:0], m.cursor, "ok", b.payload)
 	live := false
 	if m.blind && recovered != nil && !*recovered {
 		b.frame, _ = m.appendGap(b.frame, *req.Since, m.cursor) // plain text, which has no words for it, has no since
@@ -54,7 +64,7 @@ func (m *member) admit(req *wire.Request, recovered *bool) {
 	case m.blind: // it is not served by catchUp
 		b.frame, b.payload, live = m.serveRecentLocked(b.frame, b.payload)
 		m.put(b.frame)
-	case (recovered == nil || *recovered) && m.s.conn.HasSpace():
+	case (recovered == nil || *recovered) && m.conn.HasSpace():
 		b.frame, b.payload, live = m.serveRecentLocked(b.frame, b.payload)
 		if m.putIfSpace(b.frame) {
 			break

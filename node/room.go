@@ -233,7 +233,7 @@ func (r *room) rest(b *batch) {
 func (r *room) admitLocked(m *member) {
 	m.place = len(r.members)
 	r.members = append(r.members, m)
-	r.speak[m.s.codec]++
+	r.speak[m.codec]++
 	a := r.users[m.s.user.ID]
 	if a == nil {
 		a = &attendance{}
@@ -256,7 +256,7 @@ func (r *room) dismiss(m *member, dropped bool) {
 	r.members[m.place].place = m.place
 	r.members[last] = nil
 	r.members = r.members[:last]
-	r.speak[m.s.codec]--
+	r.speak[m.codec]--
 	id := m.s.user.ID
 	if a := r.users[id]; a != nil {
 		if a.conns--; a.conns == 0 {

@@ -44,7 +44,7 @@ func TestACursorDoesNotPassWhatWasRefused(t *testing.T) {
 	st := &stream{places: []place{{room: "a", at: &bus.ID{Ms: 1}}}}
 	s := &Server{}
 	s.buffers.New = func() any { return new(sayBuffers) }
-	m := &member{s: &session{srv: s, stream: st, codec: sse}, r: &room{name: "a"}}
+	m := newMember(&session{srv: s, stream: st, codec: sse}, &room{name: "a"})
 	event := []byte("id: 2-0\ndata: x\n\n")
 	for _, given := range []bool{false, true} {
 		m.putStream(event, func(b []byte) bool {

@@ -167,25 +167,25 @@ func (m *member) putStream(events []byte, give func([]byte) bool) bool {
 
 // offer, put and putIfSpace are those of the member's connection.
 func (m *member) offer(frames []byte) bool {
-	if m.s.stream != nil {
-		return m.putStream(frames, m.s.conn.Offer)
+	if m.stream != nil {
+		return m.putStream(frames, m.conn.Offer)
 	}
-	return m.s.conn.Offer(frames)
+	return m.conn.Offer(frames)
 }
 
 func (m *member) put(frames []byte) {
-	if m.s.stream != nil {
-		m.putStream(frames, func(b []byte) bool { m.s.conn.Put(b); return true })
+	if m.stream != nil {
+		m.putStream(frames, func(b []byte) bool { m.conn.Put(b); return true })
 		return
 	}
-	m.s.conn.Put(frames)
+	m.conn.Put(frames)
 }
 
 func (m *member) putIfSpace(frames []byte) bool {
-	if m.s.stream != nil {
-		return m.putStream(frames, m.s.conn.PutIfSpace)
+	if m.stream != nil {
+		return m.putStream(frames, m.conn.PutIfSpace)
 	}
-	return m.s.conn.PutIfSpace(frames)
+	return m.conn.PutIfSpace(frames)
 }
 
 // request carries out a request for a stream of several rooms. The caller holds the stream's turn.

@@ -21,10 +21,28 @@ const closeWait = 5 * time.Second
 // No writer ever waits: what the socket does not take at once is queued, and a goroutine that lives until the
 // queue is empty writes it. All methods may be called concurrently, but for Serve.
 type Conn struct {
-	group   *Group   // static
+	// What a write looks at comes first: to thousands of connections, what is apart in memory is slow.
+	group     *Group     // static
+	secure    *secure    // static; nil without TLS, and where only crypto/tls may use what is beneath
+	fd        int        // static; the socket of nc, or -1 where only nc may use it
+	mu        sync.Mutex // guards what says so
+	corked    bool       // guarded by mu; all that is put is queued, until uncork
+	draining  bool       // guarded by mu; while true only drain writes to the socket
+	finishing bool       // guarded by mu; the last frame is queued, nothing may follow it
+	hangUp    bool       // guarded by mu; drain ends the connection when it is done
+	lingering bool       // guarded by mu; close was called, drain closes when it is done
+	dead      bool       // guarded by mu; nothing is written any more
+	closed    bool       // guarded by mu; the descriptor may be somebody else's
+	head      []byte     // guarded by mu; the answer to the handshake, until it is given: nothing comes before it
+
+	queue   []byte        // guarded by mu; what waits behind the drainer's
+	taken   int           // guarded by mu; bytes that the drainer holds
+	seen    progress      // guarded by mu; at the last look
+	code    int           // guarded by mu; the close code for which the node ended it, zero for none
+	expires time.Time     // guarded by mu; when Expire aborts it, zero for never
+	freed   chan struct{} // guarded by mu; made by a waiter, closed when there may be space
+
 	nc      net.Conn // static; under TLS what is beneath it, but where only crypto/tls may use that
-	secure  *secure  // static; nil without TLS, and there
-	fd      int      // static; the socket of nc, or -1 where only nc may use it
 	below   int      // static; the socket in any case, or -1: only to be asked about
 	polled  bool     // static; it has no goroutine while it is idle
 	listens bool     // static; the client only listens: it is no WebSocket
@@ -41,22 +59,6 @@ type Conn struct {
 
 	// Owned by the reader; set by the poller.
 	slot, generation int32
-
-	mu        sync.Mutex
-	head      []byte        // guarded by mu; the answer to the handshake, until it is given: nothing comes before it
-	queue     []byte        // guarded by mu; what waits behind the drainer's
-	taken     int           // guarded by mu; bytes that the drainer holds
-	corked    bool          // guarded by mu; all that is put is queued, until uncork
-	draining  bool          // guarded by mu; while true only drain writes to the socket
-	finishing bool          // guarded by mu; the last frame is queued, nothing may follow it
-	hangUp    bool          // guarded by mu; drain ends the connection when it is done
-	lingering bool          // guarded by mu; close was called, drain closes when it is done
-	dead      bool          // guarded by mu; nothing is written any more
-	closed    bool          // guarded by mu; the descriptor may be somebody else's
-	seen      progress      // guarded by mu; at the last look
-	code      int           // guarded by mu; the close code for which the node ended it, zero for none
-	expires   time.Time     // guarded by mu; when Expire aborts it, zero for never
-	freed     chan struct{} // guarded by mu; made by a waiter, closed when there may be space
 }
 
 func (g *Group) newConn(nc net.Conn) *Conn {
