@@ -182,7 +182,7 @@ func (m *member) next() (bus.Page, error) {
 	if ahead != nil && ahead.since == m.cursor {
 		return ahead.Page, nil
 	}
-	return m.r.after(m.cursor)
+	return m.r.after(m.r.srv.ctx, m.cursor)
 }
 
 // skip tells of a gap after the cursor and moves on: to all that the log has where only the cursor and what followed it is lost, or

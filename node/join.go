@@ -76,15 +76,18 @@ func (r *room) resume(ctx context.Context, req *wire.Request) (cursor bus.ID, re
 		cursor, err = r.start(ctx, n)
 		return cursor, nil, nil, err
 	}
-	r.mu.Lock()
-	_, whole := r.afterLocked(*req.Since, bus.ID{})
-	r.mu.Unlock()
+	whole := r.has(*req.Since)
 	if !whole {
 		if r.srv.outage.lasts() {
 			return bus.ID{}, nil, nil, bus.ErrUnavailable
 		}
-		page, err := r.srv.cfg.Bus.After(ctx, r.name, *req.Since, wire.MaxPage, pieceBytes)
-		r.srv.outage.note(err)
+		if err := r.learn(ctx); err != nil {
+			return bus.ID{}, nil, nil, err
+		}
+		whole = r.has(*req.Since)
+	}
+	if !whole {
+		page, err := r.after(ctx, *req.Since)
 		if err != nil {
 			return bus.ID{}, nil, nil, err
 		}
@@ -94,6 +97,14 @@ func (r *room) resume(ctx context.Context, req *wire.Request) (cursor bus.ID, re
 	return *req.Since, &whole, next, nil
 }
 
+// has reports whether all that follows an id, up to the head, is in memory, and no break.
+func (r *room) has(since bus.ID) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	_, ok := r.afterLocked(since, bus.ID{})
+	return ok
+}
+
 // afterLocked returns what follows an id up to the head, if the node has it in memory; see recent.after. It needs r.mu.
 func (r *room) afterLocked(since, told bus.ID) ([]bus.Message, bool) {
 	if since == r.head && !(since.Less(r.recent.broke) && told.Less(r.recent.broke)) {
@@ -101,9 +112,6 @@ func (r *room) afterLocked(since, told bus.ID) ([]bus.Message, bool) {
 	}
 	return r.recent.after(since, told)
 }
-
-// backlogBytes bounds what a join without a since is given of the log.
-const backlogBytes = 1 << 20
 
 // start returns the id after which the room's newest n messages up to the head follow, or fewer if it has fewer, or they have more
 // than backlogBytes.
@@ -120,8 +128,7 @@ func (r *room) start(ctx context.Context, n int) (bus.ID, error) {
 		return bus.ID{}, bus.ErrUnavailable
 	}
 	r.mu.Unlock()
-	page, err := r.srv.cfg.Bus.Before(ctx, r.name, bus.ID{}, max(n, wire.DefaultBacklog), backlogBytes)
-	r.srv.outage.note(err)
+	page, err := r.newest(ctx, n)
 	r.mu.Lock()
 	if err != nil {
 		return bus.ID{}, err

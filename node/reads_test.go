@@ -42,13 +42,53 @@ func TestNoMoreIsReadOfALogThanIsGiven(t *testing.T) {
 	}
 }
 
+// All who lose their node come to another one, where nobody has been in the room, each with an id of its own.
+func TestAllWhoComeBackShareOneReadOfTheLog(t *testing.T) {
+	t.Parallel()
+	const crowd = 40
+	var there *countedReads
+	c := nodetest.Start(t, 2, func(cfg *node.Config) { there = &countedReads{Bus: cfg.Bus}; cfg.Bus = there })
+	a := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	a.Join("lobby")
+	var ids []string
+	for i := range crowd {
+		ids = append(ids, a.SendText("lobby", fmt.Sprint(i)).String())
+	}
+	there.reads.Store(0)
+	var back []*nodetest.Peer
+	for range crowd {
+		back = append(back, nodetest.Dial(t, c.Nodes[1].URL("/")))
+	}
+	for i, p := range back {
+		p.Say(`{"op":"join","room":"lobby","since":%q}`, ids[i])
+	}
+	for i, p := range back {
+		if f := p.Until("ok"); f.Recovered == nil || !*f.Recovered {
+			t.Errorf("from %s: %s", ids[i], nodetest.Show(f))
+		}
+		heard := 0
+		for f := p.Next(); f.Op != "live"; f = p.Next() {
+			if f.Op == "message" {
+				heard++
+			}
+		}
+		if heard != crowd-1-i {
+			t.Errorf("from message %d of %d it heard %d", i, crowd, heard)
+		}
+	}
+	if n := there.reads.Load(); n != 1 {
+		t.Errorf("%d clients made %d reads of the log", crowd, n)
+	}
+}
+
 // countedReads is a bus that counts what is read of its logs.
 type countedReads struct {
 	bus.Bus
-	bytes atomic.Int64
+	reads, bytes atomic.Int64
 }
 
 func (b *countedReads) count(p bus.Page, err error) (bus.Page, error) {
+	b.reads.Add(1)
 	for _, m := range p.Messages {
 		b.bytes.Add(int64(len(m.Body)))
 	}

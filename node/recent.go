@@ -17,12 +17,13 @@ const (
 
 // recent is the end of a room's log, up to the room's head: an unbroken chain. room.mu guards it.
 type recent struct {
-	msgs  []bus.Message // oldest first
-	bytes int
-	from  bus.ID // what follows this id, up to the head, is all here
-	whole bool   // and before it the log has nothing
-	broke bus.ID // the marker of the newest break: whoever has less may lack something, whatever the chain says
-	used  time.Time
+	msgs    []bus.Message // oldest first
+	bytes   int
+	from    bus.ID // what follows this id, up to the head, is all here
+	whole   bool   // and before it the log has nothing
+	learned bool   // what the log has before was read, whether it joined up or not
+	broke   bus.ID // the marker of the newest break: whoever has less may lack something, whatever the chain says
+	used    time.Time
 }
 
 // add takes the message after the head.
@@ -80,6 +81,7 @@ func (c *recent) start(n int) (bus.ID, bool) {
 
 // learn takes the newest messages of the log as they were read, if they join up with the head and what is here.
 func (c *recent) learn(page bus.Page, head bus.ID) {
+	c.learned = true
 	msgs := page.Messages
 	if slices.ContainsFunc(msgs, func(m bus.Message) bool { return m.Break }) {
 		return
@@ -90,7 +92,7 @@ func (c *recent) learn(page bus.Page, head bus.ID) {
 		return
 	}
 	known := c.msgs
-	*c = recent{from: head, whole: !page.More, broke: c.broke}
+	*c = recent{from: head, whole: !page.More, learned: true, broke: c.broke}
 	if len(msgs) > 0 {
 		c.from = msgs[0].Prev
 	}

@@ -33,7 +33,7 @@ type room struct {
 	recent   recent // the newest messages, up to head
 	presence presence
 	listed   listed
-	pages    map[bus.ID]*page // being read, by what they follow
+	pages    map[extent]*page // being read
 }
 
 // attendance counts the connections by which a user is in the room here.
