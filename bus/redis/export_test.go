@@ -100,6 +100,21 @@ func Compared(rooms, steps, most int) (rarest, frequent int) {
 	return slices.Min(all), slices.Max(all)
 }
 
+// ComparedAgain tells how long it takes, by default and with so many rooms, until a room is compared again that seemed to lag behind.
+func ComparedAgain(rooms int) time.Duration {
+	r := &Bus{cfg: Config{}.withDefaults()}
+	t := &r.turns
+	for range rooms {
+		t.add(&room{bus: r})
+	}
+	lags := t.take(rooms)[0]
+	began, step := time.Now(), r.cfg.CompareInterval/reconcileSteps
+	for t.again(lags); !slices.Contains(t.take(1), lags); {
+		time.Sleep(step)
+	}
+	return time.Since(began)
+}
+
 // Sightings gives what asks each sentinel where the primary is, and since which failover.
 func Sightings(t testing.TB, cfg Config) func() (addrs []string, epochs []int64) {
 	where, err := cfg.parse()

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	goredis "github.com/redis/go-redis/v9"
@@ -186,6 +187,16 @@ func TestRedisRoomsAreComparedInTurn(t *testing.T) {
 			t.Errorf("of %d rooms the rarest was compared %d times, and the most frequent %d times", tt.rooms, rarest, frequent)
 		}
 	}
+}
+
+// What a comparison finds may be on its way, so it counts only once it is found again. Both together take 3 s at most.
+func TestRedisWhatSeemsToLagIsComparedAgainSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		took := redis.ComparedAgain(1000)
+		if most := 500 * time.Millisecond; took < 100*time.Millisecond || took > most {
+			t.Errorf("it was compared again after %v, want %v at most", took, most)
+		}
+	})
 }
 
 // A room remembers the ids of half a minute, and neither less than a few nor more than some thousands.
