@@ -6,7 +6,7 @@ BENCHTIME = 1s
 FAULTS =
 SYSTEMS = linux/386 linux/amd64 linux/arm linux/arm64 darwin/arm64 freebsd/amd64 windows/amd64
 
-.PHONY: help run test faults deps lint cross fuzz attack bench benchmarks plots
+.PHONY: help run test faults deps lint manifests cross fuzz attack bench benchmarks plots
 
 help: ## list this
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -29,6 +29,9 @@ lint: ## check format, vet, staticcheck and go.mod
 	go vet ./...
 	go tool staticcheck ./...
 	go mod tidy -diff
+
+manifests: ## read the manifests for Kubernetes strictly, as what they are to be
+	go run -C .ci/manifests . ../../.deploy/kubernetes
 
 cross: ## build the program for each of SYSTEMS
 	@for system in $(SYSTEMS); do \
