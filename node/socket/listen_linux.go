@@ -9,6 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// kernelBytes is what the kernel keeps of what a client has not taken: some 4 MB otherwise, of each client that reads nothing. It is
+// enough for 2.5 MB/s at a round trip of 100 ms.
+const kernelBytes = 256 << 10
+
 // inherited sets on a listener what its connections begin with (tcp(7)).
 func inherited(probes net.KeepAliveConfig) func(network, address string, raw syscall.RawConn) error {
 	return func(_, _ string, raw syscall.RawConn) (err error) {
@@ -19,6 +23,7 @@ func inherited(probes net.KeepAliveConfig) func(network, address string, raw sys
 				set(unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(probes.Idle/time.Second)),
 				set(unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(probes.Interval/time.Second)),
 				set(unix.IPPROTO_TCP, unix.TCP_KEEPCNT, probes.Count),
+				set(unix.SOL_SOCKET, unix.SO_SNDBUF, kernelBytes),
 			)
 			// Clients speak first. A connection is accepted once it has something to read, for which nobody has to wait then; one that says
 			// nothing, a second later.
