@@ -2,10 +2,12 @@ package main
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"os"
@@ -143,51 +145,54 @@ func accessAttacks(k *keyServer) []accessAttack {
 }
 
 // run makes an attack on a node beside a bystander who says ping, and prints its row.
-func (a accessAttack) run(n *node, by *client, length time.Duration) error {
-	quiet, err := pace(by, length/2)
-	if err != nil {
-		return err
-	}
-	if a.before != nil {
-		if err := a.before(n); err != nil {
-			return err
-		}
-	}
-	before, peak := n.memory(), 0
+func (a accessAttack) run(n, other *node, length time.Duration) error {
 	var mu sync.Mutex
 	heard := map[string]bool{}
-	var attackers sync.WaitGroup
 	var harm error
-	for k := range 2 {
-		attackers.Go(func() {
-			for i, end := k, time.Now().Add(length); time.Now().Before(end); i++ {
-				r := a.next(i)
-				status, what, err := n.request(r)
-				mu.Lock()
-				heard[what], peak = true, max(peak, n.memory())
-				if harm == nil && err != nil {
-					harm = err
-				} else if harm == nil && r.must != 0 && status != r.must {
-					harm = fmt.Errorf("what is good is answered %s", what)
-				} else if harm == nil && r.must == 0 && status < 300 && status != a.may {
-					harm = fmt.Errorf("it is answered %s", what)
+	attack := func(n *node, length time.Duration) {
+		var attackers sync.WaitGroup
+		for k := range 2 {
+			attackers.Go(func() {
+				for i, end := k, time.Now().Add(length); time.Now().Before(end); i++ {
+					r := a.next(i)
+					status, what, err := n.request(r)
+					mu.Lock()
+					heard[what] = true
+					if harm == nil && err != nil {
+						harm = err
+					} else if harm == nil && r.must != 0 && status != r.must {
+						harm = fmt.Errorf("what is good is answered %s", what)
+					} else if harm == nil && r.must == 0 && status < 300 && status != a.may {
+						harm = fmt.Errorf("it is answered %s", what)
+					}
+					mu.Unlock()
 				}
-				mu.Unlock()
+			})
+		}
+		attackers.Wait()
+	}
+	if a.before != nil {
+		for _, n := range []*node{other, n} {
+			if err := a.before(n); err != nil {
+				return err
 			}
-		})
+		}
 	}
-	during, err := pace(by, length)
-	attackers.Wait()
+	err := stages(n, other, func() (*client, error) { return bystander(n) }, length/2, length, attack, func(r row) {
+		r.print(a.name, strings.Join(slices.Sorted(maps.Keys(heard)), ", "))
+	})
+	return cmp.Or(err, harm)
+}
+
+// bystander is a user who may do all. Each attack has one of its own: one that says ping all the time would be told to wait.
+func bystander(n *node) (*client, error) {
+	by, err := n.dial()
 	if err != nil {
-		return fmt.Errorf("the bystander: %w", err)
+		return nil, err
 	}
-	var words []string
-	for w := range heard {
-		words = append(words, w)
-	}
-	slices.Sort(words)
-	fmt.Printf("| %s | %s | %.1f ms | %.1f ms | %d MB | %d MB | %d MB |\n", a.name, strings.Join(words, ", "), ms(quiet), ms(during), before>>20, peak>>20, n.memory()>>20)
-	return harm
+	hello := wire.Request{Op: "hello", Token: tokenOf(tokenSecret, jwt.SigningMethodHS256, map[string]any{"sub": "ada", "rooms": map[string]any{"*": []string{"*"}}})}
+	_, err = by.nc.Write(frame(wire.OpText, string(hello.Append(nil)), true))
+	return by, err
 }
 
 // attackAccess makes all attacks that have only in their names.
@@ -208,21 +213,17 @@ func attackAccess(parley, only string, length time.Duration) error {
 	os.Setenv("PARLEY_TOKEN_ISSUER", "https://id.example")
 	os.Setenv("PARLEY_TOKEN_AUDIENCE", "chat")
 	os.Setenv("PARLEY_API_KEYS", "backend "+apiKey)
-	n, err := start(parley, false)
-	if err != nil {
-		return err
-	}
-	defer n.stop()
-	by, err := n.dial()
-	if err != nil {
-		return err
-	}
-	hello := wire.Request{Op: "hello", Token: tokenOf(tokenSecret, jwt.SigningMethodHS256, map[string]any{"sub": "ada", "rooms": map[string]any{"*": []string{"*"}}})}
-	if _, err := by.nc.Write(frame(wire.OpText, string(hello.Append(nil)), true)); err != nil {
-		return err
+	var nodes []*node
+	for range 2 {
+		n, err := start(parley, false)
+		if err != nil {
+			return err
+		}
+		defer n.stop()
+		nodes = append(nodes, n)
 	}
 	for _, a := range list {
-		if err := a.run(n, by, length); err != nil {
+		if err := a.run(nodes[0], nodes[1], length); err != nil {
 			return fmt.Errorf("%s: %w", a.name, err)
 		}
 	}

@@ -23,8 +23,8 @@ func main() {
 	only := flag.String("only", "", "only attacks with this in their name")
 	length := flag.Duration("for", 5*time.Second, "how long an attack lasts")
 	flag.Parse()
-	fmt.Println("| attack | the attacker hears | bystander's p99, quiet | during | memory before | peak | after |")
-	fmt.Println("| --- | --- | --- | --- | --- | --- | --- |")
+	fmt.Println("| attack | the attacker hears | bystander's p99, quiet | while another node is attacked | while its own is | memory before | peak | after |")
+	fmt.Println("| --- | --- | --- | --- | --- | --- | --- | --- |")
 	for _, a := range attacks {
 		if !strings.Contains(a.name, *only) {
 			continue
@@ -66,54 +66,90 @@ func (h *heard) String() string {
 	return strings.Join(words, ", ")
 }
 
+// A row is what came of an attack.
+type row struct {
+	quiet, elsewhere, here time.Duration // a bystander's p99
+	before, peak, after    int           // bytes of the node
+}
+
+func (r row) print(name, heard string) {
+	fmt.Printf("| %s | %s | %.1f ms | %.1f ms | %.1f ms | %d MB | %d MB | %d MB |\n",
+		name, heard, ms(r.quiet), ms(r.elsewhere), ms(r.here), r.before>>20, r.peak>>20, r.after>>20)
+}
+
 func (a attack) run(parley string, length time.Duration) error {
 	n, err := start(parley, a.secure)
 	if err != nil {
 		return err
 	}
 	defer n.stop()
-	by, err := n.dial()
+	other, err := start(parley, a.secure)
 	if err != nil {
 		return err
 	}
-	quiet, err := pace(by, time.Second)
-	if err != nil {
-		return err
-	}
-	before, peak := n.memory(), 0
-
-	var attackers sync.WaitGroup
+	defer other.stop()
 	var h heard
-	end := time.Now().Add(length)
-	for range a.conns {
-		attackers.Go(func() {
-			for a.conduct(n, end, h.hear); a.again && time.Now().Before(end); {
-				a.conduct(n, end, h.hear)
-			}
-		})
-	}
-	done := make(chan struct{})
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		for {
-			select {
-			case <-done:
-				return
-			case <-time.After(20 * time.Millisecond):
-				peak = max(peak, n.memory())
-			}
+	return stages(n, other, n.dial, time.Second, length, func(n *node, length time.Duration) {
+		var attackers sync.WaitGroup
+		end := time.Now().Add(length)
+		for range a.conns {
+			attackers.Go(func() {
+				for a.conduct(n, end, h.hear); a.again && time.Now().Before(end); {
+					a.conduct(n, end, h.hear)
+				}
+			})
 		}
-	}()
-	during, err := pace(by, length)
-	attackers.Wait()
-	close(done)
-	<-watched
+		attackers.Wait()
+	}, func(r row) { r.print(a.name, h.String()) })
+}
+
+// stages measures a bystander on a node while nothing happens, while another node is attacked in the same way, which takes the same part
+// of the machine, and while his own is.
+func stages(n, other *node, come func() (*client, error), quiet, length time.Duration, attack func(*node, time.Duration), done func(row)) (err error) {
+	var r row
+	by, err := come()
 	if err != nil {
+		return err
+	}
+	defer by.nc.Close()
+	if r.quiet, err = pace(by, quiet); err != nil {
 		return fmt.Errorf("the bystander: %w", err)
 	}
-	time.Sleep(time.Second)
-	fmt.Printf("| %s | %s | %.1f ms | %.1f ms | %d MB | %d MB | %d MB |\n", a.name, &h, ms(quiet), ms(during), before>>20, peak>>20, n.memory()>>20)
+	during := func(n *node, length time.Duration) (p99 time.Duration, peak int, err error) {
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			attack(n, length)
+		}()
+		watched := make(chan struct{})
+		go func() {
+			defer close(watched)
+			for {
+				peak = max(peak, n.memory())
+				select {
+				case <-over:
+					return
+				case <-time.After(20 * time.Millisecond):
+				}
+			}
+		}()
+		p99, err = pace(by, length)
+		<-watched
+		if err != nil {
+			err = fmt.Errorf("the bystander: %w", err)
+		}
+		return p99, peak, err
+	}
+	if r.elsewhere, _, err = during(other, length/2); err != nil {
+		return err
+	}
+	r.before = n.memory()
+	if r.here, r.peak, err = during(n, length); err != nil {
+		return err
+	}
+	time.Sleep(length / 5)
+	r.after = n.memory()
+	done(r)
 	return nil
 }
 
