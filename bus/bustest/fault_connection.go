@@ -35,7 +35,7 @@ func answerLost(c *cluster) {
 	a.wire.deafen()
 	d := keyed("u", "k", "meanwhile")
 	result := a.start(room, d)
-	first := atB.WaitBody(c.t, "meanwhile").Messages[1].ID // it was done
+	first := atB.WaitBody(c.t, "meanwhile").Messages[1].ID // the first attempt had been carried out
 	if o := a.await(result); !errors.Is(o.err, bus.ErrUnavailable) {
 		c.t.Errorf("publish without an answer: %v, %v", o.id, o.err)
 	}
@@ -77,18 +77,18 @@ func noOvertaking(c *cluster) {
 		c.t.Errorf("publish that did not arrive: %v, %v", o.id, o.err)
 	}
 	a.await(results[1])
-	for _, d := range []bus.Draft{first, second} { // as a client does, in the order sent
+	for _, d := range []bus.Draft{first, second} { // a client repeats in the order in which it sent
 		if _, err := a.repeat(room, d); err != nil {
 			c.t.Fatal(err)
 		}
 	}
-	release() // what is late
+	release() // the late answer arrives now
 	b.publish(room, "end")
 	want := []string{"before", "first of two", "second of two", "end"}
 	check(c.t, "delivered", atB.WaitBody(c.t, "end").Bodies(), want)
 }
 
-// silentConnections: nothing arrives on them, and nothing says so.
+// silentConnections has nothing arrive on connections that stay open: no error tells.
 func silentConnections(c *cluster) {
 	a, b := c.openProxied(), c.open()
 	_, atA := a.subscribe(room)
@@ -98,7 +98,7 @@ func silentConnections(c *cluster) {
 	silent := time.Now()
 	b.publish(room, "meanwhile")
 	check(c.t, "delivered", atA.WaitBody(c.t, "meanwhile").Bodies(), []string{"before", "meanwhile"})
-	until(c.t, "a signal to arrive again", func() bool { // which is in no log to be read from
+	until(c.t, "a signal to arrive again", func() bool { // no log has signals, so only the new connection can bring it
 		b.Signal(room, []byte("s"), func(error) {})
 		return len(atA.Seen().Signals) > 0
 	})

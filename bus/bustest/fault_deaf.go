@@ -11,7 +11,7 @@ var deafFaults = []promise{
 	{name: "who entered while it could not be written leaves with a dead node", test: refusedThenDead},
 }
 
-// deafConnection: what is published over the connection is acknowledged, but no message comes over it.
+// deafConnection has a connection acknowledge what is published over it, and bring no message.
 func deafConnection(c *cluster) {
 	a, b := c.openProxied(), c.open()
 	_, atA := a.subscribe(room)
@@ -33,7 +33,7 @@ func refusedThenDead(c *cluster) {
 	sub, _ := dead.subscribe(room)
 	c.configure("maxmemory", "1")
 	sub.Enter(bus.Member{ID: "ann"})
-	time.Sleep(time.Second) // so that it was tried, and failed
+	time.Sleep(time.Second) // time enough for a try that fails
 	c.configure("maxmemory", "0")
 	until(c.t, "ann to be in the room", func() bool { return a.roster(room).Count == 1 })
 	dead.die()

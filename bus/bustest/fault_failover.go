@@ -127,7 +127,7 @@ func splitBrain(c *cluster) {
 	atA.WaitBody(c.t, "in a 4")
 	atB.WaitBody(c.t, "in b 4")
 
-	a.wire.redirect(replica) // which won
+	a.wire.redirect(replica) // the replica won
 	at := c.waitBreak(atA, last)
 	c.goesOn(b, atA, atB)
 	for _, since := range []bus.ID{kept, last} {
@@ -135,7 +135,7 @@ func splitBrain(c *cluster) {
 	}
 	seen := atA.Seen().Messages
 	i := slices.IndexFunc(seen, func(m bus.Message) bool { return m.Break })
-	var want []string // of what follows the break in the log, without the breaks
+	var want []string // the bodies that follow the break in the log
 	for _, m := range b.after(room, at.ID, 100).Messages {
 		if !m.Break {
 			want = append(want, string(m.Body))
@@ -155,7 +155,7 @@ func splitBrain(c *cluster) {
 	}
 }
 
-// splitOutlasted: one node is at the new primary, and has told what is lost, while another has more acknowledged by the old one.
+// splitOutlasted has one node be at the new primary, and has told what is lost, while another has more acknowledged by the old one.
 func splitOutlasted(c *cluster) {
 	replica := c.replica()
 	a, b := c.openProxied(), c.openProxied()
@@ -186,7 +186,7 @@ func splitOutlasted(c *cluster) {
 	}
 }
 
-// queuedForNewServer: messages wait while there is no connection. They must not overtake the marker: who resumes from one of them
+// queuedForNewServer has messages wait while there is no connection. They must not overtake the marker: who resumes from one of them
 // would be told that nothing is missing.
 func queuedForNewServer(c *cluster) {
 	replica := c.replica()
@@ -208,7 +208,7 @@ func queuedForNewServer(c *cluster) {
 	atA.WaitBody(c.t, "end")
 }
 
-// lostTailOfALeftRoom: nobody is there any more who could find that something is lost.
+// lostTailOfALeftRoom has a room lose its tail when no node is in it any more that could find out.
 func lostTailOfALeftRoom(c *cluster) {
 	replica := c.replica()
 	a := c.openProxied()
@@ -233,7 +233,7 @@ func lostTailOfALeftRoom(c *cluster) {
 	check(c.t, "breaks told to who comes later", len(r.Seen().Breaks()), 0)
 }
 
-// lostTailFromOutside: the node that published is the only one that knows, and was never in the room.
+// lostTailFromOutside has a message lost of which only its publisher knows, a node that was never in the room.
 func lostTailFromOutside(c *cluster) {
 	replica := c.replica()
 	a := c.openProxied()
@@ -257,7 +257,7 @@ func twoFailovers(c *cluster) {
 	c.promote(other)
 	lost := a.publish(room, "lost")
 	atA.WaitBody(c.t, "lost")
-	for i, server := range []*RedisServer{one, other} { // of which the second knows nothing of the first
+	for i, server := range []*RedisServer{one, other} { // the second knows nothing of the first
 		a.wire.redirect(server)
 		s := atA.Wait(c.t, "a break", func(s Seen) bool { return len(s.Breaks()) > i })
 		check(c.t, "after which all is lost", s.Breaks()[i].Lost, kept)

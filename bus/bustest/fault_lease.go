@@ -71,13 +71,13 @@ func (c *cluster) roundTrips() {
 // nobody is to draw conclusions from that: it may need a moment to take a new one.
 func backLate(c *cluster, outage time.Duration) {
 	a := c.open()
-	time.Sleep(time.Second) // so that b's lease is the older one by then
+	time.Sleep(time.Second) // makes b's lease the older one
 	b := c.openProxied()
 	subA, atA := a.subscribe(room)
 	subB, atB := b.subscribe(room)
 	enterAll(c, subA, atB, "ann")
 	enterAll(c, subB, atA, "bob")
-	until(c.t, "a to have renewed its lease lately", func() bool { // which it does when it sends a heartbeat
+	until(c.t, "a to have renewed its lease lately", func() bool { // a heartbeat renews it
 		age := a.HeartbeatAge()
 		return age > 300*time.Millisecond && age < 500*time.Millisecond
 	})
@@ -86,7 +86,7 @@ func backLate(c *cluster, outage time.Duration) {
 	time.Sleep(outage)
 	c.server.Resume()
 	a.publish(room, "after")
-	time.Sleep(1300 * time.Millisecond) // in which b might wrongly be taken for dead
+	time.Sleep(1300 * time.Millisecond) // time enough to take b for dead by mistake
 	b.wire.thaw()
 	enterAll(c, subA, atB, "cay")
 	enterAll(c, subB, atA, "dan")
@@ -139,7 +139,7 @@ func diedAfterFlush(c *cluster) {
 	atB.Wait(c.t, "bob to leave", changed(bus.Left, "bob", 1))
 	until(c.t, "the room to be empty", func() bool { return subB.Roster().Count == 0 && b.roster(room).Count == 0 })
 	c.within(leaseOver, died, "the leaves of a dead node's members")
-	a.wire.thaw() // so that it ends soon
+	a.wire.thaw() // closing a handle waits for its connections
 }
 
 func ghostUnwatched(c *cluster) {

@@ -27,7 +27,7 @@ var lossFaults = []promise{
 	{name: "a lost tail that was acknowledged and never delivered", test: lostUndelivered},
 }
 
-// breakNoticed is how soon the comparison of last ids finds what no message tells: design section 6, "every few seconds".
+// breakNoticed is how soon the comparison of last ids must find what no message tells.
 const breakNoticed = 10 * time.Second
 
 func (c *cluster) flush() {
@@ -96,7 +96,7 @@ func flushed(c *cluster) {
 
 	last = a.publish(room, "three")
 	atA.WaitBody(c.t, "three")
-	c.flush() // once more
+	c.flush() // a second time
 	for _, r := range []*Recorder{atA, atB} {
 		r.Wait(c.t, "the second break", func(s Seen) bool { return len(s.Breaks()) > 1 })
 	}
@@ -315,7 +315,7 @@ func longTail(c *cluster) {
 	}
 }
 
-// lastIDPutBack: the keys of a room are of different ages, as where some were evicted, or restored by hand.
+// lastIDPutBack has the keys of a room be of different ages, as where some were evicted, or restored by hand.
 func lastIDPutBack(c *cluster) {
 	a := c.open()
 	a.publish(room, "one")
@@ -348,7 +348,7 @@ func lastIDPutBack(c *cluster) {
 	check(c.t, "delivered", bodies(r.Seen().Messages), []string{"two", "more0", "more1"})
 }
 
-// lostTailOfPublisher: the messages were acknowledged to their publisher, and reached no other node.
+// lostTailOfPublisher has messages lost that were acknowledged to their publisher, and reached no other node.
 func lostTailOfPublisher(c *cluster) {
 	a, b := c.open(), c.openProxied()
 	_, atA := a.subscribe(room)

@@ -96,7 +96,7 @@ func massWhileReading(c *cluster) {
 	subA, atA := a.subscribe(room)
 	subB, atB := b.subscribe(room)
 	enterAll(c, subA, atB, "ann")
-	b.wire.hush() // what it asks does not arrive, what is published does
+	b.wire.hush() // b's questions do not arrive, what others publish does
 	dropped := b.wire.dropMessage("user-lost")
 	enterAll(c, subA, atA, "user-lost")
 	c.await(dropped, "the event to be dropped")
@@ -203,8 +203,8 @@ func changeLost(c *cluster) {
 	enterAll(c, subA, atA, "user-lost")
 	a.publish(room, "after")
 	atB.WaitBody(c.t, "after") // and the change before it
-	a.wire.freeze()            // so that nobody makes up for it
-	c.server.Restart()         // as it was saved
+	a.wire.freeze()            // a cannot write the lost change again
+	c.server.Restart()         // with what it had saved
 	b.wire.thaw()
 	atB.Wait(c.t, "a missed change to be made up for", changed(bus.Joined, "user-missed", 1))
 	since := time.Now()
@@ -215,5 +215,5 @@ func changeLost(c *cluster) {
 	check(c.t, "roster", users(subB.Roster()), []string{})
 	check(c.t, "count", subB.Roster().Count, 0)
 	check(c.t, "told of who was lost", changes(atB.Seen(), bus.Joined, "user-lost"), 0)
-	a.wire.thaw() // so that it ends soon
+	a.wire.thaw() // closing a handle waits for its connections
 }

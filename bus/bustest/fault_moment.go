@@ -61,7 +61,7 @@ func (n *node) awaitSubscribed(subscribed <-chan error) {
 
 func brokenSubscribe(c *cluster, hold hold, match string) {
 	a, b := c.openProxied(), c.open()
-	_, before := a.subscribe("before") // so that the heartbeats' own subscription is over
+	_, before := a.subscribe("before") // after it the heartbeats' own subscription is over
 	recorders := map[string]*Recorder{"before": before}
 	for _, name := range numbered("room", 3) {
 		held, release := hold(a.wire, match)
@@ -185,7 +185,7 @@ func brokenWithoutScript(c *cluster, hold hold, match string) {
 	})
 }
 
-// answersAfterReload: the answers to what is sent again come one by one, the last of them late.
+// answersAfterReload has the answers to what is sent again come one by one, the last of them late.
 func answersAfterReload(c *cluster) {
 	a := c.openProxied()
 	d := keyed("u", "k", "once")
@@ -239,7 +239,7 @@ func tornMessage(c *cluster) {
 	}
 }
 
-// brokenRead: what goes wrong with a read is tried again, without anything that happens in the room.
+// brokenRead has a read go wrong. It is tried again, though nothing happens in the room.
 func brokenRead(c *cluster, hold hold, match string) {
 	a, b := c.open(), c.openProxied()
 	_, r := b.subscribe(room)
@@ -273,7 +273,7 @@ func tornRead(c *cluster) {
 	c.readAgain(r, "missed", "next")
 }
 
-// brokenMarker: a node has found that the tail is lost, and can't say so yet.
+// brokenMarker has a node find that the tail is lost, when it can't say so yet.
 func brokenMarker(c *cluster, hold hold) {
 	a := c.openProxied()
 	_, r := a.subscribe(room)
@@ -282,7 +282,7 @@ func brokenMarker(c *cluster, hold hold) {
 	lost := a.publish(room, "lost")
 	last := a.publish(room, "lost too")
 	r.WaitBody(c.t, "lost too")
-	held, release := hold(a.wire, "\r\n"+last.String()+"\r\n") // what the node knows, as an argument
+	held, release := hold(a.wire, "\r\n"+last.String()+"\r\n") // the node's last id, as an argument
 	c.rewind(s)
 	c.await(held, "the node to write the loss down")
 	a.wire.cut()

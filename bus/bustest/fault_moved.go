@@ -233,7 +233,7 @@ func versionsCoincide(c *cluster) {
 	}
 	enterAll(c, subA, atB, "lost1", "lost2")
 	a.wire.freeze()
-	c.server.Restart() // as it was saved
+	c.server.Restart() // with what it had saved
 	subA.Leave("lost1")
 	subA.Leave("lost2")
 	subA.Enter(bus.Member{ID: "new1"})

@@ -24,7 +24,7 @@ var presenceFaults = []promise{
 	{name: "members survive reconnects", test: presenceReconnects},
 }
 
-// leaseOver is promise 6: after a node is killed its members leave within 10 s.
+// leaseOver is how long the members of a node that was killed may stay: 10 s.
 const leaseOver = 10 * time.Second
 
 // die ends a node's connections for good, without a goodbye.
@@ -251,7 +251,7 @@ func presencePaused(c *cluster) {
 	c.server.Resume()
 	a.publish(room, "after")
 	atB.WaitBody(c.t, "after")
-	time.Sleep(3 * time.Second) // in which somebody might wrongly be taken for dead
+	time.Sleep(3 * time.Second) // time enough to take somebody for dead by mistake
 	enterAll(c, subA, atB, "cay")
 	enterAll(c, subB, atA, "dan")
 	all := []string{"ann", "bob", "cay", "dan"}

@@ -40,7 +40,7 @@ func (c *cluster) hears(from *node, r *Recorder) {
 	})
 }
 
-// missedDuringRead: the connection breaks while the log is read. What is said before it is replaced is in neither.
+// missedDuringRead has the connection break while the log is read. What is said before it is replaced is in neither.
 func missedDuringRead(c *cluster) {
 	a, b := c.open(), c.openProxied()
 	_, r := b.subscribe(room)
@@ -60,7 +60,7 @@ func missedDuringRead(c *cluster) {
 	check(c.t, "delivered", r.WaitBody(c.t, "three").Bodies(), []string{"one", "two", "three"})
 }
 
-// tooMuchDuringRead: what comes last is more than is held of a room, so that nothing after it can show that it is missing.
+// tooMuchDuringRead has more come last than is held of a room, so that nothing after it can show that it is missing.
 func tooMuchDuringRead(c *cluster) {
 	a, b := c.open(), c.openProxied()
 	_, r := b.subscribe(room)
@@ -77,7 +77,7 @@ func tooMuchDuringRead(c *cluster) {
 	}
 }
 
-// goesOnBelow: nodes whose clock is behind give ids by chance, so that a log that lost its tail goes on below what was delivered.
+// goesOnBelow has a log that lost its tail go on below what was delivered, as nodes whose clock is behind may make it.
 func goesOnBelow(c *cluster) {
 	a, b := c.open(), c.open()
 	_, atA := a.subscribe(room)

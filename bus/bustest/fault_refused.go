@@ -67,7 +67,7 @@ func madeUpFor(refuse, allow func(*cluster, *node)) func(*cluster) {
 		subA.Enter(bus.Member{ID: "renames", Name: "Renamed"})
 		empty.Enter(bus.Member{ID: "unwatched"})
 		want := []bus.Member{{ID: "enters", Name: "enters"}, {ID: "renames", Name: "Renamed"}, {ID: "stays", Name: "stays"}}
-		time.Sleep(2500 * time.Millisecond) // so that it was tried, and failed
+		time.Sleep(2500 * time.Millisecond) // time enough for a try that fails
 		allow(c, a)
 
 		atB.Wait(c.t, "the one to enter", changed(bus.Joined, "enters", 1))

@@ -337,7 +337,7 @@ func trimmedForBytes(c *cluster) {
 	page = a.after(room, ids[oldest-1], 1000)
 	check(c.t, "complete from the last that was trimmed", whole(page, ids[oldest-1]), true)
 
-	huge := strings.Repeat("m", 2*logBytes) // which stays, alone
+	huge := strings.Repeat("m", 2*logBytes) // it stays, alone
 	last := a.publish(room, huge)
 	page = a.after(room, ids[len(ids)-1], 10)
 	check(c.t, "complete", whole(page, ids[len(ids)-1]), true)

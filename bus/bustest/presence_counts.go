@@ -35,7 +35,7 @@ func snapshotsAgree(c *cluster) {
 			to.Leave(user)
 		}
 		if i%20 == 0 {
-			time.Sleep(time.Millisecond) // so that some of it is written
+			time.Sleep(time.Millisecond) // some of it is written by then
 		}
 		snapshots[0] = append(snapshots[0], subA.Roster())
 		snapshots[1] = append(snapshots[1], subB.Roster())

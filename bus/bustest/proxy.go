@@ -22,7 +22,7 @@ type proxy struct {
 
 	mu     sync.Mutex // guards what follows
 	server *RedisServer
-	pass   *sync.Cond // what is held has changed
+	pass   *sync.Cond // signalled when what is held has changed
 	frozen bool       // nothing passes
 	mute   bool       // nothing passes towards the server
 	deaf   bool       // nothing passes towards the handle
@@ -31,7 +31,7 @@ type proxy struct {
 	drops  []*catch // pub/sub messages that shall not arrive
 	holds  []*catch // requests that shall wait
 	waits  []*catch // answers that shall wait
-	tears  []*catch // what shall break off in the middle
+	tears  []*catch // answers that shall break off in the middle
 }
 
 // A link is one connection of the handle, and the one to the server that carries it on.

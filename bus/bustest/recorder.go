@@ -190,7 +190,7 @@ func (r *Recorder) Wait(t testing.TB, what string, ok func(Seen) bool) Seen {
 // WaitBody waits for the message with that body.
 func (r *Recorder) WaitBody(t testing.TB, body string) Seen {
 	t.Helper()
-	at := 0 // what comes before it was looked at
+	at := 0 // everything before it has been looked at
 	return r.Wait(t, fmt.Sprintf("%.40q", body), func(s Seen) bool {
 		for ; at < len(s.Messages); at++ {
 			if m := s.Messages[at]; !m.Break && string(m.Body) == body {

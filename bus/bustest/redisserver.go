@@ -29,7 +29,7 @@ type RedisServer struct {
 	addr    string // the socket's path, or 127.0.0.1:PORT
 	dir     string // holds redis.conf, redis.log and what persists
 	flags   []string
-	busPort string // where nodes of a Redis Cluster find this one
+	busPort string // for the other servers of a Redis Cluster
 
 	cmd  *exec.Cmd     // nil while killed
 	done chan struct{} // closed once cmd has ended

@@ -151,7 +151,7 @@ func (w *Watched) CutReplicas() {
 func (w *Watched) Split() {
 	w.t.Helper()
 	w.CutReplicas()
-	w.do(w.Servers[0], "acl", "setuser", "default", "-ping", "-replicaof", "-slaveof") // which they are, without a password
+	w.do(w.Servers[0], "acl", "setuser", "default", "-ping", "-replicaof", "-slaveof") // the sentinels are that user, without a password
 	w.do(w.Servers[0], "client", "kill", "user", "watcher")
 }
 
