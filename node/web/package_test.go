@@ -58,7 +58,7 @@ func TestThePackageIsUsed(t *testing.T) {
 		}
 		t.Fatalf("npm can't install the package from a node: %v\n%s", err, out)
 	}
-	if out, err := run("npm", "install", "--no-audit", "--no-fund", "--prefer-offline", "typescript@5.9.3", "esbuild@0.28.2", "ws@8.18.3"); err != nil {
+	if out, err := run("npm", "install", "--no-audit", "--no-fund", "--prefer-offline", "typescript@5.9.3", "esbuild@0.28.2", "vite@5.4.21", "ws@8.18.3"); err != nil {
 		missing("npm can't install what the test needs: %v\n%s", err, out)
 	}
 	write("app.ts", `
@@ -116,9 +116,16 @@ new Parley("ws://x").on("mesage", () => {});
 	if out, err := run("node_modules/.bin/esbuild", "main.ts", "--bundle", "--platform=node", "--format=cjs", "--outfile=main.cjs", "--log-level=warning"); err != nil || out != "" {
 		t.Fatalf("esbuild: %v\n%s", err, out)
 	}
-	say(t, n.Bus, "design", "Bo", "one", "two", "three")
-	out, err := run("node", "main.cjs", n.URL("/"))
-	if want := "hi.three.two.one. AbortError left | Parley needs the URL of a server"; err != nil || !strings.HasPrefix(out, want) {
-		t.Errorf("bundled and run: %v\n%swant %s", err, out, want)
+	write("vite.config.js", `export default { ssr: { noExternal: ["parley"] }, build: { ssr: "main.ts", outDir: "vite", minify: true } }`)
+	if out, err := run("node_modules/.bin/vite", "build", "--logLevel", "warn"); err != nil {
+		t.Fatalf("vite: %v\n%s", err, out)
+	}
+	for i, bundle := range []string{"main.cjs", "vite/main.js"} {
+		say(t, n.Bus, "design", "Bo", "one", "two", "three")
+		out, err := run("node", bundle, n.URL("/"))
+		want := "hi.three.two.one." + strings.Repeat("hi.three.two.one.", i) + " AbortError left | Parley needs the URL of a server"
+		if err != nil || !strings.HasPrefix(out, want) {
+			t.Errorf("%s, bundled and run: %v\n%swant %s", bundle, err, out, want)
+		}
 	}
 }
