@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -37,7 +38,7 @@ func upgrading(t *testing.T, h http.Handler) (addr string, served *atomic.Int32)
 		server.Serve(u)
 	}()
 	t.Cleanup(func() {
-		server.Close()
+		server.Shutdown(context.Background()) // it waits for handlers
 		<-over
 		u.Wait()
 	})
@@ -99,8 +100,12 @@ func TestUpgradesAnswerAsAnHTTPServer(t *testing.T) {
 		"nonsense":                   {"\x16\x03\x01 hello\r\n\r\n", 0},
 	}
 	g := NewGroup(Config{QueueBytes: 64 << 10, StallTimeout: 10 * time.Second, MessageWait: 30 * time.Second})
-	defer g.Close()
+	t.Cleanup(g.Close)
+	var open sync.WaitGroup
+	t.Cleanup(open.Wait) // once no server calls the handler any more
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		open.Add(1)
+		defer open.Done()
 		if r.Header.Get("Upgrade") == "" || r.ProtoMinor == 0 || r.Method != "GET" {
 			w.Header().Set("X-Why", "no upgrade")
 			http.Error(w, r.Method+" "+r.Host+" "+r.URL.String()+" "+r.Proto, http.StatusTeapot)
@@ -111,13 +116,14 @@ func TestUpgradesAnswerAsAnHTTPServer(t *testing.T) {
 			return
 		}
 		ended := make(chan int, 1)
+		open.Go(func() { <-ended })
 		e := &echo{c: c, ended: ended}
 		c.Put(nil)
 		c.Finish([]byte{0x88, 0}, 1000)
 		c.Serve(e)
 	})
 	alone := httptest.NewServer(handler)
-	defer alone.Close()
+	t.Cleanup(alone.Close)
 	alone.Config.ErrorLog = log.New(io.Discard, "", 0)
 	addr, served := upgrading(t, handler)
 	for name, rq := range requests {
