@@ -107,22 +107,7 @@ func dialRaw(t testing.TB, n *nodetest.Node, early ...byte) *raw {
 }
 
 // next reads a frame.
-func (c *raw) next() (op byte, payload []byte, err error) {
-	head := make([]byte, 4)
-	if _, err := io.ReadFull(c.r, head[:2]); err != nil {
-		return 0, nil, err
-	}
-	size := int(head[1])
-	if size == 126 {
-		if _, err := io.ReadFull(c.r, head[2:4]); err != nil {
-			return 0, nil, err
-		}
-		size = int(head[2])<<8 | int(head[3])
-	}
-	payload = make([]byte, size)
-	_, err = io.ReadFull(c.r, payload)
-	return head[0] & 0x0f, payload, err
-}
+func (c *raw) next() (op byte, payload []byte, err error) { return wire.ReadRaw(c.r) }
 
 // want reads on to a frame of that kind with that in it.
 func (c *raw) want(op byte, in string) {
@@ -139,9 +124,5 @@ func (c *raw) want(op byte, in string) {
 	}
 }
 
-// masked is a frame of a client's, with a mask of zeros.
-func masked(op byte, payload string) []byte {
-	b := wire.AppendHeader(nil, op, len(payload))
-	b[1] |= 0x80
-	return append(append(b, 0, 0, 0, 0), payload...)
-}
+// masked is a frame of a client's.
+func masked(op byte, payload string) []byte { return wire.AppendMasked(nil, op, payload) }

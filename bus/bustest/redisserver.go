@@ -179,6 +179,24 @@ func (s *RedisServer) Client() *redis.Client {
 	return c
 }
 
+// Calls counts the commands that a server has carried out since it started, or its counts were reset: by scripts, too.
+func Calls(t testing.TB, c *redis.Client) map[string]int {
+	t.Helper()
+	info, err := c.Info(context.Background(), "commandstats").Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	calls := map[string]int{}
+	for line := range strings.Lines(info) {
+		var n int
+		name, stats, ok := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":")
+		if _, err := fmt.Sscanf(stats, "calls=%d,", &n); ok && err == nil {
+			calls[name] = n
+		}
+	}
+	return calls
+}
+
 func (s *RedisServer) configure(lines []string) {
 	lines = append([]string{
 		"dir " + s.dir,

@@ -86,18 +86,8 @@ func commands(t *testing.T, r *redis.Bus, do func()) map[string]int {
 		t.Fatal(err)
 	}
 	do()
-	info, err := r.Client().Info(ctx, "commandstats").Result()
-	if err != nil {
-		t.Fatal(err)
-	}
-	calls := map[string]int{}
-	for line := range strings.Lines(info) {
-		var n int
-		name, rest, ok := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":")
-		if _, err := fmt.Sscanf(rest, "calls=%d,", &n); ok && err == nil && !strings.HasPrefix(name, "config") && name != "info" {
-			calls[name] = n
-		}
-	}
+	calls := bustest.Calls(t, r.Client())
+	maps.DeleteFunc(calls, func(name string, _ int) bool { return strings.HasPrefix(name, "config") || name == "info" })
 	return calls
 }
 

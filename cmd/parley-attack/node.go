@@ -25,12 +25,11 @@ func again(f []byte) func() []byte {
 
 // frame is a client's, with a mask of zeros.
 func frame(op byte, payload string, fin bool) []byte {
-	b := wire.AppendHeader(nil, op, len(payload))
-	b[1] |= 0x80
+	b := wire.AppendMasked(nil, op, payload)
 	if !fin {
 		b[0] = op
 	}
-	return append(append(b, 0, 0, 0, 0), payload...)
+	return b
 }
 
 // A node is a process.
@@ -119,27 +118,4 @@ func (n *node) dial() (*client, error) {
 	return c, err
 }
 
-func (c *client) next() (op byte, payload []byte, err error) {
-	head := make([]byte, 10)
-	if _, err := io.ReadFull(c.r, head[:2]); err != nil {
-		return 0, nil, err
-	}
-	size, more := int(head[1]), 0
-	if size == 126 {
-		more = 2
-	} else if size == 127 {
-		more = 8
-	}
-	if more > 0 {
-		size = 0
-		if _, err := io.ReadFull(c.r, head[2:2+more]); err != nil {
-			return 0, nil, err
-		}
-		for _, b := range head[2 : 2+more] {
-			size = size<<8 | int(b)
-		}
-	}
-	payload = make([]byte, size)
-	_, err = io.ReadFull(c.r, payload)
-	return head[0] & 0x0f, payload, err
-}
+func (c *client) next() (op byte, payload []byte, err error) { return wire.ReadRaw(c.r) }

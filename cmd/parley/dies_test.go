@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"flag"
 	"fmt"
@@ -35,38 +34,6 @@ type returner struct {
 	wrong error
 }
 
-// text is a client's text frame, whose mask is zero (RFC 6455, section 5.2).
-func text(payload string) []byte {
-	b := []byte{0x81, 0x80 | byte(len(payload)), 0, 0, 0, 0}
-	if len(payload) > 125 {
-		b = []byte{0x81, 0x80 | 126, byte(len(payload) >> 8), byte(len(payload)), 0, 0, 0, 0}
-	}
-	return append(b, payload...)
-}
-
-// next reads a frame.
-func next(r *bufio.Reader) (op byte, payload []byte, err error) {
-	var head [8]byte
-	if _, err = io.ReadFull(r, head[:2]); err != nil {
-		return 0, nil, err
-	}
-	op, n := head[0]&15, uint64(head[1])
-	switch n {
-	case 126:
-		_, err = io.ReadFull(r, head[:2])
-		n = uint64(binary.BigEndian.Uint16(head[:]))
-	case 127:
-		_, err = io.ReadFull(r, head[:])
-		n = binary.BigEndian.Uint64(head[:])
-	}
-	if err != nil {
-		return 0, nil, err
-	}
-	payload = make([]byte, n)
-	_, err = io.ReadFull(r, payload)
-	return op, payload, err
-}
-
 // visit connects, joins, and reads until the connection ends. It calls live once the room is.
 func (c *returner) visit(ctx context.Context, addr string, live func()) error {
 	nc, err := new(net.Dialer).DialContext(ctx, "tcp", addr)
@@ -86,7 +53,7 @@ func (c *returner) visit(ctx context.Context, addr string, live func()) error {
 		return errors.New(resp.Status)
 	}
 	for {
-		op, payload, err := next(r)
+		op, payload, err := wire.ReadRaw(r)
 		switch {
 		case err != nil:
 			return err
@@ -103,7 +70,7 @@ func (c *returner) visit(ctx context.Context, addr string, live func()) error {
 			if c.since != "" {
 				join += `,"since":"` + c.since + `"`
 			}
-			nc.Write(text(join + "}"))
+			io.WriteString(nc, masked(join+"}"))
 		case "ok":
 			if c.since != "" && (f.Recovered == nil || !*f.Recovered) {
 				return fmt.Errorf("not recovered: %s", payload)
@@ -193,7 +160,8 @@ func dieUnder(t testing.TB, clients, rooms int) returned {
 		})
 	}
 	there.Wait()
-	before := calls(t, redis)
+	client := redis.Client()
+	before := bustest.Calls(t, client)
 	close(died)
 	began := time.Now()
 	nodes[0].kill()
@@ -201,7 +169,7 @@ func dieUnder(t testing.TB, clients, rooms int) returned {
 		post(name(i), "meanwhile")
 	}
 	back.Wait()
-	after := calls(t, redis)
+	after := bustest.Calls(t, client)
 	r := returned{calls: map[string]int{}}
 	for command, n := range after {
 		if n -= before[command]; n > 0 {
@@ -236,23 +204,6 @@ func dieUnder(t testing.TB, clients, rooms int) returned {
 	}
 	slices.Sort(r.took)
 	return r
-}
-
-// calls counts the commands that a server has carried out, those in scripts too.
-func calls(t testing.TB, s *bustest.RedisServer) map[string]int {
-	info, err := s.Client().Info(t.Context(), "commandstats").Result()
-	if err != nil {
-		t.Fatal(err)
-	}
-	n := map[string]int{}
-	for line := range strings.Lines(info) {
-		var count int
-		name, stats, _ := strings.Cut(strings.TrimPrefix(line, "cmdstat_"), ":")
-		if _, err := fmt.Sscanf(stats, "calls=%d", &count); err == nil {
-			n[name] = count
-		}
-	}
-	return n
 }
 
 // BenchmarkDeadNode tells when the clients of a dead node are live on two others, and what they cost Redis. Each misses nothing.

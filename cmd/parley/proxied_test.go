@@ -173,29 +173,16 @@ func TestHAProxySpeaksThePROXYProtocol(t *testing.T) {
 	}
 }
 
-// masked is a short text frame of a client, under a mask that changes nothing.
-func masked(text string) string {
-	return string(append([]byte{0x80 | wire.OpText, 0x80 | byte(len(text)), 0, 0, 0, 0}, text...))
-}
+// masked is a text frame of a client.
+func masked(text string) string { return string(wire.AppendMasked(nil, wire.OpText, text)) }
 
-// untilFrame reads short frames until one has what is wanted.
+// untilFrame reads frames until one has what is wanted.
 func untilFrame(t *testing.T, r *bufio.Reader, want string) {
 	t.Helper()
 	for {
-		head := make([]byte, 2)
-		if _, err := io.ReadFull(r, head); err != nil {
+		_, payload, err := wire.ReadRaw(r)
+		if err != nil {
 			t.Fatalf("instead of %s: %v", want, err)
-		}
-		n := int(head[1])
-		if n == 126 {
-			if _, err := io.ReadFull(r, head); err != nil {
-				t.Fatal(err)
-			}
-			n = int(head[0])<<8 | int(head[1])
-		}
-		payload := make([]byte, n)
-		if _, err := io.ReadFull(r, payload); err != nil {
-			t.Fatal(err)
 		}
 		if strings.Contains(string(payload), want) {
 			return
