@@ -69,7 +69,7 @@ const pieceBytes = 32 << 10
 // fits reports whether a piece of so many messages may be as large as buf: with what may wait when it is put, the queue holds it.
 func (m *member) fits(buf []byte, messages int) bool {
 	size := len(buf)
-	if st := m.s.stream; st != nil {
+	if st := m.stream; st != nil {
 		size += (messages + 1) * st.cursorBytes() // live has one too
 	}
 	return size <= min(pieceBytes, m.s.srv.cfg.QueueBytes/2)
@@ -78,7 +78,7 @@ func (m *member) fits(buf []byte, messages int) bool {
 // appendMessage appends a message, but for one that the client said itself where its codec has no words for that.
 func (m *member) appendMessage(buf, scratch []byte, msg *bus.Message) (frames, grown []byte) {
 	if !m.codec.hasWords() {
-		if origin, ok := wire.OriginOf(msg.Body); ok && origin.Conn == m.s.id {
+		if origin, ok := wire.OriginOf(msg.Body); ok && origin.Conn == m.id {
 			return buf, scratch
 		}
 	}

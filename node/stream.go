@@ -130,7 +130,7 @@ func (st *stream) remove(room string) {
 func (m *member) putStream(events []byte, give func([]byte) bool) bool {
 	b := m.s.srv.buffers.Get().(*sayBuffers) // which an idle stream does not keep
 	defer m.s.srv.putBuffers(b)
-	st, room := m.s.stream, m.r.name
+	st, room := m.stream, m.r.name
 	st.mu.Lock()
 	defer st.mu.Unlock()
 	var here *place
