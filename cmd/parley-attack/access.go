@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -178,13 +177,19 @@ func (a accessAttack) run(n, other *node, length time.Duration) error {
 			}
 		}
 	}
-	err := stages(n, other, func() (*client, error) { return bystander(n) }, length/2, length, attack, func(r row) {
-		r.print(a.name, strings.Join(slices.Sorted(maps.Keys(heard)), ", "))
-	})
-	return cmp.Or(err, harm)
+	by, err := bystander(n)
+	if err != nil {
+		return err
+	}
+	r, err := stages(n, other, by, length/2, length, attack)
+	if err != nil {
+		return err
+	}
+	r.print(a.name, strings.Join(slices.Sorted(maps.Keys(heard)), ", "))
+	return harm
 }
 
-// bystander is a user who may do all. Each attack has one of its own: one that says ping all the time would be told to wait.
+// bystander is a user who may do all.
 func bystander(n *node) (*client, error) {
 	by, err := n.dial()
 	if err != nil {

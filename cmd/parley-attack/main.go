@@ -88,8 +88,12 @@ func (a attack) run(parley string, length time.Duration) error {
 		return err
 	}
 	defer other.stop()
+	by, err := n.dial()
+	if err != nil {
+		return err
+	}
 	var h heard
-	return stages(n, other, n.dial, time.Second, length, func(n *node, length time.Duration) {
+	r, err := stages(n, other, by, time.Second, length, func(n *node, length time.Duration) {
 		var attackers sync.WaitGroup
 		end := time.Now().Add(length)
 		for range a.conns {
@@ -100,77 +104,79 @@ func (a attack) run(parley string, length time.Duration) error {
 			})
 		}
 		attackers.Wait()
-	}, func(r row) { r.print(a.name, h.String()) })
+	})
+	if err == nil {
+		r.print(a.name, h.String())
+	}
+	return err
 }
 
 // stages measures a bystander on a node while nothing happens, while another node is attacked in the same way, which takes the same part
-// of the machine, and while his own is.
-func stages(n, other *node, come func() (*client, error), quiet, length time.Duration, attack func(*node, time.Duration), done func(row)) (err error) {
-	var r row
-	by, err := come()
-	if err != nil {
-		return err
-	}
+// of the machine, and while his own is. It closes his connection.
+func stages(n, other *node, by *client, quiet, length time.Duration, attack func(*node, time.Duration)) (r row, err error) {
 	defer by.nc.Close()
 	if r.quiet, err = pace(by, quiet); err != nil {
-		return fmt.Errorf("the bystander: %w", err)
+		return r, err
 	}
-	during := func(n *node, length time.Duration) (p99 time.Duration, peak int, err error) {
-		over := make(chan struct{})
-		go func() {
-			defer close(over)
-			attack(n, length)
-		}()
-		watched := make(chan struct{})
-		go func() {
-			defer close(watched)
-			for {
-				peak = max(peak, n.memory())
-				select {
-				case <-over:
-					return
-				case <-time.After(20 * time.Millisecond):
-				}
-			}
-		}()
-		p99, err = pace(by, length)
-		<-watched
-		if err != nil {
-			err = fmt.Errorf("the bystander: %w", err)
-		}
-		return p99, peak, err
-	}
-	if r.elsewhere, _, err = during(other, length/2); err != nil {
-		return err
+	if r.elsewhere, _, err = during(other, by, length, attack); err != nil {
+		return r, err
 	}
 	r.before = n.memory()
-	if r.here, r.peak, err = during(n, length); err != nil {
-		return err
+	if r.here, r.peak, err = during(n, by, length, attack); err != nil {
+		return r, err
 	}
 	time.Sleep(length / 5)
 	r.after = n.memory()
-	done(r)
-	return nil
+	return r, nil
+}
+
+// during measures a bystander, and the memory of a node, while that is attacked.
+func during(n *node, by *client, length time.Duration, attack func(*node, time.Duration)) (p99 time.Duration, peak int, err error) {
+	var attacked sync.WaitGroup
+	over := make(chan struct{})
+	attacked.Go(func() {
+		defer close(over)
+		attack(n, length)
+	})
+	attacked.Go(func() {
+		for {
+			peak = max(peak, n.memory())
+			select {
+			case <-over:
+				return
+			case <-time.After(20 * time.Millisecond):
+			}
+		}
+	})
+	p99, err = pace(by, length)
+	attacked.Wait()
+	return p99, peak, err
 }
 
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// pace says ping for a while, now and then, and gives the time within which 99 % are answered.
-func pace(c *client, d time.Duration) (time.Duration, error) {
+// between is how long a bystander waits between his pings: what he says stays below what a client may say for ever.
+const between = 10 * time.Millisecond
+
+// pace has a bystander say ping for a while, and gives the time within which 99 % are answered.
+func pace(by *client, d time.Duration) (time.Duration, error) {
 	var took []time.Duration
-	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(between) {
 		began := time.Now()
-		c.nc.SetDeadline(began.Add(30 * time.Second))
-		if _, err := c.nc.Write(frame(wire.OpText, `{"op":"ping"}`, true)); err != nil {
-			return 0, err
+		by.nc.SetDeadline(began.Add(30 * time.Second))
+		if _, err := by.nc.Write(frame(wire.OpText, `{"op":"ping"}`, true)); err != nil {
+			return 0, fmt.Errorf("the bystander: %w", err)
 		}
-		for {
-			op, payload, err := c.next()
-			if err != nil {
-				return 0, err
-			}
-			if op == wire.OpText && bytes.Contains(payload, []byte(`"ok"`)) {
-				break
+		for answered := false; !answered; {
+			op, payload, err := by.next()
+			switch {
+			case err != nil:
+				return 0, fmt.Errorf("the bystander: %w", err)
+			case op != wire.OpText:
+			case bytes.Contains(payload, []byte(`"op":"error"`)):
+				return 0, fmt.Errorf("the bystander is told %s", payload)
+			default:
+				answered = bytes.Contains(payload, []byte(`"ok"`))
 			}
 		}
 		took = append(took, time.Since(began))
