@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	toxiproxy "github.com/Shopify/toxiproxy/v2"
@@ -96,14 +97,15 @@ func (a *movingAddress) carry(c net.Conn) {
 // A network is what lies between one node and Redis.
 type network struct {
 	testing.TB
-	proxy *toxiproxy.Proxy
+	proxy   *toxiproxy.Proxy
+	poisons atomic.Int32 // so many there were
 }
 
 func newNetwork(t testing.TB, name, upstream string) *network {
 	t.Helper()
 	zerolog.SetGlobalLevel(zerolog.Disabled) // some toxics have loggers of their own
 	server := toxiproxy.NewServer(toxiproxy.NewMetricsContainer(prometheus.NewRegistry()), zerolog.Nop())
-	n := &network{t, toxiproxy.NewProxy(server, name, "127.0.0.1:0", upstream)}
+	n := &network{TB: t, proxy: toxiproxy.NewProxy(server, name, "127.0.0.1:0", upstream)}
 	if err := n.proxy.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -113,19 +115,37 @@ func newNetwork(t testing.TB, name, upstream string) *network {
 
 func (n *network) addr() string { return n.proxy.Listen }
 
-// poison does something to all that passes in one direction, "upstream" or "downstream", until cure. The kinds and their
-// attributes are toxiproxy's.
-func (n *network) poison(kind, stream string, attributes map[string]any) {
+// poison does something to all that passes over networks in some directions, "upstream" and "downstream", until it is cured. The
+// kinds and their attributes are toxiproxy's. Of two poisons that last at the same time each has a cure of its own.
+func poison(networks []*network, kind string, attributes map[string]any, streams ...string) (cure func()) {
+	var cures []func()
+	for _, n := range networks {
+		for _, stream := range streams {
+			cures = append(cures, n.poison(kind, stream, attributes))
+		}
+	}
+	return func() {
+		for _, cure := range cures {
+			cure()
+		}
+	}
+}
+
+func (n *network) poison(kind, stream string, attributes map[string]any) (cure func()) {
 	n.Helper()
+	name := fmt.Sprint(kind, n.poisons.Add(1))
 	toxic, _ := json.Marshal(map[string]any{
-		"name": kind + stream, "type": kind, "stream": stream, "toxicity": 1, "attributes": attributes,
+		"name": name, "type": kind, "stream": stream, "toxicity": 1, "attributes": attributes,
 	})
 	if _, err := n.proxy.Toxics.AddToxicJson(bytes.NewReader(toxic)); err != nil {
 		n.Fatal(fmt.Errorf("%s: %w", toxic, err))
 	}
+	return func() {
+		if err := n.proxy.Toxics.RemoveToxic(context.Background(), name); err != nil {
+			n.Error(fmt.Errorf("%s: %w", name, err))
+		}
+	}
 }
-
-func (n *network) cure() { n.proxy.Toxics.ResetToxics(context.Background()) }
 
 // cut breaks all connections and lets none be made until mend.
 func (n *network) cut() { n.proxy.Stop() }

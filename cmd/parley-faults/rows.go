@@ -80,7 +80,7 @@ func faults() []fault {
 		// Clients.
 		{name: "clients read nothing for a while", mix: "clients", strike: readNothing, must: effects, bytes: 12000, node: []string{"--queue", "64KiB", "--max-text", "16KiB"}},
 		{name: "clients are cut in mid-send, and go elsewhere", mix: "clients", strike: cutClients, must: clients},
-		{name: "clients come back to a node that hears late", strike: comeBack, must: clients},
+		{name: "clients come back to a node that hears late", mix: "clients", strike: comeBack, must: clients},
 	}
 }
 
@@ -576,56 +576,39 @@ func cutNetwork(tr *trial) {
 // blackHole lets nothing pass between so many nodes and Redis, and breaks no connection.
 func blackHole(nodes int) func(*trial) {
 	return func(tr *trial) {
-		for _, n := range tr.networks[:nodes] {
-			n.poison("timeout", "upstream", map[string]any{"timeout": 0})
-			n.poison("timeout", "downstream", map[string]any{"timeout": 0})
-		}
+		cure := poison(tr.networks[:nodes], "timeout", map[string]any{"timeout": 0}, "upstream", "downstream")
 		tr.meanwhile(tr.long * 2 / 3)
-		for _, n := range tr.networks[:nodes] {
-			n.cure()
-		}
+		cure()
 	}
 }
 
 func slow(tr *trial) {
 	before := tr.metric("parley_publish_duration_seconds_sum")
-	for _, n := range tr.networks {
-		n.poison("latency", "downstream", map[string]any{"latency": 400, "jitter": 300})
-	}
+	cure := poison(tr.networks[:], "latency", map[string]any{"latency": 400, "jitter": 300}, "downstream")
 	tr.meanwhile(tr.long / 2)
-	for _, n := range tr.networks {
-		n.cure()
-	}
+	cure()
 	tr.effect(fmt.Sprint(tr.metric("parley_publish_duration_seconds_sum")-before), "s of waiting")
 }
 
 // narrow lets 50 KB a second pass to each node.
 func narrow(tr *trial) {
 	before := tr.metric("parley_publish_duration_seconds_sum")
-	for _, n := range tr.networks {
-		n.poison("bandwidth", "downstream", map[string]any{"rate": 50})
-	}
+	cure := poison(tr.networks[:], "bandwidth", map[string]any{"rate": 50}, "downstream")
 	for range 4 {
 		tr.urge()
 		tr.meanwhile(tr.long / 8)
 	}
-	for _, n := range tr.networks {
-		n.cure()
-	}
+	cure()
 	tr.effect(fmt.Sprint(tr.metric("parley_publish_duration_seconds_sum")-before), "s of waiting")
 }
 
 // tear breaks each connection once so many bytes came over it, wherever that is in an answer.
 func tear(tr *trial) {
 	for i := range 4 {
-		for _, n := range tr.networks {
-			n.poison("limit_data", "downstream", map[string]any{"bytes": 5000 + 777*i})
-		}
+		cure := poison(tr.networks[:], "limit_data", map[string]any{"bytes": 5000 + 777*i}, "downstream")
 		tr.urge()
 		tr.meanwhile(tr.traffic / 2)
-		for _, n := range tr.networks {
-			n.cure()
-		}
+		cure()
 		tr.meanwhile(tr.traffic / 2)
 	}
 }
@@ -658,9 +641,7 @@ func readNothing(tr *trial) {
 // comeBack has clients come back one after the other while all others talk, many of them to a node that hears of it late:
 // whatever was acknowledged before they asked is not new to them.
 func comeBack(tr *trial) {
-	for _, stream := range []string{"upstream", "downstream"} {
-		tr.networks[1].poison("latency", stream, map[string]any{"latency": 200})
-	}
+	cure := poison(tr.networks[1:2], "latency", map[string]any{"latency": 200}, "upstream", "downstream")
 	for range 5 {
 		tr.urge()
 		for _, m := range tr.present() {
@@ -669,7 +650,7 @@ func comeBack(tr *trial) {
 		}
 		tr.meanwhile(tr.traffic / 4)
 	}
-	tr.networks[1].cure()
+	cure()
 }
 
 // cutClients cuts everyone's connection while what they said has no answer yet: they say it again over another node.
