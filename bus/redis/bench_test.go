@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -363,4 +364,105 @@ func cpuOf(info string) (sum float64) {
 		}
 	}
 	return sum
+}
+
+var presenceMembers = flag.Int("presencemembers", 50_000, "members of BenchmarkRedisPresence")
+
+// BenchmarkRedisPresence puts as many members into rooms of one, and into one room, through one node, while another node is in these
+// rooms too. redis-B, own-B and other-B are what that takes for each member: of Redis, of the node that he came through, and of the
+// other, which also holds what it has of the room; the empty rooms of the first are not counted. Then one after the other leaves and
+// comes back. An op is one such change, until the other node was told; redis-µs/op is what it costs Redis.
+func BenchmarkRedisPresence(b *testing.B) {
+	for name, rooms := range map[string]int{"rooms of one": *presenceMembers, "one room": 1} {
+		b.Run(name, func(b *testing.B) {
+			subscribe := func(r *redis.Bus, sink bus.Sink) []bus.Subscription {
+				subs := make([]bus.Subscription, rooms)
+				var all sync.WaitGroup
+				for worker := range 64 {
+					all.Go(func() {
+						for i := worker; i < rooms; i += 64 {
+							var err error
+							if subs[i], err = r.Subscribe(b.Context(), fmt.Sprint("room", i), sink); err != nil {
+								b.Error(err)
+								return
+							}
+						}
+					})
+				}
+				all.Wait()
+				if b.Failed() {
+					b.FailNow()
+				}
+				return subs
+			}
+			hasAll := func(subs []bus.Subscription) func() bool {
+				return func() bool {
+					return !slices.ContainsFunc(subs, func(s bus.Subscription) bool { return s.Roster().Count < *presenceMembers/rooms })
+				}
+			}
+			perMember := func(bytes float64, name string) {
+				b.ReportMetric(bytes/float64(*presenceMembers), name)
+			}
+
+			url := bustest.StartRedis(b).URL()
+			own := openRedis(b, redis.Config{URL: url})
+			used := func() float64 { return infoValue(b, own, "memory", "used_memory", "") }
+			server := used()
+			subs := subscribe(own, changeSink(nil))
+			heap := heapInUse()
+			for i := range *presenceMembers {
+				subs[i%rooms].Enter(bus.Member{ID: fmt.Sprintf("user-%011d", i), Name: "One of Many"})
+			}
+			eventually(b, "all to be members", hasAll(subs))
+			server, ownHeap := used()-server, heapInUse()-heap
+			other := openRedis(b, redis.Config{URL: url})
+			told := make(changeSink, 1)
+			heap = heapInUse()
+			eventually(b, "the other node to know all", hasAll(subscribe(other, told)))
+			otherHeap := heapInUse() - heap
+
+			_, before := redisUse(b, own)
+			b.ResetTimer()
+			for n := range b.N {
+				m := bus.Member{ID: fmt.Sprintf("user-%011d", n/2%*presenceMembers), Name: "One of Many"}
+				if n%2 == 0 {
+					subs[n/2%rooms].Leave(m.ID)
+				} else {
+					subs[n/2%rooms].Enter(m)
+				}
+				for change := range told {
+					if change.Kind != bus.Synced && change.Member.ID == m.ID {
+						break
+					}
+				}
+			}
+			b.StopTimer()
+			_, after := redisUse(b, own)
+			b.ReportMetric((after-before)*1e6/float64(b.N), "redis-µs/op")
+			perMember(server, "redis-B")
+			perMember(ownHeap, "own-B")
+			perMember(otherHeap, "other-B")
+		})
+	}
+}
+
+// A changeSink tells who came and went; the nil one nobody.
+type changeSink chan bus.Change
+
+func (s changeSink) Deliver(bus.Message) {}
+func (s changeSink) Signal([]byte)       {}
+
+func (s changeSink) Presence(c bus.Change) {
+	if s != nil {
+		s <- c
+	}
+}
+
+// heapInUse is what the heap of this process holds, in bytes.
+func heapInUse() float64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return float64(m.HeapAlloc)
 }
