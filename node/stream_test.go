@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"parley/bus"
 	"parley/node"
 	"parley/node/nodetest"
 	"parley/node/wire"
@@ -265,6 +266,46 @@ func TestAStreamThatIsNotReadStaysWithinTheQueue(t *testing.T) {
 		t.Errorf("%d bytes waited in a queue of %d", most, limit)
 	}
 }
+
+// What connecting joins is answered as what is asked for later is: the next room once the answer of the last has space.
+func TestTheRoomsOfAStreamAreJoinedAsItsReaderTakesTheirAnswers(t *testing.T) {
+	t.Parallel()
+	const limit, members = 64 << 10, 200
+	c := nodetest.StartNarrow(t, 2, func(cfg *node.Config) { cfg.QueueBytes = limit })
+	var rooms []string
+	for i := range 60 { // whose answers have 27 KB each
+		rooms = append(rooms, fmt.Sprint(i))
+		room, err := c.Nodes[1].Bus.Subscribe(t.Context(), rooms[i], nobody{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer room.Close()
+		for m := range members {
+			room.Enter(bus.Member{ID: fmt.Sprintf("user-%058d", m), Name: strings.Repeat("é", 32)})
+		}
+	}
+	n := c.Nodes[0]
+	read := deaf(t, n, "/v1/events?"+url.Values{"room": rooms}.Encode())
+	for began := time.Now(); node.MostThatWaits(n.Server) == 0 && time.Since(began) < time.Minute; {
+		time.Sleep(time.Millisecond)
+	}
+	if most := still(func() int { return node.MostThatWaits(n.Server) }); most > limit || most == 0 {
+		t.Errorf("%d bytes wait in a queue of %d", most, limit)
+	}
+	s := read()
+	for range rooms {
+		if _, f := s.until("ok"); f.Count != members+1 {
+			t.Errorf("%s has %d members", f.Room, f.Count)
+		}
+	}
+}
+
+// A nobody hears nothing.
+type nobody struct{}
+
+func (nobody) Deliver(bus.Message) {}
+func (nobody) Signal([]byte)       {}
+func (nobody) Presence(bus.Change) {}
 
 // Requests for a stream come over other connections: who does not read the answers is not given more of them.
 func TestRequestsForAStreamThatIsNotReadWait(t *testing.T) {
