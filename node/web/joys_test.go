@@ -31,14 +31,14 @@ func TestALinkOpensAtItsMessage(t *testing.T) {
 	p.open(n.HTTP("/?room=design#" + id))
 	p.until(`document.querySelector(".target .text")?.textContent === "message 400"`)
 	around := p.texts()
-	if joined := strings.Join(around, ","); !strings.Contains(joined, "message 350,") || !strings.Contains(joined, "message 450,") {
+	if joined := strings.Join(around, ","); !strings.Contains(joined, "message 380,") || !strings.Contains(joined, "message 420,") {
 		t.Errorf("around it are %q", around)
 	}
 	if y := js[float64](p, `document.querySelector(".target").getBoundingClientRect().top`); y < 50 || y > 600 {
 		t.Errorf("the message is at %v px", y)
 	}
 	p.shot("link-to-message")
-	p.run(`document.querySelectorAll(".at")[100].click()`)
+	p.run(`document.querySelectorAll(".at")[70].click()`)
 	p.until(`location.hash === new URL(document.querySelector(".target .at").href).hash`)
 	p.open(n.HTTP("/?room=design#1-1"))
 	p.until(`document.querySelector("#banner-text").textContent.includes("not in this room any more")`)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp/kb"
 
@@ -31,27 +32,36 @@ func TestALongRoomFitsInABoundedPage(t *testing.T) {
 	p.until(`document.querySelectorAll(".message").length >= 50`)
 	p.run(`
 		window.most = 0;
-		window.tasks = []; // over 50 ms
 		new MutationObserver(() => (most = Math.max(most, document.querySelectorAll("*").length))).observe(document.body, { childList: true, subtree: true });
-		new PerformanceObserver((list) => tasks.push(...list.getEntries().map(({ duration }) => duration))).observe({ type: "longtask" });
 	`)
-	p.click("#show-find")
-	p.write("message 0:")
-	p.press(kb.Enter)
-	p.until(`document.querySelector("#timeline").textContent.includes("message 0:") ||
-		document.querySelector("#find-status").textContent.includes("as far back as this page goes")`)
-	searched := js[[]float64](p, `tasks.splice(0)`)
-	p.run(`
-		const frame = () => new Promise(requestAnimationFrame);
-		const scroller = document.querySelector("#scroller");
-		scroller.scrollTop = 0;
-		for (let i = 0; i < 20; i++) {
-			scroller.scrollTop += 2500;
-			await frame();
-		}
-	`)
-	t.Logf("at most %d elements; %d B of heap; tasks over 50 ms: searching %.0f, scrolling %.0f",
-		js[int](p, `most`), js[int](p, `performance.memory.usedJSHeapSize`), searched, js[[]float64](p, `tasks`))
+	searching := p.tasks(func() {
+		p.click("#show-find")
+		p.write("message 0:")
+		p.press(kb.Enter)
+		p.until(`document.querySelector("#timeline").textContent.includes("message 0:") ||
+			document.querySelector("#find-status").textContent.includes("as far back as this page goes")`)
+	})
+	scrolling := p.tasks(func() {
+		p.run(`
+			const frame = () => new Promise(requestAnimationFrame);
+			const scroller = document.querySelector("#scroller");
+			scroller.scrollTop = 0;
+			for (let i = 0; i < 60; i++) {
+				scroller.scrollTop += 1000;
+				await frame();
+			}
+			for (let i = 0; i < 20; i++) {
+				scroller.scrollTop = 0; // as by the bar
+				await frame();
+			}
+		`)
+	})
+	t.Logf("at most %d elements; %d B of heap; the longest tasks: searching %v, scrolling %v",
+		js[int](p, `most`), js[int](p, `performance.memory.usedJSHeapSize`), searching[:5], scrolling[:5])
+	// 50 ms on a machine that does nothing else: what shares caches with others takes longer.
+	if searching[0] > 100*time.Millisecond || scrolling[0] > 100*time.Millisecond {
+		t.Error("a task takes too long")
+	}
 	const bound = 3000 // for 160 messages and what is around them
 	if most := js[int](p, `most`); most > bound || most < 500 {
 		t.Errorf("%d elements were in the page at once, of at most %d", most, bound)

@@ -4,8 +4,9 @@ import { $, oncePerFrame, plural } from "./dom.js";
 import { chosenName } from "./profile.js";
 import { rowsOf } from "./rows.js";
 
-const WINDOW = 160; // items in the page
-const STEP = 60; // items that come when the reader gets near an end of the window
+const WINDOW = 160; // items in the page, at most
+const FIRST = 60; // items that a room is opened with: all at once would hold up the page
+const STEP = 20; // items that come when the reader gets near an end of the window
 const NEAR = 900; // px from an end that count as near
 const BOTTOM = 40; // px from the end within which the reader follows what comes
 
@@ -83,6 +84,7 @@ export class Timeline {
     if (conversation.detached) await conversation.reattach();
     if (this.#conversation !== conversation) return;
     this.#following = true;
+    if (this.#to < conversation.end) this.#from = conversation.end - FIRST;
     this.#to = conversation.end;
     const focused = document.activeElement === this.#jump;
     this.#stick();
@@ -97,10 +99,8 @@ export class Timeline {
     const place = view?.find(({ key }) => items.some((item) => item.itemKey === key));
     const at = items.findIndex((item) => (place ? item.itemKey === place.key : divider && item.id === divider));
     this.#following = at < 0;
-    if (at >= 0) {
-      this.#from = Math.max(offset, offset + at - WINDOW / 2);
-      this.#to = Math.min(end, this.#from + WINDOW);
-    }
+    this.#from = Math.max(offset, this.#following ? end - FIRST : offset + at - FIRST / 2);
+    this.#to = Math.min(end, this.#from + FIRST);
     this.#draw();
     if (at < 0) return this.#fill();
     const { node } = this.#rows.get(place?.key ?? "unread");
@@ -123,9 +123,9 @@ export class Timeline {
     const conversation = this.#conversation;
     const { offset, end } = conversation;
     if (this.#following && this.#below() > BOTTOM && this.#scroller.scrollTop < this.#stuckAt) this.#following = false;
-    if (this.#following) [this.#from, this.#to] = [end - WINDOW, end];
+    if (this.#following) [this.#from, this.#to] = [Math.min(Math.max(this.#from, end - WINDOW), end - FIRST), end];
     this.#from = Math.max(offset, this.#from);
-    this.#to = Math.min(end, Math.max(this.#to, this.#from + WINDOW)); // what comes below is no bother
+    this.#to = Math.min(end, Math.max(this.#to, this.#from + FIRST)); // what comes below is no bother
     const anchors = this.#following ? [] : this.#anchor();
     this.#place(rowsOf(conversation, this.#from, this.#to));
     this.#ends();
