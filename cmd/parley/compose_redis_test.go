@@ -27,7 +27,7 @@ func (c *composed) over(t *testing.T, file string) *composed {
 		"COMPOSE_ENV_FILES="+filepath.Join(o.work, ".env"),
 	)
 	o.set("PARLEY_PORT="+o.lb, "PARLEY_NODES=2", "PARLEY_DRAIN=3s", "REDIS_PASSWORD=composed")
-	c.run(time.Minute, "docker", "tag", c.name+"-node", o.name+"-node")
+	o.run(time.Minute, "docker", "tag", c.name+"-node", o.name+"-node")
 	t.Cleanup(func() {
 		if t.Failed() {
 			out, _ := o.command("docker", "compose", "logs", "--tail", "20").CombinedOutput()
@@ -46,6 +46,7 @@ func (c *composed) testMoreThanOneRedis() {
 		"cluster.yml":  {"redis-2", "redis-3", "redis-4", "redis-5", "redis-6", "cluster"},
 	} {
 		c.t.Run(file, func(t *testing.T) {
+			t.Parallel() // both wait most of the time
 			o := c.over(t, file)
 			up := slices.Concat([]string{"compose", "up", "--detach", "--no-build", "--wait", "node", "lb", "redis"}, services)
 			o.run(3*time.Minute, "docker", up...)
