@@ -138,6 +138,38 @@ func TestRedisAForbiddenChannelIsNoMatterOfOtherRooms(t *testing.T) {
 	})
 }
 
+// A channel that was forbidden is asked for again and again, and no more once it is allowed.
+func TestRedisAChannelThatIsAllowedAgainIsAskedForNoMore(t *testing.T) {
+	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
+	r := openRedis(t, redis.Config{
+		URL:               strings.Replace(server.URL(), "unix://", "unix://node:secret@", 1),
+		HeartbeatInterval: 100 * time.Millisecond, CompareInterval: 100 * time.Millisecond,
+	})
+	subscribe(t, r, "lobby")
+	calls := func(command string) int { return bustest.Calls(t, server.Client())[command] }
+	refused := func() {
+		t.Helper()
+		refusals := func() string { return server.Client().Info(t.Context(), "errorstats").Val() }
+		before := refusals()
+		eventually(t, "a refusal", func() bool { return refusals() != before })
+	}
+	allow(t, server, "resetchannels", "&parley:beat:*")
+	r.Reconnect()
+	refused()
+	refused()
+	allow(t, server, "allchannels")
+	channel := redis.KeysOf("lobby").Channel
+	eventually(t, "it to be subscribed to", func() bool {
+		return server.Client().PubSubNumSub(t.Context(), channel).Val()[channel] == 1
+	})
+	before, beats := calls("subscribe"), calls("del")
+	eventually(t, "heartbeats", func() bool { return calls("del") >= beats+20 })
+	if n := calls("subscribe") - before; n > 0 {
+		t.Errorf("it was asked for %d times more", n)
+	}
+}
+
 // orderly is a sink that notes which messages it was told.
 type orderly struct {
 	nothing
