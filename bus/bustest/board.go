@@ -2,6 +2,7 @@ package bustest
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
@@ -13,7 +14,9 @@ var boardPromises = []promise{
 	{name: "rooms that have members are listed on every handle", test: roomsListed},
 	{name: "what is posted is known on every handle, until its end", test: posted},
 	{name: "all handles draw from one bucket", test: drawn},
+	{name: "a bucket stays drawn from, however many others there are", test: drawnAmongMany},
 	{name: "what holders have is counted until their time is over", test: counted},
+	{name: "a holder whose time is short ends no other's", test: countedApart},
 }
 
 func roomsListed(c *cluster) {
@@ -87,6 +90,22 @@ func drawn(c *cluster) {
 	})
 }
 
+// drawnAmongMany: buckets that are full may be forgotten, and no others.
+func drawnAmongMany(c *cluster) {
+	a := c.open()
+	draw := func(bucket string, n int) int {
+		got, err := a.Draw(context.Background(), bucket, n, 0.001, 10)
+		must(c, err)
+		return got
+	}
+	check(c.t, "drawn first", draw("cay", 10), 10)
+	for i := range 2000 {
+		draw(fmt.Sprint("other", i), 1)
+	}
+	check(c.t, "drawn after others drew from theirs", draw("cay", 10), 0)
+	check(c.t, "left in another's", draw("other0", 10), 9)
+}
+
 func must(c *cluster, err error) {
 	c.t.Helper()
 	if err != nil {
@@ -109,4 +128,17 @@ func counted(c *cluster) {
 	check(c.t, "none", count(a, "ann", "a", 0, time.Minute), 3)
 	count(a, "ann", "gone", 7, time.Millisecond)
 	until(c.t, "a holder's time is over", func() bool { return count(b, "ann", "b", 3, time.Minute) == 3 })
+}
+
+func countedApart(c *cluster) {
+	a := c.open()
+	count := func(holder string, n int, life time.Duration) int {
+		total, err := a.Count(context.Background(), "cay", holder, n, life)
+		must(c, err)
+		return total
+	}
+	count("long", 2, time.Hour)
+	count("short", 3, 10*time.Millisecond)
+	until(c.t, "the short time to be over", func() bool { return count("nobody", 0, time.Hour) < 5 })
+	check(c.t, "what is left", count("nobody", 0, time.Hour), 2)
 }

@@ -14,3 +14,10 @@ func (m *Store) Rooms() int {
 	defer m.mu.RUnlock()
 	return len(m.rooms)
 }
+
+// Buckets counts the buckets that are not forgotten.
+func (m *Store) Buckets() int {
+	m.board.mu.Lock()
+	defer m.board.mu.Unlock()
+	return len(m.board.buckets)
+}

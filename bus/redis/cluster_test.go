@@ -351,6 +351,97 @@ func TestRedisClusterHearsASlotThatComesBack(t *testing.T) {
 	b.hears(room, "a", c.end())
 }
 
+// What is under way when its room begins to move is refused where the room was. What was published after it does not overtake it.
+func TestRedisClusterWhatIsUnderWayWhenItsRoomMovesStaysFirst(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	room := roomsOf(servers, 0, 1)[0]
+	b := newBrake("said first")
+	cfg := redis.Config{URL: servers.URL(), Links: 1, Timeout: patience}
+	cfg.SetDial(b.dial)
+	n := openClusterNode(t, cfg, room)
+	appendTo(t, n, room, "before", "")
+	said, outcomes := []string{"said first"}, make(chan error, 10)
+	for i := range cap(outcomes) {
+		if i > 0 {
+			said = append(said, fmt.Sprint("said then ", i))
+		}
+		n.Publish(room, bus.Draft{Body: []byte(said[i])}, func(_ bus.ID, err error) { outcomes <- err })
+		<-b.reached
+	}
+	servers.Move(redis.SlotOf(room), 0, 1)
+	looks := func() int { return bustest.Calls(t, servers.Servers[0].Client())["cluster|slots"] }
+	before := looks()
+	eventually(t, "the node to know", func() bool { // the third look comes after the second was followed, which began after the move
+		_, _ = n.After(t.Context(), room, bus.ID{}, 1, 0) // has it look
+		return looks() >= before+3
+	})
+	close(b.release)
+	for range cap(outcomes) {
+		if err := <-outcomes; err != nil {
+			t.Error(err)
+		}
+	}
+	n.hears(room, "said", said)
+}
+
+// What the node knows of where a room is goes with the last use of the room.
+func TestRedisClusterKeepsNoPlaceOfARoomThatIsNotInUse(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	room := roomsOf(servers, 0, 1)[0]
+	n := openCluster(t, servers, room)
+	if _, err := n.Subscribe(t.Context(), room, &nothing{}); err == nil {
+		t.Error("subscribed twice")
+	}
+	over, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := n.Subscribe(over, "given up", &nothing{}); err == nil {
+		t.Error("subscribed after the end")
+	}
+	appendTo(t, n, room, "m", "")
+	appendTo(t, n, "elsewhere", "m", "")
+	signalled := make(chan error, 1)
+	n.Signal("elsewhere", nil, func(err error) { signalled <- err })
+	if err := <-signalled; err != nil {
+		t.Error(err)
+	}
+	if places := n.Places(); places != 1 {
+		t.Errorf("%d places are known, of one room in use", places)
+	}
+	n.subs[room].Close()
+	if places := n.Places(); places != 0 {
+		t.Errorf("%d places are known, of no room", places)
+	}
+}
+
+// What a room holds until its log can be read counts no more at a primary that it has left.
+func TestRedisClusterWhatARoomHoldsIsGivenBackWhenItMoves(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	room := roomsOf(servers, 0, 1)[0]
+	n := openClusterNode(t, redis.Config{URL: servers.URL(), CompareInterval: 300 * time.Millisecond}, room)
+	other := openCluster(t, servers)
+	appendTo(t, other, room, "before", "")
+	n.told[room].expect("before")
+	logs := func(sign string) {
+		for i := range servers.Servers {
+			servers.Do(i, "acl", "setuser", "default", sign+"xrange", sign+"xrevrange")
+		}
+	}
+	logs("-")
+	servers.Do(0, "client", "kill", "type", "pubsub")
+	eventually(t, "messages to be held", func() bool {
+		_, _ = tryAppend(t, other, room, "m", "")
+		return n.Held() > 0
+	})
+	servers.Move(redis.SlotOf(room), 0, 1)
+	eventually(t, "nothing to be held", func() bool { return n.Held() == 0 })
+	logs("+")
+	appendTo(t, other, room, "the end", "")
+	n.told[room].until("the end", func(lines []string) bool { return slices.Contains(lines, "the end") })
+}
+
 // aloneInCluster is a Redis Cluster of one node, which has all slots.
 func aloneInCluster(t *testing.T, epoch int, config ...string) *bustest.RedisServer {
 	t.Helper()

@@ -10,6 +10,8 @@ import (
 	"testing"
 	"time"
 
+	goredis "github.com/redis/go-redis/v9"
+
 	"parley/bus"
 	"parley/bus/bustest"
 	"parley/bus/redis"
@@ -136,6 +138,34 @@ func TestRedisAForbiddenChannelIsNoMatterOfOtherRooms(t *testing.T) {
 		n := server.Client().PubSubNumSub(t.Context(), redis.KeysOf("room333").Channel).Val()
 		return n[redis.KeysOf("room333").Channel] == 1
 	})
+}
+
+// A channel that was forbidden is asked for again and again, and no more once it is allowed.
+func TestRedisAChannelThatIsAllowedAgainIsAskedForNoMore(t *testing.T) {
+	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
+	r := openRedis(t, redis.Config{
+		URL:               strings.Replace(server.URL(), "unix://", "unix://node:secret@", 1),
+		HeartbeatInterval: 100 * time.Millisecond, CompareInterval: 100 * time.Millisecond,
+	})
+	subscribe(t, r, "lobby")
+	calls := func(command string) int { return bustest.Calls(t, server.Client())[command] }
+	channel := redis.KeysOf("lobby").Channel
+	allow(t, server, "resetchannels", "&parley:beat:*")
+	r.Reconnect()
+	eventually(t, "some refusals", func() bool {
+		denied, err := server.Client().ACLLog(t.Context(), 100).Result()
+		return err == nil && slices.ContainsFunc(denied, func(e *goredis.ACLLogEntry) bool { return e.Object == channel && e.Count >= 3 })
+	})
+	allow(t, server, "allchannels")
+	eventually(t, "it to be subscribed to", func() bool {
+		return server.Client().PubSubNumSub(t.Context(), channel).Val()[channel] == 1
+	})
+	before, beats := calls("subscribe"), calls("del")
+	eventually(t, "heartbeats", func() bool { return calls("del") >= beats+20 })
+	if n := calls("subscribe") - before; n > 0 {
+		t.Errorf("it was asked for %d times more", n)
+	}
 }
 
 // orderly is a sink that notes which messages it was told.

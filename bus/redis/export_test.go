@@ -56,6 +56,23 @@ func (c *Config) SetHeldBytes(n int) { c.heldBytes = n }
 // Held is how many bytes all rooms hold.
 func (r *Bus) Held() int { return int(r.held.bytes.Load()) }
 
+// Held is how many bytes all rooms hold, at all primaries.
+func (c *Cluster) Held() (n int) {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	for _, s := range c.shards {
+		n += s.Held()
+	}
+	return n
+}
+
+// Places is of how many rooms the node keeps where they are.
+func (c *Cluster) Places() int {
+	c.placesMu.Lock()
+	defer c.placesMu.Unlock()
+	return len(c.places)
+}
+
 // MendAwaited bounds the questions that are not answered.
 const MendAwaited = mendAwaited
 

@@ -74,3 +74,33 @@ func TestRedisWhatANodeHoldsIsBounded(t *testing.T) {
 	told[0].until("all", func(lines []string) bool { return slices.Contains(lines, "+user49") })
 	eventually(t, "nothing to be held", func() bool { return r.Held() == 0 })
 }
+
+// What a room holds, messages and who is there, counts no more once the room is closed.
+func TestRedisAClosedRoomHoldsNothing(t *testing.T) {
+	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
+	r := openRedis(t, redis.Config{URL: strings.Replace(server.URL(), "unix://", "unix://node:secret@", 1)})
+	other := openRedis(t, redis.Config{URL: server.URL()})
+	from, _ := subscribe(t, other, "lobby")
+	for _, c := range []struct {
+		held   string
+		denied []any
+		say    func()
+	}{
+		{"messages", []any{"allchannels", "-xrange", "-xrevrange"}, func() { appendTo(t, other, "lobby", "m", "") }},
+		{"who is there", []any{"allchannels", "-hgetall"}, func() { from.Enter(bus.Member{ID: "ann"}) }},
+	} {
+		allow(t, server, "allchannels")
+		sub, _ := subscribe(t, r, "lobby")
+		allow(t, server, c.denied...)
+		before := r.Sessions()
+		r.Reconnect()
+		eventually(t, "the links to come back", func() bool { return r.Sessions() >= before+2 })
+		c.say()
+		eventually(t, c.held+" to be held", func() bool { return r.Held() > 0 })
+		sub.Close()
+		if n := r.Held(); n != 0 {
+			t.Errorf("%s: %d bytes are held for a room that is closed", c.held, n)
+		}
+	}
+}

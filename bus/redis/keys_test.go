@@ -80,6 +80,51 @@ func expectExpiries(t *testing.T, r *redis.Bus) {
 	}
 }
 
+// What a batch begins expires as what one message begins.
+func TestRedisWhatABatchBeginsExpires(t *testing.T) {
+	r := openRedis(t, redis.Config{})
+	if err := r.Append("lobby", "m", 3); err != nil {
+		t.Fatal(err)
+	}
+	k := redis.KeysOf("lobby")
+	for _, key := range []string{k.Log, k.Last, k.Records[0], k.Records[1]} {
+		if ttl := r.Client().TTL(t.Context(), key).Val(); ttl == -1 {
+			t.Errorf("%s lives for ever", key)
+		}
+	}
+}
+
+// A log that is made anew, while the last id is known, expires though no other message follows.
+func TestRedisALogThatIsMadeAnewExpires(t *testing.T) {
+	r := openRedis(t, redis.Config{})
+	log := redis.KeysOf("lobby").Log
+	appendTo(t, r, "lobby", "m", "")
+	if err := r.Client().Del(t.Context(), log).Err(); err != nil {
+		t.Fatal(err)
+	}
+	appendTo(t, r, "lobby", "m", "")
+	if ttl := r.Client().TTL(t.Context(), log).Val(); ttl <= 0 {
+		t.Errorf("the log lives for %v", ttl)
+	}
+}
+
+// A bucket that expires is full again, so it is kept for as long as it takes to fill, and not for ever.
+func TestRedisABucketIsKeptUntilItIsFull(t *testing.T) {
+	r := openRedis(t, redis.Config{})
+	const rate, burst = 0.1, 10
+	if n, err := r.Draw(t.Context(), "ann", burst, rate, burst); err != nil || n != burst {
+		t.Fatalf("%d were drawn, %v", n, err)
+	}
+	keys, err := r.Client().Keys(t.Context(), "parley:bucket:*").Result()
+	if err != nil || len(keys) != 1 {
+		t.Fatalf("keys: %v, %v", keys, err)
+	}
+	fills := burst / rate * time.Second
+	if ttl := r.Client().PTTL(t.Context(), keys[0]).Val(); ttl < fills-patience || ttl > fills+time.Minute {
+		t.Errorf("a bucket that is full after %v is kept for %v", fills, ttl)
+	}
+}
+
 func TestRedisOccupiedRoomsDoNotExpire(t *testing.T) {
 	r := openRedis(t, redis.Config{CompareInterval: 30 * time.Millisecond})
 	sub, sink := subscribe(t, r, "lobby")

@@ -4,11 +4,14 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	goredis "github.com/redis/go-redis/v9"
 
 	"parley/bus"
 	"parley/bus/bustest"
@@ -119,6 +122,67 @@ func TestRedisALogBreaksBeforeAllThatIsNewToTheNode(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A marker that another node wrote is told again, but where the node knows of something lost that is newer: who heard of the marker has
+// not been told of that.
+func TestRedisAMarkerTellsOfNothingThatIsNewer(t *testing.T) {
+	server := bustest.StartRedis(t)
+	openRedis(t, redis.Config{URL: server.URL()}) // loads the scripts
+	ctx, c, now := t.Context(), server.Client(), time.Now().UnixMilli()
+	at := func(ago time.Duration) string { return fmt.Sprint(now-ago.Milliseconds(), "-1") }
+	both, older, marker, newer := at(5*time.Second), at(4*time.Second), at(3*time.Second), at(time.Second)
+	for name, tt := range map[string]struct {
+		acked any
+		known []any
+		again bool
+	}{
+		"it heard of what came before":             {"", []any{older, both}, true},
+		"it heard of what came after":              {"", []any{newer, older, both}, false},
+		"what came before was acknowledged":        {older, []any{both}, true},
+		"what came after was acknowledged":         {newer, []any{both}, false},
+		"what came after was, it heard of another": {newer, []any{older, both}, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := redis.KeysOf(name)
+			c.XAdd(ctx, &goredis.XAddArgs{Stream: k.Log, ID: both, Values: []any{"m", "0-0 both"}})
+			c.XAdd(ctx, &goredis.XAddArgs{Stream: k.Log, ID: marker, Values: []any{"g", both + " " + both}})
+			c.Set(ctx, k.Last, marker, time.Hour)
+			c.Set(ctx, k.Break, marker+" "+both, time.Hour)
+			args := []any{k.Channel, "", 1, 1000, time.Hour.Milliseconds(), time.Hour.Milliseconds(), 1 << 20, tt.acked, spaced(tt.known)}
+			answer, err := c.EvalSha(ctx, redis.MendSHA, []string{k.Log, k.Last, k.Records[0], k.Records[1], k.Break}, args...).Slice()
+			if err != nil || len(answer) != 2 || answer[1] != both || (answer[0] == marker) != tt.again {
+				t.Errorf("it answers %v (%v); the marker was %s, and is told again: %v", answer, err, marker, tt.again)
+			}
+		})
+	}
+}
+
+// What a room that was left has lost is asked again where the server refused to say so: who comes back is told then.
+func TestRedisALossThatCouldNotBeNotedIsNotedLater(t *testing.T) {
+	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
+	cfg := often
+	cfg.URL = strings.Replace(server.URL(), "unix://", "unix://node:secret@", 1)
+	r := openRedis(t, cfg)
+	sub, told := subscribe(t, r, "lobby")
+	kept := appendTo(t, r, "lobby", "kept", "")
+	lost := appendTo(t, r, "lobby", "lost", "")
+	told.expect("kept", "lost")
+	sub.Close()
+	r.Cut(func() {
+		rewind(t, r, "lobby", kept)
+		allow(t, server, "allchannels", "-xadd")
+	})
+	eventually(t, "a refusal", func() bool {
+		denied, err := server.Client().ACLLog(t.Context(), 100).Result()
+		return err == nil && slices.ContainsFunc(denied, func(e *goredis.ACLLogEntry) bool { return e.Object == "xadd" })
+	})
+	allow(t, server, "allchannels")
+	eventually(t, "the loss to be noted", func() bool {
+		p, err := r.After(t.Context(), "lobby", lost, 10, 0)
+		return err == nil && !p.LastBreak.IsZero()
+	})
 }
 
 func spaced(ids []any) (s string) {

@@ -24,7 +24,8 @@ func (rm *room) leave() *room {
 	}
 	rm.state = over
 	rm.ended.Store(true)
-	rm.held, rm.heldChanges = nil, nil
+	rm.takeHeldLocked()
+	rm.takeHeldChangesLocked()
 	rm.releaseWaitersLocked(func(*waiter) bool { return true })
 	rm.idsMu.Lock()
 	next.acked, next.floor = rm.acked, rm.floor

@@ -96,3 +96,28 @@ func TestRedisReapedStaysReaped(t *testing.T) {
 		return len(lines) == 4 && lines[0] == "+ann" && lines[1] == "-ann"
 	})
 }
+
+// A mark says for ten minutes that an incarnation was reaped, however many others are meanwhile: what it sent may come late. No mark is
+// kept for ever.
+func TestRedisMarksOfTheReapedAreForgottenInTime(t *testing.T) {
+	r := openRedis(t, slow)
+	ctx, k := t.Context(), redis.KeysOf("lobby")
+	reap := func(inc string) {
+		t.Helper()
+		if err := r.Reap(ctx, inc, "lobby"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reap("first")
+	for mark, age := range map[string]time.Duration{"xyoung": 9 * time.Minute, "xold": 11 * time.Minute} {
+		if err := r.Client().HSet(ctx, k.Incarnations, mark, time.Now().Add(-age).UnixMilli()).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reap("second")
+	marks, err := r.Client().HKeys(ctx, k.Incarnations).Result()
+	slices.Sort(marks)
+	if want := []string{"xfirst", "xsecond", "xyoung"}; err != nil || !slices.Equal(marks, want) {
+		t.Errorf("the marks are %v, %v; want %v", marks, err, want)
+	}
+}

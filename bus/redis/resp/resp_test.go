@@ -97,6 +97,26 @@ func TestReadingAMessageAllocatesNothing(t *testing.T) {
 	}
 }
 
+// A link parses with one parser for as long as it lives.
+func TestAParserKeepsNoMoreThanOneAnswerTakes(t *testing.T) {
+	var p Parser
+	parse := func() int {
+		for _, a := range answers {
+			if _, _, err := p.Parse([]byte(a.written)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		return cap(p.elems)
+	}
+	first := parse()
+	for range 1000 {
+		parse()
+	}
+	if now := parse(); now > first {
+		t.Errorf("space for %d elements is kept, at first for %d", now, first)
+	}
+}
+
 // FuzzParse holds Parse to this: it is sure of a value only once all of it has come, and then whatever follows.
 func FuzzParse(f *testing.F) {
 	for _, a := range answers {
