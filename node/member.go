@@ -95,15 +95,18 @@ func (m *member) rename() {
 	m.enterLocked()
 }
 
-// rosterLocked is the room's roster as its answers to this member list it: with him, though the bus may not have taken him in yet.
-// All others learn of him when it has.
+// rosterLocked is the room's roster as its answers to this member list it: with him, though the bus may not have taken him in yet, if the
+// list has space. All others learn of him when it has.
 func (m *member) rosterLocked() (members []wire.Member, count int, version uint64) {
 	roster := m.r.sub.Roster()
 	members = m.r.listLocked(roster)
 	if slices.ContainsFunc(members, func(o wire.Member) bool { return o.ID == m.user.ID }) || roster.Count > len(members) {
 		return members, roster.Count, roster.Version
 	}
-	return append(slices.Clip(members), m.user), roster.Count + 1, roster.Version
+	if len(members) < bus.RosterMax {
+		members = append(slices.Clip(members), m.user)
+	}
+	return members, roster.Count + 1, roster.Version
 }
 
 // joinedLocked answers a join from the node's memory. It needs room.mu.

@@ -89,3 +89,28 @@ func TestTheRepeatIsWaitedForFromWhenTheClientKnows(t *testing.T) {
 		}
 	})
 }
+
+// A client need not answer each ping: a pong may be for the newest only (RFC 6455 section 5.5.3), and says that all before was read.
+func TestAPongSettlesAllThatWasAskedBeforeIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var o pending
+		rooms := []string{"tea", "coffee", "milk"}
+		for i, room := range rooms {
+			o.unconfirm(uint32(i+1), room, "key", true)
+		}
+		asked := o.appendProbe(nil)
+		o.unconfirm(4, "juice", "key", true)
+		o.probed(asked)
+		time.Sleep(repeatWait + time.Second)
+		o.order.Lock()
+		defer o.order.Unlock()
+		for _, room := range rooms {
+			if !o.passesLocked(room, "later") {
+				t.Errorf("in %s a repeat is waited for, though the client knew of it long ago", room)
+			}
+		}
+		if o.passesLocked("juice", "later") {
+			t.Error("what was asked after the ping was overtaken")
+		}
+	})
+}

@@ -239,3 +239,61 @@ func TestASendWithoutAKeyDoesNotOvertakeARefusedOne(t *testing.T) {
 		}
 	}
 }
+
+// Who goes on talking after the node has closed does not put its end off: neither by what it begins nor by what it finishes.
+func TestWhoTalksOnAfterACloseIsCutOff(t *testing.T) {
+	eachWay(t, func(t *testing.T, start starter) {
+		w := newWatch()
+		c := start(t, 1, func(cfg *node.Config) { cfg.Observer = w })
+		p := dialRaw(t, c.Nodes[0])
+		began := time.Now()
+		p.Write(masked(2, "binary"))
+		p.want(wire.OpClose, "")
+		whole := masked(wire.OpText, `{"op":"ping"}`)
+		for talked := 0; ; talked++ {
+			_, err := p.Write(whole[:8])
+			time.Sleep(20 * time.Millisecond) // the node has the half
+			if _, err2 := p.Write(whole[8:]); err != nil || err2 != nil {
+				break
+			}
+			time.Sleep(20 * time.Millisecond)
+			if took := time.Since(began); took > 5*time.Second+time.Second+slack {
+				t.Fatalf("after %d messages in %v it is still heard", talked, took)
+			}
+		}
+		w.wait(t, fmt.Sprint("closed ", wire.StatusUnsupported), 1)
+	})
+}
+
+// Who closes, and does not take what it was still owed, is not waited for as long as one who stays.
+func TestWhoClosesAndTakesNothingIsCutOff(t *testing.T) {
+	t.Parallel()
+	for kind, start := range map[string]starter{"parked": nodetest.StartNarrow, "TLS": nodetest.StartNarrowTLS} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			w := newWatch()
+			c := start(t, 1, func(cfg *node.Config) { cfg.Observer, cfg.QueueBytes = w, 4<<20 })
+			says := nodetest.Dial(t, c.Nodes[0].URL("/"))
+			says.Join("lobby")
+			p := dialRaw(t, c.Nodes[0])
+			p.Write(masked(wire.OpText, `{"op":"join","room":"lobby"}`))
+			p.want(wire.OpText, `"live"`)
+			pad := strings.Repeat("x", 4000)
+			for node.MostThatWaits(c.Nodes[0].Server) < 256<<10 { // it is far from full, and what comes is read
+				says.SendText("lobby", pad)
+			}
+			began := time.Now()
+			p.Write(masked(wire.OpClose, "\x03\xe8"))
+			w.wait(t, "closed 1000", 1)
+			for {
+				if _, err := p.Write(masked(wire.OpPing, "")); err != nil {
+					break // its socket is closed
+				}
+				time.Sleep(20 * time.Millisecond)
+				if took := time.Since(began); took > 10*time.Second+slack {
+					t.Fatalf("after %v its socket is still open", took)
+				}
+			}
+		})
+	}
+}

@@ -147,3 +147,32 @@ func TestAUserHasSoManyConnectionsOverAllNodes(t *testing.T) {
 		}
 	}
 }
+
+// Who asks for a WebSocket as none can be made has no connection.
+func TestAHandshakeThatFailsTakesNoneOfTheUsersConnections(t *testing.T) {
+	t.Parallel()
+	c := nodetest.Start(t, 1, withGrants, func(cfg *node.Config) { cfg.Limits.UserConnections = 1 })
+	n := c.Nodes[0]
+	for range 3 {
+		status, body, _ := get(t, n.HTTP("/"), "Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "8",
+			"Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==", "Authorization", "Bearer ada")
+		if status != 400 {
+			t.Fatalf("a version that is not spoken: %d %s", status, body)
+		}
+	}
+	hello(nodetest.Dial(t, n.URL("/")), "ada")
+}
+
+// An event stream that a user has one too many of takes no place of another's.
+func TestAStreamThatIsOneTooManyTakesNoPlace(t *testing.T) {
+	t.Parallel()
+	c := nodetest.Start(t, 1, withGrants, func(cfg *node.Config) { cfg.Limits.UserConnections, cfg.Limits.Connections = 1, 2 })
+	n := c.Nodes[0]
+	hello(nodetest.Dial(t, n.URL("/")), "ada")
+	for range 3 {
+		if _, f := listen(t, n.HTTP("/v1/events?token=ada")).until("bye"); !strings.Contains(f.Reason, "1 connections") {
+			t.Errorf("one more stream: %s", nodetest.Show(f))
+		}
+	}
+	hello(nodetest.Dial(t, n.URL("/")), "bob")
+}

@@ -131,3 +131,30 @@ func TestWhatMaySucceedIsTriedAgainWithTheSameKey(t *testing.T) {
 		t.Errorf("got %s, %v after %d tries", got, err, tries.Load())
 	}
 }
+
+// Who is told to wait does so.
+func TestWhoIsOverALimitWaitsAsTheNodeAsks(t *testing.T) {
+	t.Parallel()
+	const wait = 2 * time.Second
+	var refused atomic.Pointer[time.Time]
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		if now := time.Now(); refused.CompareAndSwap(nil, &now) {
+			w.Header().Set("Retry-After", "2")
+			w.WriteHeader(429)
+			w.Write([]byte(`{"code":"rate_limited","detail":"too many requests"}`))
+			return
+		}
+		w.Write([]byte(`{"rooms":["tea"]}`))
+	}))
+	defer s.Close()
+	c, err := api.New(s.URL, key, api.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if rooms, err := c.Rooms(t.Context()); err != nil || len(rooms) != 1 {
+		t.Errorf("got %v, %v", rooms, err)
+	}
+	if took := time.Since(*refused.Load()); took < wait {
+		t.Errorf("it came back after %v, and was asked to wait for %v", took, wait)
+	}
+}

@@ -226,3 +226,27 @@ func TestALeftRoomIsTheClientsNoMore(t *testing.T) {
 		join(t, c, fc, ID{}, JoinOptions{}) // it may try again
 	})
 }
+
+// Tokens that are refused now and then, with good connections between, do not add up.
+func TestATokenThatIsRefusedNowAndThenEndsNothing(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		o := n.options()
+		o.TokenFunc = (&counting{t: t}).give
+		c, fc := n.dial(o)
+		for range 2 * mostRefused {
+			time.Sleep(goodFor + time.Second)
+			fc.cut()
+			refused := n.next()
+			refused.say(wire.Welcome{User: wire.User{Guest: true}, Ping: 25})
+			refused.say(wire.Reject{Req: refused.want("hello").Req, Err: wire.Errorf(wire.Unauthorized, "nobody's")})
+			go refused.drain()
+			fc = n.next()
+			fc.welcome()
+		}
+		synctest.Wait()
+		if err := c.Err(); err != nil {
+			t.Errorf("it has ended: %v", err)
+		}
+		go fc.drain()
+	})
+}

@@ -116,3 +116,20 @@ func BenchmarkRights(b *testing.B) {
 		})
 	}
 }
+
+// The name of a room may have colons: the last one is before the verbs.
+func TestARoomMayHaveColonsInItsName(t *testing.T) {
+	rooms, err := rights.ParseText("tea:party:join;dm:*:read,send")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := rights.New(rooms)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for room, want := range map[string]rights.Verbs{"tea:party": rights.Join, "dm:a:b": rights.Read | rights.Send, "tea": 0, "dm": 0} {
+		if got := r.Of(room); got != want {
+			t.Errorf("in %s one may %q, want %q", room, got, want)
+		}
+	}
+}

@@ -118,3 +118,32 @@ func TestAClientThatSaysMuchIsReadInPieces(t *testing.T) {
 	}
 	c.End(e)
 }
+
+// A wake-up may be under way when its connection ends. It is nobody's then, though another connection has the place.
+func TestAWakeUpIsNotTakenForThatOfTheNextConnection(t *testing.T) {
+	p, err := newPoller()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.close()
+	arrive := func(c *Conn) (wakeUp unix.EpollEvent) {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.assignLocked(c)
+		return unix.EpollEvent{Fd: c.slot, Pad: c.generation}
+	}
+	gone, next := new(Conn), new(Conn)
+	late := arrive(gone)
+	p.remove(gone)
+	own := arrive(next)
+	if own.Fd != late.Fd {
+		t.Fatalf("the place %d was not used again, but %d", late.Fd, own.Fd)
+	}
+	if got := p.parked(nil, []unix.EpollEvent{late}); len(got) != 0 {
+		t.Error("the next connection is woken for the one before it")
+	}
+	if got := p.parked(nil, []unix.EpollEvent{own}); len(got) != 1 || got[0] != next {
+		t.Error("the next connection is not woken")
+	}
+	p.remove(next)
+}
