@@ -300,13 +300,6 @@ func TestTheRoomsOfAStreamAreJoinedAsItsReaderTakesTheirAnswers(t *testing.T) {
 	}
 }
 
-// A nobody hears nothing.
-type nobody struct{}
-
-func (nobody) Deliver(bus.Message) {}
-func (nobody) Signal([]byte)       {}
-func (nobody) Presence(bus.Change) {}
-
 // Requests for a stream come over other connections: who does not read the answers is not given more of them.
 func TestRequestsForAStreamThatIsNotReadWait(t *testing.T) {
 	t.Parallel()
