@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"parley/bus"
@@ -59,7 +60,7 @@ func (nobody) Presence(bus.Change) {}
 
 func (nobody) Signal([]byte) {}
 
-// enters has so many users be in a room.
+// enters has so many users be in a room, who have long names.
 func enters(t *testing.T, b bus.Bus, room string, users int) {
 	t.Helper()
 	sub, err := b.Subscribe(t.Context(), room, nobody{})
@@ -68,7 +69,7 @@ func enters(t *testing.T, b bus.Bus, room string, users int) {
 	}
 	t.Cleanup(sub.Close)
 	for i := range users {
-		sub.Enter(bus.Member{ID: fmt.Sprint("user ", i)})
+		sub.Enter(bus.Member{ID: fmt.Sprintf("user-%058d", i), Name: strings.Repeat("é", 32)})
 	}
 }
 

@@ -12,7 +12,6 @@ import (
 	"testing"
 	"time"
 
-	"parley/bus"
 	"parley/node"
 	"parley/node/nodetest"
 	"parley/node/wire"
@@ -220,6 +219,15 @@ func deaf(t *testing.T, n *nodetest.Node, path string) (read func() *stream) {
 	}
 }
 
+// fullQueue is how many bytes wait for one who reads nothing, once no more come.
+func fullQueue(n *nodetest.Node) int {
+	waits := func() int { return node.MostThatWaits(n.Server) }
+	for began := time.Now(); waits() == 0 && time.Since(began) < time.Minute; {
+		time.Sleep(time.Millisecond)
+	}
+	return still(waits)
+}
+
 // Each id is a cursor of all rooms: a short message may be an event of 4 KB. What waits is bounded all the same.
 func TestAStreamThatIsNotReadStaysWithinTheQueue(t *testing.T) {
 	t.Parallel()
@@ -235,10 +243,7 @@ func TestAStreamThatIsNotReadStaysWithinTheQueue(t *testing.T) {
 		}
 	}
 	read := deaf(t, n, "/v1/events?"+url.Values{"room": rooms, "limit": {"200"}}.Encode())
-	for began := time.Now(); node.MostThatWaits(n.Server) == 0 && time.Since(began) < time.Minute; {
-		time.Sleep(time.Millisecond)
-	}
-	most := still(func() int { return node.MostThatWaits(n.Server) })
+	most := fullQueue(n)
 	if most > limit || most == 0 {
 		t.Errorf("%d bytes wait in a queue of %d", most, limit)
 	}
@@ -275,21 +280,11 @@ func TestTheRoomsOfAStreamAreJoinedAsItsReaderTakesTheirAnswers(t *testing.T) {
 	var rooms []string
 	for i := range 60 { // whose answers have 27 KB each
 		rooms = append(rooms, fmt.Sprint(i))
-		room, err := c.Nodes[1].Bus.Subscribe(t.Context(), rooms[i], nobody{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer room.Close()
-		for m := range members {
-			room.Enter(bus.Member{ID: fmt.Sprintf("user-%058d", m), Name: strings.Repeat("é", 32)})
-		}
+		enters(t, c.Nodes[1].Bus, rooms[i], members)
 	}
 	n := c.Nodes[0]
 	read := deaf(t, n, "/v1/events?"+url.Values{"room": rooms}.Encode())
-	for began := time.Now(); node.MostThatWaits(n.Server) == 0 && time.Since(began) < time.Minute; {
-		time.Sleep(time.Millisecond)
-	}
-	if most := still(func() int { return node.MostThatWaits(n.Server) }); most > limit || most == 0 {
+	if most := fullQueue(n); most > limit || most == 0 {
 		t.Errorf("%d bytes wait in a queue of %d", most, limit)
 	}
 	s := read()

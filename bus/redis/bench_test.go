@@ -203,6 +203,30 @@ func BenchmarkRedisClusterPublish(b *testing.B) {
 	}
 }
 
+// subscribeAll subscribes to n rooms, whose names are prefix and a number, many at a time.
+func subscribeAll(b *testing.B, r *redis.Bus, prefix string, n int, sink bus.Sink) []bus.Subscription {
+	b.Helper()
+	const workers = 64
+	subs := make([]bus.Subscription, n)
+	var all sync.WaitGroup
+	for worker := range workers {
+		all.Go(func() {
+			for i := worker; i < n; i += workers {
+				var err error
+				if subs[i], err = r.Subscribe(b.Context(), fmt.Sprint(prefix, i), sink); err != nil {
+					b.Error(err)
+					return
+				}
+			}
+		})
+	}
+	all.Wait()
+	if b.Failed() {
+		b.FailNow()
+	}
+	return subs
+}
+
 var lossRooms = flag.Int("lossrooms", 6000, "rooms of BenchmarkRedisSilentLoss")
 
 // BenchmarkRedisSilentLoss measures how long it takes a node that is in many quiet rooms to notice that the last message of one of
@@ -210,21 +234,7 @@ var lossRooms = flag.Int("lossrooms", 6000, "rooms of BenchmarkRedisSilentLoss")
 func BenchmarkRedisSilentLoss(b *testing.B) {
 	r := openRedis(b, redis.Config{})
 	sink := make(arrivalSink, 1)
-	var subscribing sync.WaitGroup
-	for worker := range 64 {
-		subscribing.Go(func() {
-			for i := worker; i < *lossRooms; i += 64 {
-				if _, err := r.Subscribe(b.Context(), fmt.Sprint("quiet", i), sink); err != nil {
-					b.Error(err)
-					return
-				}
-			}
-		})
-	}
-	subscribing.Wait()
-	if b.Failed() {
-		return
-	}
+	subscribeAll(b, r, "quiet", *lossRooms, sink)
 	ctx, stop := context.WithCancel(b.Context())
 	var publishing sync.WaitGroup
 	var took []time.Duration // owned by the publisher until it has ended
@@ -366,7 +376,7 @@ func cpuOf(info string) (sum float64) {
 	return sum
 }
 
-var presenceMembers = flag.Int("presencemembers", 50_000, "members of BenchmarkRedisPresence")
+var presenceMembers = flag.Int("presencemembers", 5_000, "members of BenchmarkRedisPresence")
 
 // BenchmarkRedisPresence puts as many members into rooms of one, and into one room, through one node, while another node is in these
 // rooms too. redis-B, own-B and other-B are what that takes for each member: of Redis, of the node that he came through, and of the
@@ -375,26 +385,6 @@ var presenceMembers = flag.Int("presencemembers", 50_000, "members of BenchmarkR
 func BenchmarkRedisPresence(b *testing.B) {
 	for name, rooms := range map[string]int{"rooms of one": *presenceMembers, "one room": 1} {
 		b.Run(name, func(b *testing.B) {
-			subscribe := func(r *redis.Bus, sink bus.Sink) []bus.Subscription {
-				subs := make([]bus.Subscription, rooms)
-				var all sync.WaitGroup
-				for worker := range 64 {
-					all.Go(func() {
-						for i := worker; i < rooms; i += 64 {
-							var err error
-							if subs[i], err = r.Subscribe(b.Context(), fmt.Sprint("room", i), sink); err != nil {
-								b.Error(err)
-								return
-							}
-						}
-					})
-				}
-				all.Wait()
-				if b.Failed() {
-					b.FailNow()
-				}
-				return subs
-			}
 			hasAll := func(subs []bus.Subscription) func() bool {
 				return func() bool {
 					return !slices.ContainsFunc(subs, func(s bus.Subscription) bool { return s.Roster().Count < *presenceMembers/rooms })
@@ -408,7 +398,7 @@ func BenchmarkRedisPresence(b *testing.B) {
 			own := openRedis(b, redis.Config{URL: url})
 			used := func() float64 { return infoValue(b, own, "memory", "used_memory", "") }
 			server := used()
-			subs := subscribe(own, changeSink(nil))
+			subs := subscribeAll(b, own, "room", rooms, &nothing{})
 			heap := heapInUse()
 			for i := range *presenceMembers {
 				subs[i%rooms].Enter(bus.Member{ID: fmt.Sprintf("user-%011d", i), Name: "One of Many"})
@@ -418,7 +408,7 @@ func BenchmarkRedisPresence(b *testing.B) {
 			other := openRedis(b, redis.Config{URL: url})
 			told := make(changeSink, 1)
 			heap = heapInUse()
-			eventually(b, "the other node to know all", hasAll(subscribe(other, told)))
+			eventually(b, "the other node to know all", hasAll(subscribeAll(b, other, "room", rooms, told)))
 			otherHeap := heapInUse() - heap
 
 			_, before := redisUse(b, own)
@@ -446,17 +436,12 @@ func BenchmarkRedisPresence(b *testing.B) {
 	}
 }
 
-// A changeSink tells who came and went; the nil one nobody.
+// A changeSink tells who came and went.
 type changeSink chan bus.Change
 
-func (s changeSink) Deliver(bus.Message) {}
-func (s changeSink) Signal([]byte)       {}
-
-func (s changeSink) Presence(c bus.Change) {
-	if s != nil {
-		s <- c
-	}
-}
+func (s changeSink) Deliver(bus.Message)   {}
+func (s changeSink) Signal([]byte)         {}
+func (s changeSink) Presence(c bus.Change) { s <- c }
 
 // heapInUse is what the heap of this process holds, in bytes.
 func heapInUse() float64 {

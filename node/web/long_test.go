@@ -31,8 +31,11 @@ func TestALongRoomFitsInABoundedPage(t *testing.T) {
 	p := openPage(t, n.HTTP(""), "design", "Ada")
 	p.until(`document.querySelectorAll(".message").length >= 50`)
 	p.run(`
-		window.most = 0;
-		new MutationObserver(() => (most = Math.max(most, document.querySelectorAll("*").length))).observe(document.body, { childList: true, subtree: true });
+		window.most = window.drawn = 0; // elements in the page, rows that were drawn at once
+		new MutationObserver((changes) => {
+			most = Math.max(most, document.querySelectorAll("*").length);
+			drawn = Math.max(drawn, changes.flatMap(({ addedNodes }) => [...addedNodes]).filter((node) => node.matches?.("#timeline > li")).length);
+		}).observe(document.body, { childList: true, subtree: true });
 	`)
 	searching := p.tasks(func() {
 		p.click("#show-find")
@@ -61,6 +64,9 @@ func TestALongRoomFitsInABoundedPage(t *testing.T) {
 	// 50 ms on a machine that does nothing else: what shares caches with others takes longer.
 	if searching[0] > 100*time.Millisecond || scrolling[0] > 100*time.Millisecond {
 		t.Error("a task takes too long")
+	}
+	if drawn := js[int](p, `drawn`); drawn > 80 || drawn < 20 { // with the days between them
+		t.Errorf("%d rows were drawn at once", drawn)
 	}
 	const bound = 3000 // for 160 messages and what is around them
 	if most := js[int](p, `most`); most > bound || most < 500 {

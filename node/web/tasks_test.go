@@ -11,8 +11,8 @@ import (
 	"github.com/chromedp/chromedp"
 )
 
-// tasks traces the tab while f runs, and gives what each task of its main thread took of the processor, the longest first: a
-// machine that does much else makes none longer. A trace is of the whole browser, so only one test may want one.
+// tasks traces the tab while f runs, and gives what each task of its main thread took of the processor, the longest first:
+// waiting for the processor is not in it. A trace is of the whole browser, so only one test may want one.
 func (p *tab) tasks(f func()) []time.Duration {
 	p.t.Helper()
 	type event struct {
