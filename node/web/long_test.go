@@ -59,6 +59,8 @@ func TestALongRoomFitsInABoundedPage(t *testing.T) {
 			}
 		`)
 	})
+	p.click("#jump")
+	p.until(`document.querySelector("#timeline").textContent.includes("message " + %s + ":")`, *long-1)
 	t.Logf("at most %d elements; %d B of heap; the longest tasks: searching %v, scrolling %v",
 		js[int](p, `most`), js[int](p, `performance.memory.usedJSHeapSize`), searching[:5], scrolling[:5])
 	// 50 ms on a machine that does nothing else: what shares caches with others takes longer.
