@@ -161,8 +161,13 @@ func TestRedisAChannelThatIsAllowedAgainIsAskedForNoMore(t *testing.T) {
 	eventually(t, "it to be subscribed to", func() bool {
 		return server.Client().PubSubNumSub(t.Context(), channel).Val()[channel] == 1
 	})
-	before, beats := calls("subscribe"), calls("del")
-	eventually(t, "heartbeats", func() bool { return calls("del") >= beats+20 })
+	heartbeats := func(n int) {
+		beats := calls("del")
+		eventually(t, "heartbeats", func() bool { return calls("del") >= beats+n })
+	}
+	heartbeats(5) // what was asked meanwhile has come
+	before := calls("subscribe")
+	heartbeats(20)
 	if n := calls("subscribe") - before; n > 0 {
 		t.Errorf("it was asked for %d times more", n)
 	}
