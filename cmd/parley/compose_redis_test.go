@@ -46,7 +46,6 @@ func (c *composed) testMoreThanOneRedis() {
 		"cluster.yml":  {"redis-2", "redis-3", "redis-4", "redis-5", "redis-6", "cluster"},
 	} {
 		c.t.Run(file, func(t *testing.T) {
-			t.Parallel() // both wait most of the time
 			o := c.over(t, file)
 			up := slices.Concat([]string{"compose", "up", "--detach", "--no-build", "--wait", "node", "lb", "redis"}, services)
 			o.run(3*time.Minute, "docker", up...)
