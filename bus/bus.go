@@ -97,7 +97,8 @@ type Subscription interface {
 }
 
 // A Sink takes what happens in one room. The bus calls it from one goroutine at a time, which serves other rooms too: the
-// methods must not block, and must not call the Subscription's Close.
+// methods must not block, and must not call the Subscription's Close. It may be called before Subscribe has returned, whatever
+// that returns then.
 type Sink interface {
 	// Deliver takes the next message of the chain, or a break in it. Bodies may be kept, but not written to.
 	Deliver(m Message)

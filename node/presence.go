@@ -30,6 +30,9 @@ func countPause(members int) time.Duration {
 func (r *room) changedLocked(b *batch, c *bus.Change) {
 	p := &r.presence
 	p.handed++
+	if len(r.members) == 0 {
+		return // whoever comes is told the roster; and without members the room may not be subscribed to yet, and have none
+	}
 	limit := r.srv.cfg.PresenceLimit
 	switch {
 	case c.Count > limit:

@@ -105,7 +105,12 @@ func dieUnder(t testing.TB, clients, rooms int) returned {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(p.kill)
+		t.Cleanup(func() {
+			p.kill()
+			if t.Failed() {
+				t.Logf("%s: %s", p.url, p.stderr.Bytes())
+			}
+		})
 		nodes = append(nodes, p)
 	}
 	name := func(i int) string { return fmt.Sprint("room-", i%rooms) }
