@@ -115,7 +115,7 @@ func TestWhatComposeHandsOnSaysWhoMayDoWhat(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		t.Cleanup(p.kill)
+		endAfter(t, p)
 		const team, lobby, other = "/v1/rooms/team/messages", "/v1/rooms/lobby/messages", "/v1/rooms/other/messages"
 		for name, c := range map[string]struct {
 			path, bearer string

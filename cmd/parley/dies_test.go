@@ -100,18 +100,8 @@ func dieUnder(t testing.TB, clients, rooms int) returned {
 	redis := bustest.StartRedis(t)
 	var nodes []*process
 	for range 3 {
-		p, err := startProcess(parley("--redis", redis.URL(), "--max-connections", "0", "--address-connections", "0", "--address-attempts", "0",
+		nodes = append(nodes, startNode(t, "--redis", redis.URL(), "--max-connections", "0", "--address-connections", "0", "--address-attempts", "0",
 			"--address-requests", "0", "--address-rooms", "0"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() {
-			p.kill()
-			if t.Failed() {
-				t.Logf("%s: %s", p.url, p.stderr.Bytes())
-			}
-		})
-		nodes = append(nodes, p)
 	}
 	name := func(i int) string { return fmt.Sprint("room-", i%rooms) }
 	post := func(room, text string) {

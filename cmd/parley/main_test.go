@@ -176,19 +176,27 @@ var (
 )
 
 // startNode starts a parley on a free port of 127.0.0.1. It ends with the test.
-func startNode(t *testing.T, args ...string) *process {
+func startNode(t testing.TB, args ...string) *process {
 	t.Helper()
 	p, err := startProcess(parley(args...))
 	if err != nil {
 		t.Fatal(err)
 	}
+	endAfter(t, p)
+	return p
+}
+
+// endAfter ends a process with the test, which fails if it has ended by itself, other than well.
+func endAfter(t testing.TB, p *process) {
 	t.Cleanup(func() {
 		p.kill()
+		if p.cmd.ProcessState.ExitCode() > 0 {
+			t.Errorf("%s ended with %v", p.url, p.err)
+		}
 		if t.Failed() {
 			t.Logf("%s said:\n%s", p.url, p.stderr.Bytes())
 		}
 	})
-	return p
 }
 
 // parley is a command that serves on a free port of 127.0.0.1.

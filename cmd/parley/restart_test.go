@@ -147,7 +147,7 @@ func TestStreamsAndPostsOutliveARollingRestart(t *testing.T) {
 				t.Error(err)
 				return
 			}
-			t.Cleanup(p.kill)
+			endAfter(t, p)
 			nodes[i] = p
 			urls[i].Store(&p.url)
 		}

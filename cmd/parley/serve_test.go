@@ -77,7 +77,7 @@ func TestRedisMayComeLater(t *testing.T) {
 	if err := <-started; err != nil {
 		t.Fatal(err)
 	}
-	defer n.kill()
+	endAfter(t, n)
 	if status, body, err := get(n.url + "/readyz"); err != nil || status != 200 {
 		t.Errorf("/readyz: %d %s %v", status, body, err)
 	}
