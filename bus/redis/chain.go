@@ -150,12 +150,3 @@ func (rm *room) ackedID() bus.ID {
 	defer rm.idsMu.Unlock()
 	return rm.acked
 }
-
-// forgive forgets that an id was acknowledged: its loss was told.
-func (rm *room) forgive(i bus.ID) {
-	rm.idsMu.Lock()
-	defer rm.idsMu.Unlock()
-	if rm.acked == i {
-		rm.acked = bus.ID{}
-	}
-}

@@ -394,7 +394,7 @@ func (rm *room) appendMend(out []byte) ([]byte, func(resp.Value)) {
 	} else {
 		out = rm.bus.appendMend(out, rm.keys, acked, floor, rm.knownLocked())
 	}
-	return out, func(v resp.Value) { rm.mended(question, acked, v) }
+	return out, func(v resp.Value) { rm.mended(question, v) }
 }
 
 // knownLocked gives the last entries that were delivered, newest first.
@@ -410,7 +410,7 @@ func (rm *room) knownLocked() []bus.ID {
 }
 
 // mended takes the answer to a question.
-func (rm *room) mended(question uint64, acked bus.ID, v resp.Value) {
+func (rm *room) mended(question uint64, v resp.Value) {
 	out, err := rm.link.mender.verdict(v)
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
@@ -440,7 +440,7 @@ func (rm *room) mended(question uint64, acked bus.ID, v resp.Value) {
 	case out.broken:
 		rm.brokenLocked(out)
 	default:
-		rm.sure, rm.sureAcked = rm.at, acked
+		rm.sure = rm.at
 	}
 	rm.trail = nil
 	rm.readSoonLocked()

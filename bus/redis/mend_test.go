@@ -241,3 +241,41 @@ func (c *tapped) Read(b []byte) (int, error) {
 	}
 	return n, err
 }
+
+// What was acknowledged and not delivered may be lost between the answer that the log has it and the read of the log. It is not
+// forgotten for that: the log is asked about again.
+func TestRedisWhatIsLostBeforeItIsReadIsTold(t *testing.T) {
+	for _, follows := range []string{"nothing", "another message"} {
+		t.Run(follows+" follows", func(t *testing.T) {
+			t.Parallel()
+			server := bustest.StartRedis(t)
+			allow(t, server, "allchannels")
+			before := appendTo(t, openRedis(t, redis.Config{URL: server.URL()}), "lobby", "before", "")
+			read := newBrake("(" + before.String()) // of what follows
+			cfg := redis.Config{URL: strings.Replace(server.URL(), "unix://", "unix://node:secret@", 1), HeartbeatInterval: time.Hour}
+			cfg.SetDial(read.dial)
+			r := openRedis(t, cfg)
+			_, told := subscribe(t, r, "lobby")
+			allow(t, server, "allchannels", "-publish") // so that it does not arrive
+			lost := appendTo(t, r, "lobby", "lost", "")
+			r.Reconnect()
+			select {
+			case <-read.reached:
+			case <-time.After(patience):
+				t.Fatal("the log is not read")
+			}
+			want := []string{"break"}
+			if follows == "nothing" {
+				rewind(t, r, "lobby", before)
+			} else {
+				next := lost
+				next.Seq++
+				rewind(t, r, "lobby", before, entry{next, before, "next"})
+				want = append(want, "next")
+			}
+			allow(t, server, "allchannels")
+			close(read.release)
+			told.until("what was lost", func(lines []string) bool { return slices.Equal(lines, want) })
+		})
+	}
+}

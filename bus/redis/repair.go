@@ -349,7 +349,7 @@ func (rd *reading) advance(read logRead) (again bool) {
 		case m.Prev != rm.at: // trimmed away
 			rm.breakAtLocked(rm.at, m.Prev, bus.ID{})
 		}
-		if rm.at.Less(rd.acked) && rd.acked.Less(m.ID) && rd.acked != rm.sureAcked {
+		if rm.at.Less(rd.acked) && rd.acked.Less(m.ID) {
 			rm.mendLocked()
 			return false
 		}
@@ -370,13 +370,10 @@ func (rd *reading) advance(read logRead) (again bool) {
 		rm.breakAtLocked(rm.at, last, bus.ID{})
 	}
 	if rm.at.Less(rd.acked) {
-		if rd.acked != rm.sureAcked {
-			rm.mendLocked()
-			return false
-		}
-		rm.forgive(rd.acked)
+		rm.mendLocked()
+		return false
 	}
-	rm.sure, rm.sureAcked = bus.ID{}, bus.ID{}
+	rm.sure = bus.ID{}
 	rm.state = live
 	whole := rm.releaseLocked()
 	rm.releaseWaitersLocked(func(w *waiter) bool { return w.reads < rd.number })

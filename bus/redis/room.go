@@ -28,31 +28,31 @@ type room struct {
 
 	// mu is held while the sink is called. So nobody waits for mu who holds a lock that a sink may take. roster.mu and idsMu come
 	// after it.
-	mu              sync.Mutex
-	state           roomState     // guarded by mu, as is all of this
-	at              bus.ID        // where the chain has got to: the last entry delivered, or known when we came
-	recent          recentIDs     // the last entries delivered
-	horizon         bus.ID        // entries up to this one were read from the log: they may still arrive
-	held            []bus.Message // what arrived while repairing
-	heldSize        int
-	dropped         bool           // more arrived than could be held
-	repaired        int            // entries delivered from the log that did not arrive, so far
-	mending         bool           // the link is to find out what the log has lost; the log is read after that
-	asked           bool           // the question was sent
-	question        uint64         // its number
-	sure, sureAcked bus.ID         // entries that the answer says are in the log, or were trimmed away
-	marker          bus.ID         // of a break that is to be told with the next read
-	told            bus.ID         // the marker of a break that was told before it came by
-	trail           *trail         // what was known of the room before it was subscribed to, until the link has asked about that
-	reads           uint64         // how often a read of the log began
-	waiters         []*waiter      // in Sync
-	heldChanges     []rosterChange // what arrived while the roster was being read
-	changesDropped  bool           // more arrived than could be held
-	isConfirmed     bool           // the server confirmed the subscription once, so that a read makes sense
-	isReady         bool           // ready is closed
-	rosterStale     bool           // changes of the roster may have been missed: it is to be read
-	repair          repairState    // whether the log is being read
-	rosterRepair    repairState    // whether the roster is
+	mu             sync.Mutex
+	state          roomState     // guarded by mu, as is all of this
+	at             bus.ID        // where the chain has got to: the last entry delivered, or known when we came
+	recent         recentIDs     // the last entries delivered
+	horizon        bus.ID        // entries up to this one were read from the log: they may still arrive
+	held           []bus.Message // what arrived while repairing
+	heldSize       int
+	dropped        bool           // more arrived than could be held
+	repaired       int            // entries delivered from the log that did not arrive, so far
+	mending        bool           // the link is to find out what the log has lost; the log is read after that
+	asked          bool           // the question was sent
+	question       uint64         // its number
+	sure           bus.ID         // the entry that the answer says is in the log, or was trimmed away
+	marker         bus.ID         // of a break that is to be told with the next read
+	told           bus.ID         // the marker of a break that was told before it came by
+	trail          *trail         // what was known of the room before it was subscribed to, until the link has asked about that
+	reads          uint64         // how often a read of the log began
+	waiters        []*waiter      // in Sync
+	heldChanges    []rosterChange // what arrived while the roster was being read
+	changesDropped bool           // more arrived than could be held
+	isConfirmed    bool           // the server confirmed the subscription once, so that a read makes sense
+	isReady        bool           // ready is closed
+	rosterStale    bool           // changes of the roster may have been missed: it is to be read
+	repair         repairState    // whether the log is being read
+	rosterRepair   repairState    // whether the roster is
 
 	idsMu    sync.Mutex // a leaf: nothing is called under it
 	head     *head      // guarded by idsMu; the next read of the newest id
