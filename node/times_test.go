@@ -181,18 +181,30 @@ func TestAnAnswerThatIsNotReadIsGivenUp(t *testing.T) {
 
 func TestWhoDoesNotAnswerACloseIsCutOff(t *testing.T) {
 	eachWay(t, func(t *testing.T, start starter) {
-		w := newWatch()
-		c := start(t, 1, func(cfg *node.Config) { cfg.Observer = w })
-		p := dialRaw(t, c.Nodes[0])
-		began := time.Now()
-		p.Write(masked(2, "binary"))
-		p.want(wire.OpClose, "")
-		p.SetReadDeadline(began.Add(time.Minute))
-		_, err := io.Copy(io.Discard, p.r)
-		if took := time.Since(began); took < time.Second || took > 5*time.Second+time.Second+slack {
-			t.Errorf("it was cut off after %v (%v), want some 5 s", took, err)
+		for _, c := range []struct {
+			said        []byte
+			code        int
+			least, most time.Duration
+		}{
+			{masked(wire.OpBinary, "binary"), wire.StatusUnsupported, time.Second, 5*time.Second + time.Second + slack},
+			{wire.AppendHeader(nil, wire.OpText, 5), wire.StatusProtocol, 0, 4 * time.Second}, // its answer would not be understood
+		} {
+			t.Run(fmt.Sprint(c.code), func(t *testing.T) {
+				t.Parallel()
+				w := newWatch()
+				n := start(t, 1, func(cfg *node.Config) { cfg.Observer = w })
+				p := dialRaw(t, n.Nodes[0])
+				began := time.Now()
+				p.Write(c.said)
+				p.want(wire.OpClose, "")
+				p.SetReadDeadline(began.Add(time.Minute))
+				_, err := io.Copy(io.Discard, p.r)
+				if took := time.Since(began); took < c.least || took > c.most {
+					t.Errorf("it was cut off after %v (%v), want %v to %v", took, err, c.least, c.most)
+				}
+				w.wait(t, fmt.Sprint("closed ", c.code), 1)
+			})
 		}
-		w.wait(t, fmt.Sprint("closed ", wire.StatusUnsupported), 1)
 	})
 }
 

@@ -74,7 +74,6 @@ if not point and acked ~= '' and less(at, acked) and not has(acked) then
   else
     point = below(acked)
   end
-  if point and less(point, at) then point = at end
 end
 if not point then return 1 end
 

@@ -95,7 +95,7 @@ func TestAClientThatSaysMuchIsReadInPieces(t *testing.T) {
 	c.handler = e
 
 	ping := []byte{0x89, 0x80, 0, 0, 0, 0} // masked, with no payload
-	const pings, inOneGo = 1000, 100
+	const pings, inOneGo = 2000, 100
 	if _, err := client.Write(bytes.Repeat(ping, pings)); err != nil {
 		t.Fatal(err)
 	}
@@ -111,6 +111,13 @@ func TestAClientThatSaysMuchIsReadInPieces(t *testing.T) {
 	there, err := unix.IoctlGetInt(c.fd, unix.TIOCINQ)
 	if left := there / len(ping); err != nil || left != pings-inOneGo {
 		t.Errorf("%d pings are left after one go, of %d: %v", left, pings, err)
+	}
+	if err := c.readSome(make([]byte, pollBuffer), false); err != nil {
+		t.Fatal(err)
+	}
+	before := there
+	if there, err = unix.IoctlGetInt(c.fd, unix.TIOCINQ); err != nil || before-there != turnBytes {
+		t.Errorf("%d bytes are read in a turn, want %d: %v", before-there, turnBytes, err)
 	}
 	pongs := make([]byte, 2*inOneGo)
 	if _, err := io.ReadFull(hears, pongs); err != nil || !bytes.Equal(pongs, bytes.Repeat([]byte{0x8a, 0}, inOneGo)) {

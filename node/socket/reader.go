@@ -175,7 +175,7 @@ func (c *Conn) readNow(b []byte) (int, error) {
 // take handles what has come. It returns the error with which the connection has ended, or errWouldWait: then what is left is in
 // rest. What a client says while the answers don't fit into its queue is not taken, so there is space for one.
 func (c *Conn) take(b []byte, mayWait bool) error {
-	if c.listens || c.deaf {
+	if c.listens {
 		return nil
 	}
 	defer c.uncork()

@@ -10,9 +10,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -277,3 +279,64 @@ func TestOthersHaveTheirTurnBetweenTwoRequestsThatWait(t *testing.T) {
 	}
 	g.Close()
 }
+
+// A sleeper has what it is told wait for so long.
+type sleeper struct {
+	echo
+	wait time.Duration
+}
+
+func (s *sleeper) Message(bool, []byte) bool { return false }
+
+func (s *sleeper) Wait() { time.Sleep(s.wait) }
+
+// Nothing is read of a client while it waits: it has not been silent then, nor right after.
+func TestWhoHasWaitedHasNotBeenSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe()
+		defer ours.Close()
+		defer theirs.Close()
+		g := &Group{cfg: Config{QueueBytes: 1 << 20, StallTimeout: time.Hour, MessageWait: time.Hour}}
+		c := g.newConn(theirs)
+		c.handler = &sleeper{wait: time.Minute}
+		go func() {
+			time.Sleep(30 * time.Second)
+			if s := c.Silence(time.Now()); s > 0 {
+				t.Errorf("while it waits: silent for %v", s)
+			}
+		}()
+		if err := c.take(clientFrame(0x81, "join"), true); err != nil {
+			t.Error(err)
+		}
+		if s := c.Silence(time.Now()); s > 0 {
+			t.Errorf("once it has waited: silent for %v", s)
+		}
+	})
+}
+
+// A large message is not kept until the client says something again.
+func TestAMessageThatWasHandledIsLetGo(t *testing.T) {
+	for name, start := range fronts {
+		t.Run(name, func(t *testing.T) {
+			s := serveEchoes(t, start)
+			s.byHand = true
+			s.dial(t, nil)
+			c := <-s.conns
+			c.handler = &dropped{}
+			for in := clientFrame(0x81, strings.Repeat("x", 60<<10)); len(in) > 0; in = in[min(4096, len(in)):] {
+				if err := c.take(slices.Clone(in[:min(4096, len(in))]), true); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if kept := cap(c.frames.data); kept > 0 {
+				t.Errorf("%d bytes are kept", kept)
+			}
+			c.close()
+		})
+	}
+}
+
+// dropped handles what it is told by forgetting it.
+type dropped struct{ echo }
+
+func (d *dropped) Message(bool, []byte) bool { return true }
