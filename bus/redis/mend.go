@@ -358,10 +358,21 @@ func (m *mender) answeredTrail(tr *trail, v resp.Value) {
 	}
 }
 
+// refusedPause is the time between two questions about a room whose loss the server refuses to note, as one that is full does.
+const refusedPause = time.Second
+
 // mendLocked has the link ask whether the log has lost what the room knows. Until the answer has come the log is not read.
 func (rm *room) mendLocked() {
 	rm.mending, rm.asked = true, false
-	rm.link.mender.add([]*room{rm}, nil)
+	if rm.mendRefused {
+		rm.mendAfter(refusedPause)
+	} else {
+		rm.link.mender.add([]*room{rm}, nil)
+	}
+}
+
+func (rm *room) mendAfter(pause time.Duration) {
+	time.AfterFunc(pause, func() { rm.link.mender.add([]*room{rm}, nil) })
 }
 
 // reconnected is called when the link has a new connection.
@@ -417,7 +428,7 @@ func (rm *room) mended(question uint64, v resp.Value) {
 	if rm.state == over || !rm.mending || question != rm.question {
 		return
 	}
-	rm.mending = false
+	rm.mending, rm.mendRefused = false, false
 	switch {
 	case err != nil:
 		if isForgotten(v) {
@@ -426,9 +437,10 @@ func (rm *room) mended(question uint64, v resp.Value) {
 		}
 		if rm.bus.redirected(v) {
 			rm.mending = true
-			time.AfterFunc(redirectPause, func() { rm.link.mender.add([]*room{rm}, nil) })
+			rm.mendAfter(redirectPause)
 			return
 		}
+		rm.mendRefused = true
 		if rm.bus.ctx.Err() == nil {
 			rm.bus.complain("ask what "+rm.name+" has lost", err)
 		}

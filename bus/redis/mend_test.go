@@ -185,6 +185,46 @@ func TestRedisALossThatCouldNotBeNotedIsNotedLater(t *testing.T) {
 	})
 }
 
+// A loss that the server refuses to note is not passed over: nothing that follows it is handed on before it could be told. Nor is it
+// asked about without end.
+func TestRedisALossThatCouldNotBeNotedHoldsUpWhatFollows(t *testing.T) {
+	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
+	cfg := often
+	cfg.URL = strings.Replace(server.URL(), "unix://", "unix://node:secret@", 1)
+	r := openRedis(t, cfg)
+	_, told := subscribe(t, r, "lobby")
+	kept := appendTo(t, r, "lobby", "kept", "")
+	next := appendTo(t, r, "lobby", "lost", "")
+	next.Seq++
+	told.expect("kept", "lost")
+	r.Cut(func() {
+		rewind(t, r, "lobby", kept, entry{next, kept, "next"})
+		allow(t, server, "allchannels", "-xadd")
+	})
+	refusals := func() (n int) {
+		denied, err := server.Client().ACLLog(t.Context(), 100).Result()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, e := range denied {
+			if e.Object == "xadd" {
+				n += int(e.Count)
+			}
+		}
+		return n
+	}
+	began := time.Now()
+	eventually(t, "three refusals", func() bool { return refusals() >= 3 })
+	for n := refusals(); time.Since(began) < 3*time.Second; time.Sleep(10 * time.Millisecond) {
+		if n = refusals(); n > 3+int(time.Since(began)/time.Second) {
+			t.Fatalf("it is asked %d times within %v", n, time.Since(began))
+		}
+	}
+	allow(t, server, "allchannels")
+	told.expect("kept", "lost", "break", "next")
+}
+
 func spaced(ids []any) (s string) {
 	for _, id := range ids {
 		s += fmt.Sprint(id, " ")

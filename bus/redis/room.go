@@ -40,6 +40,7 @@ type room struct {
 	mending        bool           // the link is to find out what the log has lost; the log is read after that
 	asked          bool           // the question was sent
 	question       uint64         // its number
+	mendRefused    bool           // that one was answered with an error
 	sure           bus.ID         // the entry that the answer says is in the log, or was trimmed away
 	marker         bus.ID         // of a break that is to be told with the next read
 	told           bus.ID         // the marker of a break that was told before it came by
