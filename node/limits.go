@@ -97,9 +97,6 @@ type pace struct {
 // maxIgnored is how often a client may go on in spite of being told to wait. It may have sent that much before it heard.
 const maxIgnored = 256
 
-// hopeless reports that the connection is being closed.
-func (p *pace) hopeless() bool { return p.ignored > maxIgnored }
-
 // keepPace says whether a request has to wait. A client that ignores that again and again is closed. The reader calls it.
 func (s *session) keepPace(op string) *wire.Error {
 	l, p, now := &s.srv.cfg.Limits, &s.pace, time.Now()
@@ -134,10 +131,7 @@ func (s *session) keepPace(op string) *wire.Error {
 		return nil
 	}
 	p.until = now.Add(wait)
-	if !s.codec.hasWords() {
-		p.ignored = maxIgnored + 1
-	}
-	if p.hopeless() && s.codec.hasWords() {
+	if p.ignored > maxIgnored {
 		s.end(closing{code: wire.StatusPolicy, reason: "too much, too fast, again and again"})
 	}
 	if limit == limitUserMessages {

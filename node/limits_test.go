@@ -51,6 +51,27 @@ func TestAConnectionThatSaysTooMuchWaits(t *testing.T) {
 	p.SendText("lobby", "again")
 }
 
+// What is dearer than all that a connection may say at once is done too, from time to time.
+func TestWhatIsDearerThanTheBurstIsDoneAfterAWait(t *testing.T) {
+	t.Parallel()
+	n, _ := within(t, node.Limits{Messages: 50, MessageBurst: 1})
+	p := nodetest.Dial(t, n.URL("/"))
+	p.Join("lobby")
+	for _, op := range []string{"history", "members"} {
+		for tries := 0; ; tries++ {
+			p.Say(`{"op":%q,"room":"lobby"}`, op)
+			f := answer(p)
+			if f.Op == "ok" {
+				break
+			}
+			if f.Code != wire.RateLimited || tries == 3 {
+				t.Fatalf("%s: got %s", op, nodetest.Show(f))
+			}
+			time.Sleep(f.RetryAfter) // as it was told
+		}
+	}
+}
+
 // What was sent before the refusal was heard does not overtake what is repeated.
 func TestNothingOvertakesWhatWasRefused(t *testing.T) {
 	t.Parallel()

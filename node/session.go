@@ -66,9 +66,6 @@ func (s *session) Message(isText bool, frame []byte) bool {
 	if s.leaving.Load() && !s.codec.hasWords() {
 		return true // it cannot be refused otherwise than by the close, which is on its way
 	}
-	if s.pace.hopeless() {
-		return true
-	}
 	if !isText {
 		s.end(closing{code: wire.StatusUnsupported, reason: "binary messages are not supported: send text"})
 		return true

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -250,6 +251,32 @@ func TestASendWithoutAKeyDoesNotOvertakeARefusedOne(t *testing.T) {
 			t.Errorf("heard %q, want %q", m.Text, text)
 		}
 	}
+}
+
+// Nothing is done for whoever the node has closed, though it was sent before he heard of it.
+func TestWhatIsSaidBehindWhatEndsAConnectionIsNotHeard(t *testing.T) {
+	eachWay(t, func(t *testing.T, start starter) {
+		c := start(t, 1, func(*node.Config) {})
+		other := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		other.Join("lobby")
+		say := masked(wire.OpText, `{"op":"send","room":"lobby","text":"in spite of all"}`)
+		for name, ends := range map[string][]byte{
+			"binary":      masked(wire.OpBinary, "x"),
+			"not UTF-8":   masked(wire.OpText, "{\"op\":\"\xff\"}"),
+			"not masked":  {0x80 | wire.OpText, 0},
+			"its own bye": masked(wire.OpClose, "\x03\xe8"),
+		} {
+			p := dialRaw(t, c.Nodes[0])
+			p.Write(masked(wire.OpText, `{"op":"join","room":"lobby"}`))
+			p.want(wire.OpText, `"live"`)
+			p.Write(slices.Concat(ends, say, say))
+			p.want(wire.OpClose, "")
+			other.SendText("lobby", "after "+name)
+			if m := other.Until("message"); m.Text != "after "+name {
+				t.Errorf("%s: heard %q", name, m.Text)
+			}
+		}
+	})
 }
 
 // Who goes on talking after the node has closed does not put its end off: neither by what it begins nor by what it finishes.
