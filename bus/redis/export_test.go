@@ -76,6 +76,23 @@ func (c *Cluster) Places() int {
 // MendAwaited bounds the questions that are not answered.
 const MendAwaited = mendAwaited
 
+// MendBytes bounds the questions in one write, but for the last of them.
+const MendBytes = mendBytes
+
+// Remember has a room know as many entries as it may, which nobody else does.
+func Remember(s bus.Subscription) (bytes int) {
+	rm := s.(*room)
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	for i := range recentMost {
+		rm.recent.add(bus.ID{Ms: uint64(time.Now().UnixMilli()), Seq: uint64(i)})
+	}
+	for _, i := range rm.recent {
+		bytes += len(i.String()) + 1
+	}
+	return bytes
+}
+
 // Remembered has a room remember so many ids, one every so many ms. It gives how many it still knows in the end, for how many there is
 // space, and whether these are the last ones.
 func Remembered(n int, every uint64) (kept, space int, whole bool) {

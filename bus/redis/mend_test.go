@@ -225,6 +225,34 @@ func TestRedisALossThatCouldNotBeNotedHoldsUpWhatFollows(t *testing.T) {
 	told.expect("kept", "lost", "break", "next")
 }
 
+// The questions about rooms in which much was said do not leave all at once: what is said elsewhere does not wait for megabytes of them.
+func TestRedisQuestionsThatAreLongLeaveInPieces(t *testing.T) {
+	server := bustest.StartRedis(t)
+	cfg := redis.Config{URL: server.URL(), Links: 1}
+	p := &tap{release: make(chan struct{})}
+	close(p.release)
+	cfg.SetDial(p.dial)
+	r := openRedis(t, cfg)
+	var subs []bus.Subscription
+	long := 0
+	for all := 0; all < 3*redis.MendBytes; all += long {
+		s, _ := subscribe(t, r, fmt.Sprint("room", len(subs)))
+		long = redis.Remember(s)
+		subs = append(subs, s)
+	}
+	p.holds.Store(true)
+	r.Reconnect()
+	eventually(t, "all to be asked about", func() bool { return strings.Count(p.wrote(), redis.MendSHA) >= len(subs) })
+	for _, s := range subs {
+		eventually(t, "all rooms to be read", func() bool { return redis.IsLive(s) })
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if most := redis.MendBytes + 2*long; p.largest > most {
+		t.Errorf("a write has %d bytes, want at most %d", p.largest, most)
+	}
+}
+
 func spaced(ids []any) (s string) {
 	for _, id := range ids {
 		s += fmt.Sprint(id, " ")
@@ -239,6 +267,7 @@ type tap struct {
 
 	mu      sync.Mutex
 	written strings.Builder // guarded by mu
+	largest int             // guarded by mu; bytes in one write
 }
 
 func (p *tap) dial(ctx context.Context, network, addr string) (net.Conn, error) {
@@ -266,6 +295,7 @@ func (c *tapped) Write(b []byte) (int, error) {
 	if c.held.Load() {
 		p.mu.Lock()
 		p.written.Write(b)
+		p.largest = max(p.largest, len(b))
 		p.mu.Unlock()
 	}
 	return c.Conn.Write(b)
