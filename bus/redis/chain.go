@@ -96,6 +96,9 @@ func (rm *room) deliverLocked(m bus.Message) {
 	rm.at = m.ID
 	rm.recent.add(m.ID)
 	rm.seen(m.ID)
+	if m.Break {
+		rm.newest = m.ID
+	}
 	if m.Break && m.Marker != rm.told {
 		rm.bus.cfg.Observer.Broken()
 	}

@@ -23,6 +23,7 @@ type trail struct {
 	keys  *roomKeys
 	acked bus.ID    // the greatest id that was acknowledged here
 	known []bus.ID  // the last entries that were delivered, newest first
+	told  bus.ID    // the marker of the newest break that is known
 	until time.Time // when it may be forgotten
 	again bool      // it could not be asked about
 	due   bool      // it is to be asked about on this connection
@@ -53,6 +54,15 @@ func (r *recentIDs) add(i bus.ID) {
 		}
 	}
 	*r = append(ids, i)
+}
+
+// cut forgets what followed an entry, which is the last one then. What it followed may be all that is left at the next loss.
+func (r *recentIDs) cut(last bus.ID) {
+	ids := *r
+	for len(ids) > 0 && !ids[len(ids)-1].Less(last) {
+		ids = ids[:len(ids)-1]
+	}
+	*r = append(ids, last)
 }
 
 const (
@@ -282,23 +292,23 @@ func (r *Bus) appendScript(out []byte, sha string, k *roomKeys, floor []byte, ow
 }
 
 // appendMend appends a call of mend.lua.
-func (r *Bus) appendMend(out []byte, k *roomKeys, acked, floor bus.ID, known []bus.ID) []byte {
-	var buf [64]byte
-	var written []byte
-	if !floor.IsZero() {
-		written = floor.Append(buf[:0])
-	}
-	out = r.appendScript(out, r.scripts.mend, k, written, 2)
-	written = buf[:0]
-	if !acked.IsZero() {
-		written = acked.Append(written)
-	}
-	out = resp.AppendArg(out, written)
+func (r *Bus) appendMend(out []byte, k *roomKeys, acked, floor bus.ID, known []bus.ID, told bus.ID) []byte {
+	out = r.appendScript(out, r.scripts.mend, k, appendKnown(nil, floor), 3)
+	out = resp.AppendArg(out, appendKnown(nil, acked))
 	ids := make([]byte, 0, 16*len(known))
 	for _, i := range known {
 		ids = append(i.Append(ids), ' ')
 	}
-	return resp.AppendArg(out, ids)
+	out = resp.AppendArg(out, ids)
+	return resp.AppendArg(out, appendKnown(nil, told))
+}
+
+// appendKnown appends an id, unless it is zero.
+func appendKnown(dst []byte, i bus.ID) []byte {
+	if i.IsZero() {
+		return dst
+	}
+	return i.Append(dst)
 }
 
 // appendTrail reports whether it was due.
@@ -313,7 +323,7 @@ func (r *Bus) appendTrail(out []byte, tr *trail) (_ []byte, due bool) {
 	if floor.Less(tr.known[0]) {
 		floor = tr.known[0]
 	}
-	return r.appendMend(out, tr.keys, tr.acked, floor, tr.known), true
+	return r.appendMend(out, tr.keys, tr.acked, floor, tr.known, tr.told), true
 }
 
 // A verdict is what mend.lua answers: a log goes on, or was broken at a point, which a marker says.
@@ -354,7 +364,11 @@ func (m *mender) answeredTrail(tr *trail, v resp.Value) {
 	case err != nil:
 		tr.again = true
 	case out.broken: // from now on the marker must not be lost
-		tr.known, tr.acked = []bus.ID{out.marker}, bus.ID{}
+		before := slices.IndexFunc(tr.known, func(i bus.ID) bool { return !out.point.Less(i) })
+		if before < 0 {
+			before = len(tr.known)
+		}
+		tr.known, tr.acked, tr.told = append([]bus.ID{out.marker}, tr.known[before:]...), bus.ID{}, out.marker
 	}
 }
 
@@ -401,9 +415,9 @@ func (rm *room) appendMend(out []byte) ([]byte, func(resp.Value)) {
 	acked, floor := rm.acked, rm.floor
 	rm.idsMu.Unlock()
 	if rm.trail != nil {
-		out = rm.bus.appendMend(out, rm.keys, rm.trail.acked, floor, rm.trail.known)
+		out = rm.bus.appendMend(out, rm.keys, rm.trail.acked, floor, rm.trail.known, rm.trail.told)
 	} else {
-		out = rm.bus.appendMend(out, rm.keys, acked, floor, rm.knownLocked())
+		out = rm.bus.appendMend(out, rm.keys, acked, floor, rm.knownLocked(), rm.newest)
 	}
 	return out, func(v resp.Value) { rm.mended(question, v) }
 }
@@ -461,9 +475,8 @@ func (rm *room) mended(question uint64, v resp.Value) {
 // brokenLocked notes that what followed a point is lost. It is told with the next read of the log. The marker counts as
 // acknowledged here: should it be lost too, that is another break.
 func (rm *room) brokenLocked(v verdict) {
-	rm.at, rm.horizon, rm.marker = v.point, v.point, v.marker
-	rm.recent = rm.recent[:0]
-	rm.recent.add(v.point)
+	rm.at, rm.horizon, rm.marker, rm.newest = v.point, v.point, v.marker, v.marker
+	rm.recent.cut(v.point)
 	rm.idsMu.Lock()
 	defer rm.idsMu.Unlock()
 	if rm.acked.Less(v.marker) {

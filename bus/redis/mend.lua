@@ -2,11 +2,11 @@
 -- there is one. log.lua comes before it.
 --
 -- ARGV: the greatest id that was acknowledged, if the node may not have seen its entry, or ''; the ids of the last entries that the
--- node knows, newest first, each with a space behind it.
+-- node knows, newest first, each with a space behind it; the marker of the newest break that it knows of, or ''.
 -- Answers 1 if the log goes on from the first of these, or was only trimmed. Otherwise it answers the marker's id, and the point
 -- of the break: the newest entry that the log still has of what the node knows.
 
-local acked, known = ARGV[8], ARGV[9]
+local acked, known, told = ARGV[8], ARGV[9], ARGV[10]
 local at = string.match(known, '^%S+')
 local log = KEYS[1]
 
@@ -60,7 +60,7 @@ else
     -- All that the node remembers is lost, and that need not be all that is. Another node, which came here first, may have told where
     -- the log broke: what was appended since is new to one that was still at the old primary.
     local marker, lost = newestBreak()
-    if marker and less(lost, point) and parts(marker) > parts(oldest) - 60000 and has(marker) then point = lost end
+    if marker and marker ~= told and less(lost, point) and parts(marker) > parts(oldest) - 60000 and has(marker) then point = lost end
   end
 end
 

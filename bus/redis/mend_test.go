@@ -80,17 +80,20 @@ func TestRedisALogBreaksBeforeAllThatIsNewToTheNode(t *testing.T) {
 	}
 	for name, tt := range map[string]struct {
 		marker string // of another node, which was here first
+		told   string // the marker that the node knows
 		acked  any
 		known  []any
 		want   string
 	}{
-		"what it knows last":                    {marker, "", append(lost[:3:3], both), both},
-		"all that it remembers is lost":         {marker, "", lost, both},
-		"it was acknowledged, and not heard":    {marker, lost[0], []any{both}, both},
-		"the marker is of a break long before":  {at(5 * time.Minute), "", lost, fresh},
-		"there is none, and all of it is lost":  {"", "", lost, fresh},
-		"there is none, and it was not heard":   {"", lost[0], []any{both}, both},
-		"it only published, and knows no entry": {"", lost[0], []any{"0-0"}, fresh},
+		"what it knows last":                    {marker, "", "", append(lost[:3:3], both), both},
+		"all that it remembers is lost":         {marker, "", "", lost, both},
+		"all of it is, and it knows of another": {marker, at(4 * time.Second), "", lost, both},
+		"all of it is, and it has been told":    {marker, marker, "", lost, fresh},
+		"it was acknowledged, and not heard":    {marker, "", lost[0], []any{both}, both},
+		"the marker is of a break long before":  {at(5 * time.Minute), "", "", lost, fresh},
+		"there is none, and all of it is lost":  {"", "", "", lost, fresh},
+		"there is none, and it was not heard":   {"", "", lost[0], []any{both}, both},
+		"it only published, and knows no entry": {"", "", lost[0], []any{"0-0"}, fresh},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := redis.KeysOf(name)
@@ -116,7 +119,7 @@ func TestRedisALogBreaksBeforeAllThatIsNewToTheNode(t *testing.T) {
 				c.Set(ctx, k.Break, tt.marker+" "+first, time.Hour)
 			}
 			args := []any{k.Channel, "", 1, 1000, time.Hour.Milliseconds(), time.Hour.Milliseconds(), 1 << 20, tt.acked}
-			answer, err := c.EvalSha(ctx, redis.MendSHA, []string{k.Log, k.Last, k.Records[0], k.Records[1], k.Break}, append(args, spaced(tt.known))...).Slice()
+			answer, err := c.EvalSha(ctx, redis.MendSHA, []string{k.Log, k.Last, k.Records[0], k.Records[1], k.Break}, append(args, spaced(tt.known), tt.told)...).Slice()
 			if err != nil || len(answer) != 2 || answer[1] != tt.want {
 				t.Errorf("it answers %v (%v), want a break after %s", answer, err, tt.want)
 			}

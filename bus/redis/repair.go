@@ -303,6 +303,7 @@ func (rd *reading) join(read logRead) (again bool) {
 	}
 	rm.recent.add(rm.at)
 	rm.seen(rm.at)
+	rm.newest = read.lastBreak
 	rm.horizon = rm.at
 	rm.last = rm.at
 	rm.state = live

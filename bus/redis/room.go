@@ -44,6 +44,7 @@ type room struct {
 	sure           bus.ID         // the entry that the answer says is in the log, or was trimmed away
 	marker         bus.ID         // of a break that is to be told with the next read
 	told           bus.ID         // the marker of a break that was told before it came by
+	newest         bus.ID         // the marker of the newest break that is known
 	trail          *trail         // what was known of the room before it was subscribed to, until the link has asked about that
 	reads          uint64         // how often a read of the log began
 	waiters        []*waiter      // in Sync
@@ -161,7 +162,7 @@ func (rm *room) Close() {
 	tr := rm.trail
 	if before != joining {
 		known := rm.knownLocked()
-		tr = &trail{keys: rm.keys, known: slices.Clone(known[:min(trailKnown, len(known))])}
+		tr = &trail{keys: rm.keys, known: slices.Clone(known[:min(trailKnown, len(known))]), told: rm.newest}
 	}
 	rm.mu.Unlock()
 	if before == over {
