@@ -255,6 +255,23 @@ func (r *Bus) Cut(do func()) {
 	}
 }
 
+// Elsewhere has all that the node knows of rooms be of another server.
+func (r *Bus) Elsewhere() {
+	r.mu.Lock()
+	all := slices.Collect(maps.Values(r.rooms))
+	r.mu.Unlock()
+	for _, rm := range all {
+		rm.mu.Lock()
+		rm.run = "another"
+		rm.mu.Unlock()
+	}
+	r.trails.mu.Lock()
+	defer r.trails.mu.Unlock()
+	for _, tr := range r.trails.byRoom {
+		tr.run = "another"
+	}
+}
+
 // Sessions is how many connections of links have worked.
 func (r *Bus) Sessions() (n int) {
 	for _, l := range r.links {

@@ -116,7 +116,15 @@ func (l *loser) lose(t *testing.T, which int) {
 // Four nodes talk, and one comes and goes, while the log is put back again and again, by a moment or by more, with all connections.
 // Whoever was to hear what was acknowledged hears it, once and in order, or is told that it may be lost.
 func TestRedisWhatAPromotionLosesIsTold(t *testing.T) {
-	t.Parallel()
+	for name, size := range map[string]int{"a long log": 1_000_000, "a log that is soon trimmed": 20} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			promoteAgainAndAgain(t, size)
+		})
+	}
+}
+
+func promoteAgainAndAgain(t *testing.T, size int) {
 	const room = "lobby"
 	seed := uint64(time.Now().UnixNano())
 	t.Log("seed", seed)
@@ -128,7 +136,7 @@ func TestRedisWhatAPromotionLosesIsTold(t *testing.T) {
 	for range 4 {
 		nodes = append(nodes, openRedis(t, redis.Config{
 			URL: server.URL(), Timeout: 300 * time.Millisecond, HeartbeatInterval: 200 * time.Millisecond,
-			CompareInterval: 300 * time.Millisecond, Retention: bus.Retention{Size: 1_000_000},
+			CompareInterval: 300 * time.Millisecond, Retention: bus.Retention{Size: size},
 		}))
 	}
 	comes := nodes[3]
@@ -195,7 +203,12 @@ func TestRedisWhatAPromotionLosesIsTold(t *testing.T) {
 		cut := func() { l.lose(t, which) }
 		for _, i := range random.Perm(len(nodes)) {
 			next := cut
-			cut = func() { nodes[i].Cut(next) }
+			cut = func() {
+				nodes[i].Cut(func() {
+					nodes[i].Elsewhere()
+					next()
+				})
+			}
 		}
 		cut()
 	}

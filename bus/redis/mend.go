@@ -24,6 +24,7 @@ type trail struct {
 	acked bus.ID    // the greatest id that was acknowledged here
 	known []bus.ID  // the last entries that were delivered, newest first
 	told  bus.ID    // the marker of the newest break that is known
+	run   string    // the server's of which that is known
 	until time.Time // when it may be forgotten
 	again bool      // it could not be asked about
 	due   bool      // it is to be asked about on this connection
@@ -95,12 +96,12 @@ func (t *trails) take(room string) *trail {
 }
 
 // acknowledged notes what was published to a room that is not subscribed to.
-func (t *trails) acknowledged(k *roomKeys, i bus.ID) {
+func (t *trails) acknowledged(k *roomKeys, i bus.ID, run string) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	tr := t.byRoom[k.room]
 	if tr == nil {
-		tr = &trail{keys: k, known: []bus.ID{{}}}
+		tr = &trail{keys: k, known: []bus.ID{{}}, run: run}
 		t.byRoom[k.room] = tr
 	}
 	tr.until = time.Now().Add(trailLife)
@@ -238,9 +239,10 @@ func (m *mender) ask(out []byte, await []awaited, rm *room) ([]byte, []awaited) 
 }
 
 func (m *mender) askTrail(out []byte, await []awaited, tr *trail) ([]byte, []awaited) {
-	out, due := m.link.bus.appendTrail(out, tr)
+	run := m.link.bus.server.runNow()
+	out, due := m.link.bus.appendTrail(out, tr, run)
 	if due {
-		await = m.await(await, func(v resp.Value) { m.answeredTrail(tr, v) })
+		await = m.await(await, func(v resp.Value) { m.answeredTrail(tr, run, v) })
 	}
 	return out, await
 }
@@ -292,15 +294,19 @@ func (r *Bus) appendScript(out []byte, sha string, k *roomKeys, floor []byte, ow
 }
 
 // appendMend appends a call of mend.lua.
-func (r *Bus) appendMend(out []byte, k *roomKeys, acked, floor bus.ID, known []bus.ID, told bus.ID) []byte {
-	out = r.appendScript(out, r.scripts.mend, k, appendKnown(nil, floor), 3)
+func (r *Bus) appendMend(out []byte, k *roomKeys, acked, floor bus.ID, known []bus.ID, told bus.ID, other bool) []byte {
+	out = r.appendScript(out, r.scripts.mend, k, appendKnown(nil, floor), 4)
 	out = resp.AppendArg(out, appendKnown(nil, acked))
 	ids := make([]byte, 0, 16*len(known))
 	for _, i := range known {
 		ids = append(i.Append(ids), ' ')
 	}
 	out = resp.AppendArg(out, ids)
-	return resp.AppendArg(out, appendKnown(nil, told))
+	out = resp.AppendArg(out, appendKnown(nil, told))
+	if other {
+		return resp.AppendArg(out, "1")
+	}
+	return resp.AppendArg(out, "")
 }
 
 // appendKnown appends an id, unless it is zero.
@@ -312,7 +318,7 @@ func appendKnown(dst []byte, i bus.ID) []byte {
 }
 
 // appendTrail reports whether it was due.
-func (r *Bus) appendTrail(out []byte, tr *trail) (_ []byte, due bool) {
+func (r *Bus) appendTrail(out []byte, tr *trail, run string) (_ []byte, due bool) {
 	r.trails.mu.Lock()
 	defer r.trails.mu.Unlock()
 	if !tr.due {
@@ -323,7 +329,7 @@ func (r *Bus) appendTrail(out []byte, tr *trail) (_ []byte, due bool) {
 	if floor.Less(tr.known[0]) {
 		floor = tr.known[0]
 	}
-	return r.appendMend(out, tr.keys, tr.acked, floor, tr.known, tr.told), true
+	return r.appendMend(out, tr.keys, tr.acked, floor, tr.known, tr.told, run != tr.run), true
 }
 
 // A verdict is what mend.lua answers: a log goes on, or was broken at a point, which a marker says.
@@ -355,7 +361,7 @@ func (m *mender) verdict(v resp.Value) (out verdict, err error) {
 	return out, err
 }
 
-func (m *mender) answeredTrail(tr *trail, v resp.Value) {
+func (m *mender) answeredTrail(tr *trail, run string, v resp.Value) {
 	r := m.link.bus
 	out, err := m.verdict(v)
 	r.trails.mu.Lock()
@@ -369,6 +375,9 @@ func (m *mender) answeredTrail(tr *trail, v resp.Value) {
 			before = len(tr.known)
 		}
 		tr.known, tr.acked, tr.told = append([]bus.ID{out.marker}, tr.known[before:]...), bus.ID{}, out.marker
+		tr.run = run
+	default:
+		tr.run = run
 	}
 }
 
@@ -411,15 +420,16 @@ func (rm *room) appendMend(out []byte) ([]byte, func(resp.Value)) {
 	rm.asked = true
 	rm.question++
 	question := rm.question
+	run := rm.bus.server.runNow()
 	rm.idsMu.Lock()
 	acked, floor := rm.acked, rm.floor
 	rm.idsMu.Unlock()
 	if rm.trail != nil {
-		out = rm.bus.appendMend(out, rm.keys, rm.trail.acked, floor, rm.trail.known, rm.trail.told)
+		out = rm.bus.appendMend(out, rm.keys, rm.trail.acked, floor, rm.trail.known, rm.trail.told, run != rm.trail.run)
 	} else {
-		out = rm.bus.appendMend(out, rm.keys, acked, floor, rm.knownLocked(), rm.newest)
+		out = rm.bus.appendMend(out, rm.keys, acked, floor, rm.knownLocked(), rm.newest, run != rm.run)
 	}
-	return out, func(v resp.Value) { rm.mended(question, v) }
+	return out, func(v resp.Value) { rm.mended(question, run, v) }
 }
 
 // knownLocked gives the last entries that were delivered, newest first.
@@ -435,7 +445,7 @@ func (rm *room) knownLocked() []bus.ID {
 }
 
 // mended takes the answer to a question.
-func (rm *room) mended(question uint64, v resp.Value) {
+func (rm *room) mended(question uint64, run string, v resp.Value) {
 	out, err := rm.link.mender.verdict(v)
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
@@ -464,9 +474,10 @@ func (rm *room) mended(question uint64, v resp.Value) {
 		}
 	case rm.trail != nil:
 	case out.broken:
+		rm.run = run
 		rm.brokenLocked(out)
 	default:
-		rm.sure = rm.at
+		rm.run, rm.sure = run, rm.at
 	}
 	rm.trail = nil
 	rm.readSoonLocked()

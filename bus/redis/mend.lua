@@ -2,12 +2,13 @@
 -- there is one. log.lua comes before it.
 --
 -- ARGV: the greatest id that was acknowledged, if the node may not have seen its entry, or ''; the ids of the last entries that the
--- node knows, newest first, each with a space behind it; the marker of the newest break that it knows of, or ''.
+-- node knows, newest first, each with a space behind it; the marker of the newest break that it knows of, or '';
+-- '1' if it knows them from another server.
 -- Answers 1 if the log goes on from the first of these, or was only trimmed. Otherwise it answers the marker's id, and the point
 -- of the break: the newest entry that the log still has of what the node knows.
 
-local acked, known, told = ARGV[8], ARGV[9], ARGV[10]
-local at = string.match(known, '^%S+')
+local acked, known, told, other = ARGV[8], ARGV[9], ARGV[10], ARGV[11] == '1'
+local at, oldest = string.match(known, '^%S+'), string.match(known, '(%S+) $')
 local log = KEYS[1]
 
 local function less(a, b)
@@ -37,6 +38,7 @@ end
 local function newestBreak() return string.match(call('GET', KEYS[5]) or '', '^(%d+%-%d+) (%d+%-%d+)$') end
 
 local point
+local lost -- what the marker is to say, if that is not the point
 if at == '0-0' then -- the room was empty: nothing can be lost
 elseif has(at) then
   if not prev or less(prev, at) then -- only the last id's key is gone or behind
@@ -45,11 +47,11 @@ elseif has(at) then
 elseif empty() then
   if not prev or less(prev, at) then point = prev or '0-0' end
 elseif less(at, first[1]) then
-  if less(before(first), at) then point = before(first) end
+  -- Where the log broke, if it did, was trimmed away. Of another server nobody can say that it did not.
+  if less(before(first), at) then point = before(first) elseif other then point = at end
+  if point then lost = oldest end
 else
-  local oldest
   for id in string.gmatch(known, '%S+') do
-    oldest = id
     if has(id) then
       point = id
       break
@@ -59,8 +61,8 @@ else
     point = below(oldest)
     -- All that the node remembers is lost, and that need not be all that is. Another node, which came here first, may have told where
     -- the log broke: what was appended since is new to one that was still at the old primary.
-    local marker, lost = newestBreak()
-    if marker and marker ~= told and less(lost, point) and parts(marker) > parts(oldest) - 60000 and has(marker) then point = lost end
+    local marker, was = newestBreak()
+    if marker and marker ~= told and less(was, point) and parts(marker) > parts(oldest) - 60000 and has(marker) then point = was end
   end
 end
 
@@ -68,7 +70,7 @@ if not point and acked ~= '' and less(at, acked) and not has(acked) then
   if empty() then
     if not prev or less(prev, acked) then point = prev or at end
   elseif less(acked, first[1]) then
-    if less(before(first), acked) then point = before(first) end
+    if less(before(first), acked) or other then point, lost = before(first), oldest end
   elseif at ~= '0-0' then -- nothing that follows was delivered
     point = at
   else
@@ -76,17 +78,18 @@ if not point and acked ~= '' and less(at, acked) and not has(acked) then
   end
 end
 if not point then return 1 end
+if not lost or less(point, lost) then lost = point end
 
 -- The node knows nothing of the log that comes after the point. So a marker there was written after the loss, by another node. But
 -- a node that was still at the old primary then may know more that is lost: who heard of that marker is to be told anew.
-local marker = newestBreak()
-if marker and less(point, marker) and not less(marker, at) and (acked == '' or not less(marker, acked)) and has(marker) then
+local marker, was = newestBreak()
+if marker and not less(lost, was) and less(point, marker) and not less(marker, at) and (acked == '' or not less(marker, acked)) and has(marker) then
   return {marker, point}
 end
 local newest = call('XREVRANGE', log, '+', '-', 'COUNT', 1)[1]
 if newest and (not prev or less(prev, newest[1])) then prev = newest[1] end
-marker = append('g', point)
+marker = append('g', lost)
 if type(marker) == 'table' then return marker end
-call('SET', KEYS[5], marker .. ' ' .. point, 'PX', age)
+call('SET', KEYS[5], marker .. ' ' .. lost, 'PX', age)
 appended(1)
 return {marker, point}

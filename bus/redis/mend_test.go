@@ -127,6 +127,55 @@ func TestRedisALogBreaksBeforeAllThatIsNewToTheNode(t *testing.T) {
 	}
 }
 
+// Where the log was trimmed past what the node knows, its chain says no more whether all of that was in it. Of the server that the node
+// knows it from it was; of another nobody can tell, and a break is noted before all that the node knows: others may not have heard of it.
+func TestRedisALogThatWasTrimmedMayHaveBrokenElsewhere(t *testing.T) {
+	server := bustest.StartRedis(t)
+	openRedis(t, redis.Config{URL: server.URL()}) // loads the scripts
+	ctx, c, now := t.Context(), server.Client(), time.Now().UnixMilli()
+	at := func(ago time.Duration) string { return fmt.Sprint(now-ago.Milliseconds(), "-1") }
+	oldest, older, knows, trimmed, first := at(6*time.Second), at(5*time.Second), at(4*time.Second), at(3*time.Second), at(2*time.Second)
+	for name, tt := range map[string]struct {
+		prev, acked, other string
+		known              []any
+		point, lost        string // "" where nothing is to be told
+	}{
+		"the same server":                          {trimmed, "", "", []any{knows, older, oldest}, "", ""},
+		"another server":                           {trimmed, "", "1", []any{knows, older, oldest}, knows, oldest},
+		"what it knows is not in the chain":        {older, "", "", []any{knows, older, oldest}, older, oldest},
+		"it only published, to the same server":    {trimmed, knows, "", []any{"0-0"}, "", ""},
+		"it only published, to another server":     {trimmed, knows, "1", []any{"0-0"}, trimmed, "0-0"},
+		"it only published, and that is not there": {older, knows, "", []any{"0-0"}, older, "0-0"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := redis.KeysOf(name)
+			c.XAdd(ctx, &goredis.XAddArgs{Stream: k.Log, ID: first, Values: []any{"m", tt.prev + " first"}})
+			c.Set(ctx, k.Last, first, time.Hour)
+			args := []any{k.Channel, "", 1, 1000, time.Hour.Milliseconds(), time.Hour.Milliseconds(), 1 << 20, tt.acked, spaced(tt.known), "", tt.other}
+			answer, err := c.EvalSha(ctx, redis.MendSHA, []string{k.Log, k.Last, k.Records[0], k.Records[1], k.Break}, args...).Result()
+			if err != nil {
+				t.Fatal(err)
+			}
+			told, _ := answer.([]any)
+			if tt.point == "" {
+				if told != nil {
+					t.Errorf("it answers %v, though nothing is lost", told)
+				}
+				return
+			}
+			if len(told) != 2 || told[1] != tt.point {
+				t.Fatalf("it answers %v, want a break at %s", answer, tt.point)
+			}
+			if marker := c.XRevRangeN(ctx, k.Log, "+", "-", 1).Val()[0]; marker.ID != told[0] || marker.Values["g"] != first+" "+tt.lost {
+				t.Errorf("the marker is %v, want one that tells of all after %s", marker, tt.lost)
+			}
+			if noted := c.Get(ctx, k.Break).Val(); noted != fmt.Sprint(told[0], " ", tt.lost) {
+				t.Errorf("noted is %q", noted)
+			}
+		})
+	}
+}
+
 // A marker that another node wrote is told again, but where the node knows of something lost that is newer: who heard of the marker has
 // not been told of that.
 func TestRedisAMarkerTellsOfNothingThatIsNewer(t *testing.T) {

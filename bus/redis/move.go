@@ -17,7 +17,7 @@ func (rm *room) leave() *room {
 	next := &room{
 		name: rm.name, keys: rm.keys, sink: rm.sink, last: rm.last, ready: rm.ready, denied: rm.denied,
 		state: rm.state, at: rm.at, recent: rm.recent, horizon: rm.at,
-		marker: rm.marker, told: rm.told, newest: rm.newest, trail: rm.trail, rosterStale: true, isReady: rm.isReady,
+		marker: rm.marker, told: rm.told, newest: rm.newest, run: rm.run, trail: rm.trail, rosterStale: true, isReady: rm.isReady,
 	}
 	if next.state == live {
 		next.state = repairing
@@ -105,7 +105,7 @@ func (t *trails) merge(tr *trail) {
 			tr.acked = had.acked
 		}
 		if tr.known[0].Less(had.known[0]) {
-			tr.known, tr.told = had.known, had.told
+			tr.known, tr.told, tr.run = had.known, had.told, had.run
 		}
 	}
 	t.byRoom[tr.keys.room] = tr

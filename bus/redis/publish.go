@@ -502,7 +502,7 @@ func (p *publisher) tell(o *op, i bus.ID, err error) {
 		if rm := o.roomOn(r); rm != nil {
 			rm.acknowledged(i)
 		} else {
-			r.trails.acknowledged(o.keys, i)
+			r.trails.acknowledged(o.keys, i, r.server.runNow())
 		}
 	}
 	r.cfg.Observer.Published(time.Since(o.began), err)

@@ -303,7 +303,7 @@ func (rd *reading) join(read logRead) (again bool) {
 	}
 	rm.recent.add(rm.at)
 	rm.seen(rm.at)
-	rm.newest = read.lastBreak
+	rm.newest, rm.run = read.lastBreak, rm.bus.server.runNow()
 	rm.horizon = rm.at
 	rm.last = rm.at
 	rm.state = live

@@ -45,6 +45,7 @@ type room struct {
 	marker         bus.ID         // of a break that is to be told with the next read
 	told           bus.ID         // the marker of a break that was told before it came by
 	newest         bus.ID         // the marker of the newest break that is known
+	run            string         // the server's of which the room knows this
 	trail          *trail         // what was known of the room before it was subscribed to, until the link has asked about that
 	reads          uint64         // how often a read of the log began
 	waiters        []*waiter      // in Sync
@@ -162,7 +163,7 @@ func (rm *room) Close() {
 	tr := rm.trail
 	if before != joining {
 		known := rm.knownLocked()
-		tr = &trail{keys: rm.keys, known: slices.Clone(known[:min(trailKnown, len(known))]), told: rm.newest}
+		tr = &trail{keys: rm.keys, known: slices.Clone(known[:min(trailKnown, len(known))]), told: rm.newest, run: rm.run}
 	}
 	rm.mu.Unlock()
 	if before == over {

@@ -75,6 +75,13 @@ func (s *server) adopt(nc net.Conn, run string, term uint64) (*serverConn, error
 	return c, nil
 }
 
+// runNow is the id of the server's run, "" if none is known.
+func (s *server) runNow() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.run
+}
+
 // leave ends all connections: the server is none to talk to.
 func (s *server) leave() {
 	s.mu.Lock()
