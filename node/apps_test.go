@@ -346,3 +346,19 @@ func TestARevocationHoldsOnEveryNodeWithinASecond(t *testing.T) {
 	post("/v1/revoke", `{"before":2}`)
 	gone(bystander, wire.Unauthorized, wire.StatusNoToken)
 }
+
+// A broadcast is in its rooms for no longer than it takes, whatever becomes of it there.
+func TestTheRoomsOfABroadcastAreLetGo(t *testing.T) {
+	t.Parallel()
+	w := newWatch()
+	c := nodetest.Start(t, 1, withApps, func(cfg *node.Config) { cfg.Observer, cfg.Linger = w, time.Millisecond })
+	for _, text := range []string{"first", "a conflict"} {
+		status, _, said := call(t, "POST", c.Nodes[0].HTTP("/v1/broadcast"), `{"rooms":["a","b","c","d","e","f","g","h","i","j"],"text":"`+text+`"}`,
+			"Authorization", "Bearer "+wholeKey, "Idempotency-Key", "k")
+		if status != 200 {
+			t.Fatalf("%d %v", status, said)
+		}
+	}
+	w.wait(t, "room opened", 10)
+	w.wait(t, "room closed", w.count("room opened"))
+}

@@ -288,6 +288,14 @@ func IsLive(s bus.Subscription) bool {
 	return rm.state == live
 }
 
+// Waiters is how many wait in Sync for what a subscription does not have yet.
+func Waiters(s bus.Subscription) int {
+	rm := s.(*room)
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	return len(rm.waiters)
+}
+
 // LinkOf tells links apart.
 func (r *Bus) LinkOf(room string) any { return r.linkOf(room) }
 

@@ -305,6 +305,32 @@ func TestRedisQuestionsThatAreLongLeaveInPieces(t *testing.T) {
 	}
 }
 
+// So it is where somebody comes back while the server refuses: who joins does not wait, and the loss is noted when it may be.
+func TestRedisALossThatCouldNotBeNotedAtAJoinIsNotedLater(t *testing.T) {
+	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
+	cfg := often
+	cfg.URL = strings.Replace(server.URL(), "unix://", "unix://node:secret@", 1)
+	r := openRedis(t, cfg)
+	sub, told := subscribe(t, r, "lobby")
+	kept := appendTo(t, r, "lobby", "kept", "")
+	lost := appendTo(t, r, "lobby", "lost", "")
+	told.expect("kept", "lost")
+	sub.Close()
+	r.Cut(func() {
+		rewind(t, r, "lobby", kept)
+		allow(t, server, "allchannels", "-xadd")
+	})
+	if back, _ := subscribe(t, r, "lobby"); back.Last() != kept {
+		t.Errorf("who is back begins after %v, the log ends with %v", back.Last(), kept)
+	}
+	allow(t, server, "allchannels")
+	eventually(t, "the loss to be noted", func() bool {
+		p, err := r.After(t.Context(), "lobby", lost, 10, 0)
+		return err == nil && !p.LastBreak.IsZero()
+	})
+}
+
 func spaced(ids []any) (s string) {
 	for _, id := range ids {
 		s += fmt.Sprint(id, " ")

@@ -2,8 +2,11 @@ package redis_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
+
+	goredis "github.com/redis/go-redis/v9"
 
 	"parley/bus"
 	"parley/bus/bustest"
@@ -120,4 +123,81 @@ func TestRedisMarksOfTheReapedAreForgottenInTime(t *testing.T) {
 	if want := []string{"xfirst", "xsecond", "xyoung"}; err != nil || !slices.Equal(marks, want) {
 		t.Errorf("the marks are %v, %v; want %v", marks, err, want)
 	}
+}
+
+// present has a node be in a room with a user, and returns once another node could read that.
+func present(t *testing.T, r *redis.Bus, room, user string) {
+	t.Helper()
+	sub, told := subscribe(t, r, room)
+	sub.Enter(bus.Member{ID: user})
+	told.change(bus.Joined, user)
+}
+
+// never is a configuration in which no lease is renewed, and nobody looks for dead nodes, but for a test's doing.
+var never = redis.Config{HeartbeatInterval: time.Hour, CompareInterval: time.Hour}
+
+// The rooms of a node that has died are not listed, though its members are still to be taken out of them.
+func TestRedisRoomsOfADeadNodeAreNotListed(t *testing.T) {
+	server := bustest.StartRedis(t)
+	cfg := never
+	cfg.URL = server.URL()
+	dies, lives := openRedis(t, cfg), openRedis(t, cfg)
+	present(t, dies, "its own", "ann")
+	present(t, dies, "both", "ann")
+	present(t, lives, "both", "bob")
+	listed := func(want ...string) {
+		t.Helper()
+		rooms, err := lives.Rooms(t.Context())
+		if slices.Sort(rooms); err != nil || !slices.Equal(rooms, want) {
+			t.Errorf("the rooms are %v, %v; want %v", rooms, err, want)
+		}
+	}
+	listed("both", "its own")
+	if err := server.Client().Del(t.Context(), "parley:lease:"+dies.Incarnation()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	listed("both")
+}
+
+// A room that the index refused to have is in it once it may be: else nobody would find who is in there when the node dies.
+func TestRedisARoomThatCouldNotBeListedIsListedLater(t *testing.T) {
+	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
+	cfg := slow
+	cfg.URL = strings.Replace(server.URL(), "unix://", "unix://node:secret@", 1)
+	r := openRedis(t, cfg)
+	sub, told := subscribe(t, r, "lobby")
+	allow(t, server, "allchannels", "-sadd")
+	sub.Enter(bus.Member{ID: "ann"})
+	eventually(t, "a refusal", func() bool {
+		denied, err := server.Client().ACLLog(t.Context(), 100).Result()
+		return err == nil && slices.ContainsFunc(denied, func(e *goredis.ACLLogEntry) bool { return e.Object == "sadd" })
+	})
+	allow(t, server, "allchannels")
+	told.change(bus.Joined, "ann")
+	if rooms, err := r.Rooms(t.Context()); err != nil || !slices.Equal(rooms, []string{"lobby"}) {
+		t.Errorf("the rooms are %v, %v", rooms, err)
+	}
+}
+
+// Who starts waits before it takes dead nodes for dead. What it has met meanwhile, and no list names, it sees to then.
+func TestRedisADeadNodeThatIsMetTooSoonIsSeenToLater(t *testing.T) {
+	server := bustest.StartRedis(t)
+	ctx, c, k := t.Context(), server.Client(), redis.KeysOf("lobby")
+	cfg := never
+	cfg.URL = server.URL()
+	dies := openRedis(t, cfg)
+	present(t, dies, "lobby", "ann")
+	dead := dies.Incarnation()
+	if err := c.Del(ctx, "parley:lease:"+dead, "parley:rooms:"+dead, "parley:incarnations").Err(); err != nil {
+		t.Fatal(err)
+	}
+	lives := openRedis(t, redis.Config{URL: server.URL(), HeartbeatInterval: time.Second, CompareInterval: time.Hour})
+	if roster, err := lives.Roster(ctx, "lobby"); err != nil || roster.Count != 1 {
+		t.Fatalf("%d members are read, %v", roster.Count, err)
+	}
+	eventually(t, "the dead node to be out of the room", func() bool {
+		there, err := c.HExists(ctx, k.Incarnations, dead).Result()
+		return err == nil && !there
+	})
 }

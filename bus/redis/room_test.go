@@ -235,6 +235,35 @@ func TestRedisLastIDAloneGoneIsNoBreak(t *testing.T) {
 	told.expect("m0", "m1")
 }
 
+// Who gives up waiting for what does not come is not kept: while a room is deaf, many come and go.
+func TestRedisWhoGivesUpWaitingIsForgotten(t *testing.T) {
+	r := openRedis(t, slow)
+	sub, _ := subscribe(t, r, "lobby")
+	last := bus.ID{Ms: uint64(time.Now().Add(time.Minute).UnixMilli())} // of a message that does not arrive
+	if err := r.Client().Set(t.Context(), redis.KeysOf("lobby").Last, last.String(), time.Hour).Err(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, giveUp := context.WithCancel(t.Context())
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		_ = sub.Sync(ctx)
+	}()
+	eventually(t, "it to wait", func() bool {
+		select {
+		case <-over: // on a machine that stood still: what is missing was looked for
+			return true
+		default:
+			return redis.Waiters(sub) == 1
+		}
+	})
+	giveUp()
+	<-over
+	if n := redis.Waiters(sub); n != 0 {
+		t.Errorf("%d are kept who gave up", n)
+	}
+}
+
 func TestRedisHerdReconnectsAtOnce(t *testing.T) {
 	const rooms = 5000
 	r := openRedis(t, slow) // so that nothing but the reconnection finds what is missing

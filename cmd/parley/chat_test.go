@@ -234,6 +234,24 @@ func TestChatPrintsWhatOthersSayAndNothingThatATerminalActsOn(t *testing.T) {
 	}
 }
 
+// Everyone sees the keys of what is said, and may say something with the like. That is shown, as is all that others say.
+func TestChatShowsWhatOthersSayWhateverItsKey(t *testing.T) {
+	n := startChatNode(t)
+	bob, heard := joinChat(t, n, "Bob")
+	ch := startChat(t, ChatCmd{URL: n.addr, Name: "Ada", Timeout: patience})
+	fmt.Fprintln(ch.in, "mine")
+	key := hearOf(t, heard).Key
+	sayIn(t, bob, client.Draft{Text: "with your key", Key: key})
+	sayIn(t, bob, client.Draft{Text: "with one like it", Key: key + "0"})
+	sayIn(t, bob, client.Draft{Text: "last"})
+	if got, want := ch.out.wait(t, "last"), "Bob: with your key\nBob: with one like it\nBob: last\n"; got != want {
+		t.Errorf("printed %q, want %q", got, want)
+	}
+	if err := ch.end(t); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestChatPrintsJSONLines(t *testing.T) {
 	n := startChatNode(t)
 	bob, _ := joinChat(t, n, "Bob")

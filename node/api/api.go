@@ -242,7 +242,10 @@ func (c *Client) once(ctx context.Context, method, path string, said []byte, key
 	}
 	if json.Unmarshal(answer, &problem) != nil || problem.Code == "" {
 		problem.Code, problem.Detail = wire.Unavailable, resp.Status // of a proxy between
-		if resp.StatusCode < 500 {
+		switch status := resp.StatusCode; {
+		case status == http.StatusTooManyRequests:
+			problem.Code = wire.RateLimited
+		case status < 500 && status != http.StatusRequestTimeout:
 			problem.Code = wire.BadRequest
 		}
 	}

@@ -158,3 +158,36 @@ func TestWhoIsOverALimitWaitsAsTheNodeAsks(t *testing.T) {
 		t.Errorf("it came back after %v, and was asked to wait for %v", took, wait)
 	}
 }
+
+// A proxy says only with the status whether asking again may help.
+func TestWhatAProxyRefusesIsAskedAgainOnlyWhereThatMayHelp(t *testing.T) {
+	t.Parallel()
+	for status, again := range map[int]bool{400: false, 403: false, 404: false, 408: true, 429: true, 502: true, 504: true} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			var asked atomic.Int64
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+				if asked.Add(1) == 1 {
+					http.Error(w, "<h1>no</h1>", status)
+					return
+				}
+				w.Write([]byte(`{"rooms":["tea"]}`))
+			}))
+			defer s.Close()
+			c, err := api.New(s.URL, key, api.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			rooms, err := c.Rooms(ctx)
+			bad := (*wire.Error)(nil)
+			switch {
+			case again && (err != nil || len(rooms) != 1):
+				t.Errorf("got %v, %v", rooms, err)
+			case !again && (!errors.As(err, &bad) || bad.Code != wire.BadRequest || asked.Load() != 1):
+				t.Errorf("got %v, %v after it was asked %d times", rooms, err, asked.Load())
+			}
+		})
+	}
+}
