@@ -351,6 +351,33 @@ func TestRedisClusterHearsASlotThatComesBack(t *testing.T) {
 	b.hears(room, "a", c.end())
 }
 
+// A move that is given up leaves nobody deaf whose connection broke meanwhile: what was refused is asked again.
+func TestRedisClusterHearsASlotWhoseMoveIsGivenUp(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	room := roomsOf(servers, 0, 1)[0]
+	slot := redis.SlotOf(room)
+	a, b := openCluster(t, servers, room), openCluster(t, servers, room)
+	appendTo(t, a, room, "before", "")
+	servers.Begin(slot, 0, 1) // from here on what needs a key that is not there is refused
+	refused := func() (n int) {
+		_, stat, _ := strings.Cut(servers.Do(0, "info", "errorstats"), "errorstat_TRYAGAIN:count=")
+		_, _ = fmt.Sscan(stat, &n)
+		return n
+	}
+	before := refused()
+	servers.Do(0, "client", "kill", "type", "pubsub")
+	eventually(t, "what both ask to be refused", func() bool { return refused() >= before+2 })
+	for i := range servers.Servers {
+		servers.Do(i, "cluster", "setslot", slot, "stable")
+	}
+	c := a.chat(room, "a")
+	a.told[room].until("traffic", func(lines []string) bool { return len(lines) > 20 })
+	said := c.end()
+	a.hears(room, "a", said)
+	b.hears(room, "a", said)
+}
+
 // What is under way when its room begins to move is refused where the room was. What was published after it does not overtake it.
 func TestRedisClusterWhatIsUnderWayWhenItsRoomMovesStaysFirst(t *testing.T) {
 	t.Parallel()

@@ -425,7 +425,7 @@ func (rm *room) mended(question uint64, acked bus.ID, v resp.Value) {
 			return
 		}
 		if rm.bus.redirected(v) {
-			rm.mending = true
+			rm.mending, rm.asked = true, false
 			time.AfterFunc(redirectPause, func() { rm.link.mender.add([]*room{rm}, nil) })
 			return
 		}
