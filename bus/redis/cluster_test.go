@@ -625,6 +625,26 @@ func TestRedisClusterAKilledPrimaryHarmsItsOwnRooms(t *testing.T) {
 	}
 }
 
+// Nodes of the Cluster that are gone are not asked any more, unless the URL names them; those that come back are.
+func TestRedisClusterForgetsNodesThatAreGone(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 1)
+	named := strings.Split(servers.URL(), ",")
+	n := openClusterNode(t, redis.Config{URL: strings.Join(append(named[:1:1], named[3]), ","), Timeout: 5 * time.Second})
+	asked := func(want int) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%d nodes to be asked", want), func() bool { return n.Asked() == want })
+	}
+	asked(4)
+	servers.Servers[2].Kill()
+	asked(3)
+	servers.Servers[3].Kill() // which is named
+	eventually(t, "all to know that", func() bool { return strings.Count(servers.Do(0, "cluster", "nodes"), "fail ") == 2 })
+	asked(3)
+	servers.Servers[2].Restart()
+	asked(4)
+}
+
 // A part that is away is told, and a node may start meanwhile. It takes part there once it is back.
 func TestRedisClusterStartsThoughAPartIsAway(t *testing.T) {
 	t.Parallel()

@@ -74,6 +74,13 @@ func (c *Cluster) Places() int {
 	return len(c.places)
 }
 
+// Asked is how many nodes are asked for the topology.
+func (c *Cluster) Asked() int {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return len(c.nodes)
+}
+
 // MendAwaited bounds the questions that are not answered.
 const MendAwaited = mendAwaited
 
