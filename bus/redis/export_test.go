@@ -158,6 +158,14 @@ func Sightings(t testing.TB, cfg Config) func() (addrs []string, epochs []int64)
 	}
 }
 
+// Sentinels are the addresses at which sentinels are asked.
+func (r *Bus) Sentinels() (addrs []string) {
+	for _, c := range r.sentinels.all() {
+		addrs = append(addrs, c.addr)
+	}
+	return addrs
+}
+
 // MendSHA is in each question about what a room has lost.
 var MendSHA = plain.mend
 
