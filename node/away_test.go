@@ -2,6 +2,8 @@ package node_test
 
 import (
 	"context"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -103,4 +105,53 @@ func TestARoomThatCameTooLateIsLetGo(t *testing.T) {
 	p.WantError(wire.Unavailable)
 	w.wait(t, "room opened", 1)
 	w.wait(t, "room closed", 1)
+}
+
+// heldRooms is a bus that takes its time over one room.
+type heldRooms struct {
+	bus.Bus
+	held  string
+	asked chan struct{}
+}
+
+func (b heldRooms) Subscribe(ctx context.Context, room string, sink bus.Sink) (bus.Subscription, error) {
+	if room == b.held {
+		close(b.asked)
+		<-ctx.Done()
+	}
+	return b.Bus.Subscribe(ctx, room, sink)
+}
+
+// rejections tells of requests that were answered with an error.
+type rejections struct {
+	node.NoObserver
+	codes chan string
+}
+
+func (r rejections) Rejected(code string) { r.codes <- code }
+
+// That a client does not wait for an answer says nothing of the bus: nobody else is turned away for it.
+func TestAClientThatGoesMakesNoOutage(t *testing.T) {
+	t.Parallel()
+	o := rejections{codes: make(chan string, 10)}
+	b := heldRooms{held: "held", asked: make(chan struct{})}
+	n := nodetest.Start(t, 1, func(cfg *node.Config) {
+		b.Bus = cfg.Bus
+		cfg.Bus, cfg.Observer = b, o
+	}).Nodes[0]
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	go func() {
+		<-b.asked
+		cancel()
+	}()
+	req, _ := http.NewRequestWithContext(ctx, http.MethodPost, n.HTTP("/v1/rooms/held/messages"), strings.NewReader(`{"text":"hi"}`))
+	if resp, err := http.DefaultClient.Do(req); err == nil {
+		resp.Body.Close()
+		t.Fatalf("it was answered %s", resp.Status)
+	}
+	<-o.codes // the node has noticed
+	if status, _, problem := call(t, "POST", n.HTTP("/v1/rooms/other/messages"), `{"text":"hi"}`); status != http.StatusCreated {
+		t.Errorf("another client is answered %d: %v", status, problem)
+	}
 }

@@ -1,6 +1,8 @@
 package node
 
 import (
+	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 )
@@ -26,9 +28,10 @@ func (o *outage) lasts() bool {
 	return now.UnixNano() < next || !o.turns.CompareAndSwap(next, now.Add(outageProbe).UnixNano())
 }
 
-// note notes what came of asking.
+// note notes what came of asking. That who asked has gone tells nothing of the bus.
 func (o *outage) note(err error) {
 	switch now := time.Now(); {
+	case errors.Is(err, context.Canceled):
 	case err != nil:
 		o.turns.Store(now.Add(outageProbe).UnixNano())
 		o.until.Store(now.Add(outageLife).UnixNano())

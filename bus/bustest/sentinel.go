@@ -34,14 +34,7 @@ func StartSentinels(t testing.TB, replicas int, config ...string) *Watched {
 		w.Servers = append(w.Servers, StartRedisTCP(t, append(config, "replicaof "+host+" "+port)...))
 	}
 	for range 3 {
-		w.Sentinels = append(w.Sentinels, StartSentinelTCP(
-			t,
-			"sentinel monitor "+watchedName+" "+host+" "+port+" 2",
-			"sentinel auth-user "+watchedName+" watcher",
-			"sentinel auth-pass "+watchedName+" watcher",
-			"sentinel down-after-milliseconds "+watchedName+" 2000",
-			"sentinel failover-timeout "+watchedName+" 6000",
-		))
+		w.Sentinels = append(w.Sentinels, StartSentinelTCP(t, watching(host, port)...))
 	}
 	for _, s := range w.Sentinels {
 		c := w.sentinel(s)
@@ -62,6 +55,32 @@ func StartSentinels(t testing.TB, replicas int, config ...string) *Watched {
 		})
 	}
 	return w
+}
+
+// watching is what a sentinel is configured with that watches over a primary.
+func watching(host, port string) []string {
+	return []string{
+		"sentinel monitor " + watchedName + " " + host + " " + port + " 2",
+		"sentinel auth-user " + watchedName + " watcher",
+		"sentinel auth-pass " + watchedName + " watcher",
+		"sentinel down-after-milliseconds " + watchedName + " 2000",
+		"sentinel failover-timeout " + watchedName + " 6000",
+	}
+}
+
+// MoveSentinel ends a sentinel and starts it at another address, with the id that it had.
+func (w *Watched) MoveSentinel(i int) {
+	w.t.Helper()
+	client := w.Sentinels[i].Client()
+	ctx, cancel := patient()
+	defer cancel()
+	id, err := client.Do(ctx, "sentinel", "myid").Text()
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	host, port, _ := net.SplitHostPort(w.Primary().Addr())
+	w.Sentinels[i].Kill()
+	w.Sentinels[i] = StartSentinelTCP(w.t, append([]string{"sentinel myid " + id}, watching(host, port)...)...)
 }
 
 // StartSentinel starts a sentinel, on a unix socket. Each of config is a line of its configuration.

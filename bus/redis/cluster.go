@@ -177,14 +177,10 @@ func (c *Cluster) apply(slots []redis.ClusterSlot) (opened []*Bus) {
 		return nil
 	}
 	c.slots = slots
+	c.meetLocked(slots)
 	var at [slotCount]string
 	lowest := make(map[string]int)
 	for _, s := range slots {
-		for _, n := range s.Nodes {
-			if c.nodes[n.Addr] == nil {
-				c.nodes[n.Addr] = c.nodeAt(n.Addr)
-			}
-		}
 		if len(s.Nodes) == 0 {
 			continue
 		}
@@ -249,6 +245,28 @@ func (c *Cluster) apply(slots []redis.ClusterSlot) (opened []*Bus) {
 		}
 	}
 	return opened
+}
+
+// meetLocked has those asked for the topology that are in it, and those that the URL names. Others are forgotten: where machines come and
+// go, each look would wait for all that ever were.
+func (c *Cluster) meetLocked(slots []redis.ClusterSlot) {
+	here := make(map[string]bool)
+	for _, addr := range c.target.addrs {
+		here[addr] = true
+	}
+	for _, s := range slots {
+		for _, n := range s.Nodes {
+			if here[n.Addr] = true; c.nodes[n.Addr] == nil {
+				c.nodes[n.Addr] = c.nodeAt(n.Addr)
+			}
+		}
+	}
+	for addr, node := range c.nodes {
+		if !here[addr] {
+			delete(c.nodes, addr)
+			_ = node.Close()
+		}
+	}
 }
 
 // shard makes the part that the primary at addr has.

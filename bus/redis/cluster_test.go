@@ -351,6 +351,33 @@ func TestRedisClusterHearsASlotThatComesBack(t *testing.T) {
 	b.hears(room, "a", c.end())
 }
 
+// A move that is given up leaves nobody deaf whose connection broke meanwhile: what was refused is asked again.
+func TestRedisClusterHearsASlotWhoseMoveIsGivenUp(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	room := roomsOf(servers, 0, 1)[0]
+	slot := redis.SlotOf(room)
+	a, b := openCluster(t, servers, room), openCluster(t, servers, room)
+	appendTo(t, a, room, "before", "")
+	servers.Begin(slot, 0, 1) // from here on what needs a key that is not there is refused
+	refused := func() (n int) {
+		_, stat, _ := strings.Cut(servers.Do(0, "info", "errorstats"), "errorstat_TRYAGAIN:count=")
+		_, _ = fmt.Sscan(stat, &n)
+		return n
+	}
+	before := refused()
+	servers.Do(0, "client", "kill", "type", "pubsub")
+	eventually(t, "what both ask to be refused", func() bool { return refused() >= before+2 })
+	for i := range servers.Servers {
+		servers.Do(i, "cluster", "setslot", slot, "stable")
+	}
+	c := a.chat(room, "a")
+	a.told[room].until("traffic", func(lines []string) bool { return len(lines) > 20 })
+	said := c.end()
+	a.hears(room, "a", said)
+	b.hears(room, "a", said)
+}
+
 // What is under way when its room begins to move is refused where the room was. What was published after it does not overtake it.
 func TestRedisClusterWhatIsUnderWayWhenItsRoomMovesStaysFirst(t *testing.T) {
 	t.Parallel()
@@ -596,6 +623,26 @@ func TestRedisClusterAKilledPrimaryHarmsItsOwnRooms(t *testing.T) {
 	if a.told[rooms[1]].broken() > 0 || spared.late > 5*time.Second {
 		t.Errorf("the room that is spared was told %d gaps, and waited %v", a.told[rooms[1]].broken(), spared.late)
 	}
+}
+
+// Nodes of the Cluster that are gone are not asked any more, unless the URL names them; those that come back are.
+func TestRedisClusterForgetsNodesThatAreGone(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 1)
+	named := strings.Split(servers.URL(), ",")
+	n := openClusterNode(t, redis.Config{URL: strings.Join(append(named[:1:1], named[3]), ","), Timeout: 5 * time.Second})
+	asked := func(want int) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%d nodes to be asked", want), func() bool { return n.Asked() == want })
+	}
+	asked(4)
+	servers.Servers[2].Kill()
+	asked(3)
+	servers.Servers[3].Kill() // which is named
+	eventually(t, "all to know that", func() bool { return strings.Count(servers.Do(0, "cluster", "nodes"), "fail ") == 2 })
+	asked(3)
+	servers.Servers[2].Restart()
+	asked(4)
 }
 
 // A part that is away is told, and a node may start meanwhile. It takes part there once it is back.

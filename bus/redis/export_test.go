@@ -15,6 +15,7 @@ import (
 	"github.com/redis/go-redis/v9"
 
 	"parley/bus"
+	"parley/bus/redis/resp"
 )
 
 // ClockBack puts a message with an id of the future into a room, as it looks after the server's clock was set back.
@@ -71,6 +72,13 @@ func (c *Cluster) Places() int {
 	c.placesMu.Lock()
 	defer c.placesMu.Unlock()
 	return len(c.places)
+}
+
+// Asked is how many nodes are asked for the topology.
+func (c *Cluster) Asked() int {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return len(c.nodes)
 }
 
 // MendAwaited bounds the questions that are not answered.
@@ -165,6 +173,14 @@ func Sightings(t testing.TB, cfg Config) func() (addrs []string, epochs []int64)
 		}
 		return addrs, epochs
 	}
+}
+
+// Sentinels are the addresses at which sentinels are asked.
+func (r *Bus) Sentinels() (addrs []string) {
+	for _, c := range r.sentinels.all() {
+		addrs = append(addrs, c.addr)
+	}
+	return addrs
 }
 
 // MendSHA is in each question about what a room has lost.
@@ -312,3 +328,21 @@ func (r *Bus) Incarnation() string {
 
 // SlotOf is a room's slot on a Cluster.
 func SlotOf(room string) int { return slotOf(keysOf(0, room).log) }
+
+// AnswersAboutTrail gives what answers a question that was asked about a room's trail: its log broke.
+func (r *Bus) AnswersAboutTrail(room string) (answer func(marker string)) {
+	r.trails.mu.Lock()
+	tr := r.trails.byRoom[room]
+	r.trails.mu.Unlock()
+	return func(marker string) {
+		point := resp.Value{Kind: resp.Text, Text: []byte("0-0")}
+		r.linkOf(room).mender.answeredTrail(tr, "", resp.Value{Kind: resp.Array, Elems: []resp.Value{{Kind: resp.Text, Text: []byte(marker)}, point}})
+	}
+}
+
+// HasTrail reports whether a room has a trail, as those have that nobody is in.
+func (r *Bus) HasTrail(room string) bool {
+	r.trails.mu.Lock()
+	defer r.trails.mu.Unlock()
+	return r.trails.byRoom[room] != nil
+}

@@ -33,6 +33,19 @@ func TestRedisTheLastIDOutlivesTheLog(t *testing.T) {
 	}
 }
 
+// A log that is to be kept for ever begins before 1970, where Redis has no ids.
+func TestRedisALogMayBeKeptForACentury(t *testing.T) {
+	t.Parallel()
+	r := openRedis(t, redis.Config{Retention: bus.Retention{Age: 100 * 365 * 24 * time.Hour}})
+	const n = 200 // in so many one is by which old entries are dropped
+	if err := r.Append("lobby", "m", n); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := r.After(t.Context(), "lobby", bus.ID{}, 2*n, 0); err != nil || len(p.Messages) != n || !p.Complete {
+		t.Errorf("%d messages are kept, %v", len(p.Messages), err)
+	}
+}
+
 // Two servers that go on from the same id, as both sides of a split do, give different ids, though their clocks lag.
 func TestRedisTwoServersNeverGiveTheSameID(t *testing.T) {
 	ctx, k := context.Background(), redis.KeysOf("lobby")

@@ -85,6 +85,6 @@ local function appended(n)
   if new or math.floor(now / slice) ~= math.floor(began / slice) then call('PEXPIRE', KEYS[1], age + math.ceil(slice)) end
   -- So that it is counted about once in a 32nd of its bound.
   if random / 65536 < grown * 32 / ARGV[7] then bound(ARGV[7] + 0) end
-  if random % 64 < n then call('XTRIM', KEYS[1], 'MINID', '~', now - age) end
+  if random % 64 < n then call('XTRIM', KEYS[1], 'MINID', '~', math.max(0, now - age)) end
 end
 

@@ -86,11 +86,14 @@ func (t *trails) leave(tr *trail) {
 	t.byRoom[tr.keys.room] = tr
 }
 
-// take gives a room's trail, and forgets it.
+// take gives a room's trail, and forgets it: it is the caller's alone, whatever was asked about it before.
 func (t *trails) take(room string) *trail {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	tr := t.byRoom[room]
+	if tr != nil {
+		tr.due = false
+	}
 	delete(t.byRoom, room)
 	return tr
 }
@@ -367,6 +370,7 @@ func (m *mender) answeredTrail(tr *trail, run string, v resp.Value) {
 	r.trails.mu.Lock()
 	defer r.trails.mu.Unlock()
 	switch {
+	case r.trails.byRoom[tr.keys.room] != tr: // it is somebody else's by now, who asks anew
 	case err != nil:
 		tr.again = true
 	case out.broken: // from now on the marker must not be lost
@@ -460,7 +464,7 @@ func (rm *room) mended(question uint64, run string, v resp.Value) {
 			return
 		}
 		if rm.bus.redirected(v) {
-			rm.mending = true
+			rm.mending, rm.asked = true, false
 			rm.mendAfter(redirectPause)
 			return
 		}

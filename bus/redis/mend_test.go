@@ -331,6 +331,34 @@ func TestRedisALossThatCouldNotBeNotedAtAJoinIsNotedLater(t *testing.T) {
 	})
 }
 
+// What was asked about a room that nobody was in may be answered while somebody comes, who asks anew.
+func TestRedisALateAnswerAboutARoomIsNobodys(t *testing.T) {
+	r := openRedis(t, redis.Config{})
+	appendTo(t, r, "lobby", "hi", "")
+	answer := r.AnswersAboutTrail("lobby")
+	came, over := make(chan struct{}), make(chan struct{})
+	r.Cut(func() {
+		go func() {
+			defer close(came)
+			subscribe(t, r, "lobby")
+		}()
+		eventually(t, "somebody to come", func() bool { return !r.HasTrail("lobby") })
+		go func() {
+			defer close(over)
+			for {
+				select {
+				case <-came:
+					return
+				default:
+					answer("1-1")
+				}
+			}
+		}()
+	})
+	<-came
+	<-over
+}
+
 func spaced(ids []any) (s string) {
 	for _, id := range ids {
 		s += fmt.Sprint(id, " ")

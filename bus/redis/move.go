@@ -99,7 +99,7 @@ func (ro *roster) forgetLocked() {
 func (t *trails) merge(tr *trail) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	tr.again = true
+	tr = &trail{keys: tr.keys, acked: tr.acked, known: tr.known, told: tr.told, run: tr.run, until: tr.until, again: true} // the old primary may be asked about the other yet
 	if had := t.byRoom[tr.keys.room]; had != nil {
 		if tr.acked.Less(had.acked) {
 			tr.acked = had.acked

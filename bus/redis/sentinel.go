@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strconv"
@@ -35,7 +36,9 @@ type sentinels struct {
 type sentinel struct {
 	*redis.Client
 	addr string
-	id   string // guarded by sentinels.mu; "" until it has told
+	id   string             // guarded by sentinels.mu; "" until it has told
+	over context.Context    // done once it is known no more
+	end  context.CancelFunc // of over
 }
 
 func newSentinels(t target, cfg Config, dial dialer) *sentinels {
@@ -53,7 +56,14 @@ func newSentinels(t target, cfg Config, dial dialer) *sentinels {
 func (s *sentinels) at(addr, id string) *sentinel {
 	o := s.options
 	o.Addr = addr
-	return &sentinel{redis.NewClient(&o), addr, id}
+	c := &sentinel{Client: redis.NewClient(&o), addr: addr, id: id}
+	c.over, c.end = context.WithCancel(context.Background())
+	return c
+}
+
+func (c *sentinel) close() {
+	c.end()
+	_ = c.Close()
 }
 
 func (s *sentinels) all() []*sentinel {
@@ -67,11 +77,12 @@ func (s *sentinels) close() {
 	defer s.mu.Unlock()
 	s.closed = true
 	for _, c := range s.known {
-		_ = c.Close()
+		c.close()
 	}
 }
 
-// meet takes what a sentinel says of itself and the others: their addresses by their ids. One may be known by another address.
+// meet takes what a sentinel says of itself and the others: their addresses by their ids. One that is named may be known by another
+// address; one that was found is where it was heard of last.
 func (s *sentinels) meet(c *sentinel, id string, others map[string]string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -79,10 +90,18 @@ func (s *sentinels) meet(c *sentinel, id string, others map[string]string) {
 		return
 	}
 	for id, addr := range others {
-		if id == "" || slices.ContainsFunc(s.known, func(k *sentinel) bool { return k.id == id || k.addr == addr }) {
+		if id == "" || slices.ContainsFunc(s.known, func(k *sentinel) bool { return k.addr == addr }) {
 			continue
 		}
-		s.known = append(s.known, s.at(addr, id))
+		switch i := slices.IndexFunc(s.known, func(k *sentinel) bool { return k.id == id }); {
+		case i < 0:
+			s.known = append(s.known, s.at(addr, id))
+		case i < s.named:
+			continue
+		default:
+			s.known[i].close()
+			s.known[i] = s.at(addr, id)
+		}
 		wake(s.met)
 	}
 }
@@ -191,11 +210,19 @@ func (s *sentinels) see(ctx context.Context, c *sentinel) (got sighting) {
 func (s *sentinels) listen(ctx context.Context, moved func()) {
 	var listening sync.WaitGroup
 	defer listening.Wait()
-	heard := 0
+	heard := make(map[*sentinel]bool)
 	for {
 		all := s.all()
-		for _, c := range all[heard:] {
+		maps.DeleteFunc(heard, func(c *sentinel, _ bool) bool { return !slices.Contains(all, c) })
+		for _, c := range all {
+			if heard[c] {
+				continue
+			}
+			heard[c] = true
 			listening.Go(func() {
+				ctx, cancel := context.WithCancel(ctx)
+				defer cancel()
+				defer context.AfterFunc(c.over, cancel)()
 				sub := c.Subscribe(ctx, "+switch-master") // it connects anew by itself
 				stop := context.AfterFunc(ctx, func() { _ = sub.Close() })
 				defer stop()
@@ -206,7 +233,6 @@ func (s *sentinels) listen(ctx context.Context, moved func()) {
 				}
 			})
 		}
-		heard = len(all)
 		select {
 		case <-s.met:
 		case <-ctx.Done():

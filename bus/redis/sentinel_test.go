@@ -172,6 +172,32 @@ func TestRedisSentinelsThatAreNotNamedAreFound(t *testing.T) {
 	goesOn(t, promoted, a, b)
 }
 
+// A sentinel that comes back at another address is the same, and is asked there.
+func TestRedisSentinelsThatMoveAreFoundAgain(t *testing.T) {
+	t.Parallel()
+	w := bustest.StartSentinels(t, 1)
+	named := w.Sentinels[2]
+	a := openNode(t, redis.Config{URL: "redis+sentinel://" + named.Addr() + "/rooms"})
+	a.says("before")
+	asked := func(what string, want ...*bustest.RedisServer) {
+		t.Helper()
+		eventually(t, what, func() bool {
+			addrs := a.Sentinels()
+			return len(addrs) == 3 && !slices.ContainsFunc(want, func(s *bustest.RedisServer) bool { return !slices.Contains(addrs, s.Addr()) })
+		})
+	}
+	asked("all to be asked", w.Sentinels...)
+	for i := range 2 {
+		w.MoveSentinel(i)
+	}
+	asked("those that moved to be asked there", w.Sentinels...)
+	named.Kill()
+	w.Failover()
+	promoted := time.Now()
+	w.Servers[0].Kill() // who is still there leaves it
+	goesOn(t, promoted, a)
+}
+
 func TestRedisSentinelsReplaceAKilledPrimary(t *testing.T) {
 	t.Parallel()
 	w, a, b := openPair(t, 2)

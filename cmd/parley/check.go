@@ -26,7 +26,8 @@ const (
 	mostPing   = 10 * time.Minute  // no proxy waits for longer
 	mostDrain  = 24 * time.Hour
 	mostLog    = 1_000_000
-	mostBytes  = 4 << 30 // of a log: counting them takes time
+	mostAge    = 100 * 365 * 24 * time.Hour // twice that is a Duration still
+	mostBytes  = 4 << 30                    // of a log: counting them takes time
 )
 
 // Validate refuses what a node can't run with, and what would silently mean nothing. It normalises the origins.
@@ -42,8 +43,8 @@ func (c *ServeCmd) Validate() error {
 		return fmt.Errorf("--queue must be at least %d KiB and at most %d MiB", leastQueue>>10, mostQueue>>20)
 	case c.PresenceLimit < 1:
 		return errors.New("--presence-limit must be at least 1")
-	case c.HistoryTTL < time.Second:
-		return errors.New("--history-ttl must be at least 1s")
+	case c.HistoryTTL < time.Second || c.HistoryTTL > mostAge:
+		return fmt.Errorf("--history-ttl must be at least 1s and at most %s", mostAge)
 	case c.Ping < time.Second || c.Ping > mostPing:
 		return fmt.Errorf("--ping must be at least 1s and at most %s", mostPing)
 	case c.Drain <= 0 || c.Drain > mostDrain:

@@ -189,3 +189,21 @@ func untilFrame(t *testing.T, r *bufio.Reader, want string) {
 		}
 	}
 }
+
+// A proxy that speaks no PROXY protocol, or a program on its network that comes by itself, is cut off, whatever it asks for, and keeps
+// nobody waiting.
+func TestAConnectionWithoutAPROXYHeaderKeepsNobodyWaiting(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "--proxy-protocol", "--trusted-proxies", "127.0.0.0/8")
+	silent := proxy(t, n, 0)
+	io.WriteString(silent, "GET / HTTP/1.1\r\nHost: parley\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"+
+		"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n")
+	other := proxy(t, n, 1)
+	other.SetDeadline(time.Now().Add(proxyproto.DefaultReadHeaderTimeout / 2))
+	if got := ask(other); got != http.StatusOK {
+		t.Errorf("another is answered %d", got)
+	}
+	if b, err := io.ReadAll(silent); len(b) > 0 {
+		t.Errorf("it is answered %q, %v", b, err)
+	}
+}

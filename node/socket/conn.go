@@ -406,6 +406,9 @@ func (c *Conn) Abort(code int) {
 }
 
 func (c *Conn) abortLocked() {
+	if c.dead {
+		return // and the descriptor may be somebody else's
+	}
 	c.dead = true
 	c.queue = nil
 	c.freeLocked()

@@ -49,8 +49,12 @@ func (u *Upgrades) Accept() (net.Conn, error) {
 // Wait returns once no request is being served. No more are accepted.
 func (u *Upgrades) Wait() { u.wg.Wait() }
 
-// take reads the request that a connection begins with, nil if it is not for here.
+// take reads the request that a connection begins with, nil if it is not for here. It is called by the one who accepts, and must not wait:
+// a connection of another kind may have to read first, such as a header of the PROXY protocol, and what is in its socket is not all that counts.
 func (u *Upgrades) take(nc net.Conn) *http.Request {
+	if _, plain := nc.(*net.TCPConn); !plain {
+		return nil
+	}
 	fd := socketOf(nc)
 	head, _, whole := bytes.Cut(u.peeked[:peekNow(fd, u.peeked[:])], []byte("\r\n\r\n"))
 	if !whole || !isPlainUpgrade(head) {
