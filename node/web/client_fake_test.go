@@ -47,6 +47,57 @@ func TestClientWaitsLongerEachTime(t *testing.T) {
 	}
 }
 
+// What one goodbye asks for is waited for once, not after each connection from then on.
+func TestClientWaitsOnceForWhatItIsTold(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, func(r request, nth int) []string {
+		switch {
+		case r.Op == "join" && nth == 0:
+			return []string{`{"op":"bye","code":1012,"reason":"the node restarts","retry_after":60000}`, "close 1012 the node restarts"}
+		case r.Op == "join":
+			return []string{"close 1012 the node restarts"}
+		}
+		return nil
+	})
+	p := newTab(t)
+	p.open(blankPage(t))
+	p.connect(f.URL, f.URL)
+	p.run(`
+		window.waits = [];
+		chat.on("state", ({ state, retryAt }) => state === "waiting" && waits.push(retryAt - Date.now()) === 1 && chat.reconnect());
+	`)
+	p.until(`waits.length === 2`)
+	if waits := js[[]float64](p, `waits`); waits[0] < 50_000 || waits[1] > 30_000 {
+		t.Errorf("the client waits for %v ms, was told 60000 once", waits)
+	}
+}
+
+// After a connection that was good, the wait is as short as at first.
+func TestClientComesBackSoonAfterAGoodConnection(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, func(r request, _ int) []string {
+		if r.Op == "ping" {
+			return []string{"close 1012 the node restarts"}
+		}
+		return nil
+	})
+	p := newTab(t)
+	p.onEachPage(`const now = Date.now; window.later = 0; Date.now = () => now() + window.later;`)
+	p.open(blankPage(t))
+	p.connect(f.URL, f.URL)
+	p.run(`
+		window.waits = [];
+		chat.on("state", ({ state, retryAt }) => state === "waiting" && waits.push(retryAt - Date.now()) && chat.reconnect());
+		for (let i = 0; i < 5; i++) await chat.request("ping").catch(() => {});
+		await chat.ready;
+		later += 60_000;
+		await chat.request("ping").catch(() => {});
+	`)
+	if waits := js[[]float64](p, `waits`); len(waits) != 6 || waits[4] < 3900 || waits[5] > 500 {
+		t.Errorf("the client waits for %v ms, want longer each time, and at most 500 after a minute", waits)
+	}
+}
+
 func TestClientRepeatsWhatCouldNotBeDoneInOrder(t *testing.T) {
 	t.Parallel()
 	f := newFake(t, func(r request, nth int) []string {
@@ -174,4 +225,50 @@ func TestATokenIsRenewedBeforeItExpires(t *testing.T) {
 		t.Errorf("the room was joined %d times, and a token was asked for %d times, want 1 and 2", joins, asked)
 	}
 	wantTexts(t, f.tokens(), "token 1", "token 2")
+}
+
+// Timers wait for 24 days at most: one that is to wait for longer does not wait at all.
+func TestATokenThatLastsForWeeksIsNotRenewedAtOnce(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, func(r request, _ int) []string {
+		if r.Op != "hello" {
+			return nil
+		}
+		return []string{`{"op":"welcome","req":%REQ%,"expires":3024000000,"user":{"id":"ada","name":"Ada"},"session":"","ping":25,"limits":{"text":4096,"frame":65536}}`}
+	})
+	p := newTab(t)
+	p.open(blankPage(t))
+	p.run(`window.asked = 0`)
+	p.connect(f.URL, f.URL, `token: async () => "token " + ++asked`)
+	p.run(`await room.ready; await new Promise((done) => setTimeout(done, 50)); await chat.request("ping")`) // after such a timer
+	if asked, hellos := js[int](p, `asked`), f.count("hello"); asked != 1 || hellos != 1 {
+		t.Errorf("a token was asked for %d times, and brought %d times, want once", asked, hellos)
+	}
+}
+
+// Tokens that are refused now and then, with good connections between, end nothing.
+func TestATokenThatIsRefusedNowAndThenEndsNothing(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, func(r request, nth int) []string {
+		switch {
+		case r.Op == "hello" && nth%2 == 0:
+			return []string{`{"op":"error","req":%REQ%,"code":"unauthorized","message":"this was revoked"}`}
+		case r.Op == "ping":
+			return []string{"close 1012 the node restarts"}
+		}
+		return nil
+	})
+	p := newTab(t)
+	p.open(blankPage(t))
+	p.connect(f.URL, f.URL, `token: async () => "a token"`)
+	p.run(`chat.on("state", ({ state }) => state === "waiting" && chat.reconnect())`)
+	p.run(`if (chat.state === "waiting") chat.reconnect()`)
+	if got := js[string](p, `(async () => {
+		const codes = [];
+		for (let i = 0; i < 5; i++) codes.push(await chat.request("ping").then(() => "ok", ({ code }) => code));
+		return codes.join();
+	})()`); got != "lost,lost,lost,lost,lost" {
+		t.Errorf("over five connections it was answered %s", got)
+	}
+	p.run(`await room.ready`)
 }

@@ -1,9 +1,15 @@
 package web_test
 
 import (
+	"context"
 	"slices"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/heapprofiler"
+	"github.com/chromedp/chromedp"
 
 	"parley/node/nodetest"
 )
@@ -256,5 +262,37 @@ func TestWhoIsCutOffAfterAGapComesBackWhereTheLogGoesOn(t *testing.T) {
 	joins := slices.DeleteFunc(slices.Clone(f.said), func(r request) bool { return r.Op != "join" })
 	if since := joins[1].Since; since != "7-0" {
 		t.Errorf("it came back since %q", since)
+	}
+}
+
+// A client that was closed is let go: neither the window nor a timer or a socket keeps it.
+func TestAClosedClientIsLetGo(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, func(r request, _ int) []string {
+		if r.Op != "hello" {
+			return nil
+		}
+		return []string{`{"op":"welcome","req":%REQ%,"expires":3600000,"user":{"id":"ada","name":"Ada"},"session":"","ping":25,"limits":{"text":4096,"frame":65536}}`}
+	})
+	p := newTab(t)
+	p.open(blankPage(t))
+	p.run(`window.abort = new AbortController()`)
+	p.connect(f.URL, f.URL, `token: async () => "a token"`, `signal: abort.signal`)
+	p.run(`
+		await room.send("hi", { signal: abort.signal });
+		chat.join("other", { signal: abort.signal });
+		chat.close();
+		window.kept = new WeakRef(chat);
+		delete window.chat;
+		delete window.room;
+	`)
+	for deadline := time.Now().Add(patience / 3); js[bool](p, `!!kept.deref()`); {
+		if time.Now().After(deadline) {
+			t.Fatal("it is kept")
+		}
+		p.command(func(ctx context.Context) error {
+			_, err := chromedp.Call(ctx, heapprofiler.CollectGarbage, cdp.Empty{})
+			return err
+		})
 	}
 }

@@ -79,7 +79,7 @@ export class Parley extends Emitter {
   join(name, { limit, keep, signal } = {}) {
     const room = this.#room(name, limit, keep)._hold();
     if (signal?.aborted) room.leave();
-    else signal?.addEventListener("abort", () => room.leave(), { once: true });
+    else signal?.addEventListener("abort", () => room.leave(), { once: true, signal: this.#end.signal });
     return room;
   }
 

@@ -124,6 +124,40 @@ func TestStreamsGiveWayToAWebSocket(t *testing.T) {
 	wantTexts(t, js[[]string](p, `texts`), "over streams", "over a WebSocket")
 }
 
+// The WebSocket that is tried beside streams does not outlive them.
+func TestAWebSocketThatIsTriedFromStreamsEndsWithThem(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1).Nodes[0]
+	for name, end := range map[string]string{"when closed": `chat.close()`, "when connected anew": `chat.reconnect()`} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newTab(t)
+			p.onEachPage(`
+				const timeout = setTimeout;
+				setTimeout = (f, ms, ...args) => timeout(f, ms > 5000 && ms < 16000 && ms !== 10_000 ? ms / 50 : ms, ...args);
+				window.sockets = [];
+				class Blocked { // three do not open, the next one takes its time
+					constructor() {
+						if (sockets.push(this) < 4) timeout(() => this.onclose?.({}));
+					}
+					close() {
+						this.closed = true;
+					}
+				}
+			`)
+			p.open(blankPage(t))
+			p.connect(n.HTTP(""), n.HTTP(""), `WebSocket: Blocked`)
+			p.run(`chat.on("state", ({ state }) => state === "waiting" && chat.reconnect())`)
+			p.run(`if (chat.state === "waiting") chat.reconnect()`)
+			p.until(`sockets.length === 4 && chat.transport === "sse"`)
+			p.run(end)
+			if !js[bool](p, `!!sockets[3].closed`) {
+				t.Error("it is still open")
+			}
+		})
+	}
+}
+
 // A room that is refused is not what a page waits for when it comes back.
 func TestARefusedRoomIsNotWaitedFor(t *testing.T) {
 	t.Parallel()
@@ -175,7 +209,8 @@ func TestWhoGetsNoConnectionIsTold(t *testing.T) {
 		for (let i = 0; i < 6; i++) fetch("v1/events").then(() => taken++);
 	`)
 	other.until(`taken >= 5`)
-	p.run(`document.querySelector("#banner-action").click()`) // connects anew
+	p.run(`const timeout = setTimeout; window.setTimeout = (f, ms, ...args) => timeout(f, ms === 10_000 ? 3000 : ms, ...args)`) // for an answer
+	p.run(`document.querySelector("#banner-action").click()`)                                                                   // connects anew
 	p.until(`document.querySelector("#banner-text").textContent.includes("close some")`)
 	p.shot("no-connection")
 	p.say("kept")

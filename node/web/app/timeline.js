@@ -6,7 +6,7 @@ import { rowsOf } from "./rows.js";
 
 const WINDOW = 160; // items in the page, at most
 const FIRST = 60; // items that a room is opened with: all at once would hold up the page
-const STEP = 20; // items that come when the reader gets near an end of the window
+const STEP = 20; // items that come at an end of the window, when the reader gets near it or the room has just been opened
 const NEAR = 900; // px from an end that count as near
 const BOTTOM = 40; // px from the end within which the reader follows what comes
 
@@ -22,6 +22,7 @@ export class Timeline {
   #rows = new Map(); // key → { node, sig }
   #views = new WeakMap(); // conversation → where its reader was
   #update = oncePerFrame(() => this.#redraw());
+  #widen = oncePerFrame(() => this.#grow());
   #stuckAt = 0; // where it was left, following: only the reader goes above
   #onChange = () => this.#update();
   #onReady = () => this.#following && this.#open();
@@ -86,6 +87,7 @@ export class Timeline {
     this.#following = true;
     if (this.#to < conversation.end) this.#from = conversation.end - FIRST;
     this.#to = conversation.end;
+    this.#widen();
     const focused = document.activeElement === this.#jump;
     this.#stick();
     this.#draw();
@@ -102,6 +104,7 @@ export class Timeline {
     this.#from = Math.max(offset, this.#following ? end - FIRST : offset + at - FIRST / 2);
     this.#to = Math.min(end, this.#from + FIRST);
     this.#draw();
+    this.#widen();
     if (at < 0) return this.#fill();
     const { node } = this.#rows.get(place?.key ?? "unread");
     this.#scroller.scrollTop += this.#topOf(node) - (place?.top ?? this.#scroller.clientHeight * 0.15);
@@ -117,6 +120,18 @@ export class Timeline {
     }
     this.#draw();
     this.#fill();
+  }
+
+  // Fills the window of a room that was just opened, a portion a frame: the reader can scroll at once, on both sides.
+  #grow() {
+    const { offset, end } = this.#conversation;
+    const [from, to] = [this.#from, this.#to];
+    const portion = () => Math.min(STEP, WINDOW - (this.#to - this.#from));
+    this.#from = Math.max(offset, from - portion());
+    this.#to = Math.min(end, to + portion());
+    if (this.#from === from && this.#to === to) return;
+    this.#draw();
+    this.#widen();
   }
 
   #draw() {

@@ -94,7 +94,9 @@ export class Room extends Emitter {
       this.#mark({ key, text, data, at: Date.now(), user: this.chat.user?.id }, "pending");
     }
     const promise = abortable(this.#promises.get(key).promise, signal);
-    signal?.addEventListener("abort", () => this.discard(key), { once: true });
+    const giveUp = () => this.discard(key);
+    signal?.addEventListener("abort", giveUp, { once: true });
+    promise.then(() => signal?.removeEventListener("abort", giveUp), () => {}); // what failed can still be given up
     this.#flush();
     return promise;
   }
