@@ -268,8 +268,9 @@ func TestRedisALossThatCouldNotBeNotedHoldsUpWhatFollows(t *testing.T) {
 	}
 	began := time.Now()
 	eventually(t, "three refusals", func() bool { return refusals() >= 3 })
-	for n := refusals(); time.Since(began) < 3*time.Second; time.Sleep(10 * time.Millisecond) {
-		if n = refusals(); n > 3+int(time.Since(began)/time.Second) {
+	for time.Since(began) < 3*time.Second {
+		time.Sleep(10 * time.Millisecond)
+		if n := refusals(); n > 3+int(time.Since(began)/time.Second) {
 			t.Fatalf("it is asked %d times within %v", n, time.Since(began))
 		}
 	}
