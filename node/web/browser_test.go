@@ -33,6 +33,9 @@ var shotsDir = flag.String("shots", "", "directory to write screenshots of the p
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	if parallel := flag.Lookup("test.parallel"); parallel.Value.String() == parallel.DefValue {
+		parallel.Value.Set("4") // more than there are cores: most of them wait most of the time
+	}
 	code := m.Run()
 	closeBrowser()
 	if code == 0 {
@@ -66,6 +69,8 @@ func startBrowser() {
 		chromedp.IgnoreCertErrors,
 		chromedp.Flag("disable-quic", true),
 		chromedp.Flag("disable-component-update", true),
+		// As by default, and no lists below the address bar, which are pages of their own that each window loads.
+		chromedp.Flag("disable-features", "Translate,BlinkGenPropertyTrees,WebUIOmniboxPopup,WebUIOmniboxAimPopup"),
 		chromedp.Flag("disable-back-forward-cache", true),
 		chromedp.Flag("host-resolver-rules", "MAP *.test 127.0.0.1"),
 		chromedp.Flag("lang", "en-GB"),
@@ -106,6 +111,8 @@ type tab struct {
 	problems []string // guarded by mu; what no page of ours may cause
 
 	interrupted bool // guarded by mu; something could not be loaded because of networkChanged
+
+	siblings []*tab // those that a test has done with
 }
 
 // idle are the windows that tests have done with: to make one costs more than most tests.
@@ -148,26 +155,41 @@ func newTab(t *testing.T) *tab {
 		idle.tabs = append(idle.tabs, p)
 	})
 	p.size(1100, 700)
+	p.forget("sessionStorage", "localStorage")
+	return p
+}
+
+// forget empties what earlier tests left in the window's stores: another one may have had the same port.
+func (p *tab) forget(stores ...string) {
+	p.t.Helper()
 	id := fmt.Sprint(tests.Add(1))
-	// Another test may have had the same port.
 	p.onEachPage(expand(`try {
 		if (sessionStorage.getItem("test") !== %s) {
-			sessionStorage.clear();
-			localStorage.clear();
+			`+strings.Join(stores, ".clear();")+`.clear();
 			sessionStorage.setItem("test", %s);
 		}
 	} catch {}`, []any{id, id}))
-	return p
 }
 
 // sibling opens another tab of the same person's browser.
 func (p *tab) sibling() *tab {
 	p.t.Helper()
-	q := makeTab(p.t, p.ctx)
+	var q *tab
+	if last := len(p.siblings) - 1; last >= 0 {
+		q, p.siblings = p.siblings[last], p.siblings[:last]
+		q.t = p.t
+	} else {
+		q = makeTab(p.t, p.ctx)
+	}
 	q.size(1100, 700)
+	q.forget("sessionStorage") // the other store is everybody's
 	p.t.Cleanup(func() {
 		q.done()
-		q.cancel()
+		if p.t.Failed() || !q.clear() {
+			q.cancel()
+			return
+		}
+		p.siblings = append(p.siblings, q)
 	})
 	return q
 }
