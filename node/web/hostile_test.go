@@ -193,6 +193,13 @@ func TestHostileRooms(t *testing.T) {
 		localStorage.setItem("parley-page:read:lobby", '"yesterday"')`)
 	p.open(n.HTTP("/"))
 	p.until(`document.querySelector("#title")?.textContent === "#lobby"`)
+	p.until(`document.querySelector("#member-list li")`)
+	p.run(`
+		localStorage.setItem("parley-page:read:lobby", '"the day after tomorrow"');
+		for (let i = 0; i < 2; i++) dispatchEvent(new StorageEvent("storage", { key: "parley-page:read:lobby" })); // as by other tabs
+	`)
+	say(t, n.Bus, "lobby", "Bo", "said today")
+	p.sees("said today")
 }
 
 func TestAFloodLeavesThePageUsable(t *testing.T) {

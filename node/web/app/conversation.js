@@ -12,6 +12,8 @@ const AGAIN = { unavailable: 2000, rate_limited: 2000 }; // ms until history is 
 const TYPING = 6000; // ms until somebody who fell silent counts as not typing
 const MANY = 50; // members of a room from which on it is only counted who comes and goes
 
+const isId = (id) => typeof id === "string" && /^\d+-\d+$/.test(id); // what the browser kept may be anything
+
 /** Fires "change" when the timeline has, "people" when those who are here or type have, "unread" when that count has, "ready"
  * once, and "arrival" with each new message. */
 export class Conversation extends EventTarget {
@@ -42,7 +44,8 @@ export class Conversation extends EventTarget {
   constructor(room) {
     super();
     this.room = room;
-    this.#readUntil = kept.get(`read:${room.name}`);
+    const read = kept.get(`read:${room.name}`);
+    this.#readUntil = isId(read) ? read : null;
     for (const out of room.outgoing) this.outgoing.set(out.key, out);
     this.#listeners = [
       room.on("message", (message) => this.#message(message)),
@@ -282,7 +285,7 @@ export class Conversation extends EventTarget {
 
   // Another tab has read on.
   #readElsewhere(id) {
-    if (typeof id !== "string" || (this.#readUntil && compareIds(id, this.#readUntil) <= 0)) return;
+    if (!isId(id) || (this.#readUntil && compareIds(id, this.#readUntil) <= 0)) return;
     this.#readUntil = id;
     const unread = this.items.filter((item) => item.kind === "message" && !item.mine && compareIds(item.id, id) > 0);
     if (unread.length >= this.unread) return;
