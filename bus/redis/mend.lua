@@ -37,6 +37,9 @@ end
 -- The newest break: its marker, and what it followed.
 local function newestBreak() return string.match(call('GET', KEYS[5]) or '', '^(%d+%-%d+) (%d+%-%d+)$') end
 
+-- What a promoted server lacks is the end of what the other had: what the node has known for long is in its log, or was.
+other = other and parts(acked ~= '' and less(at, acked) and acked or at) > now - 60000
+
 local point
 local lost -- what the marker is to say, if that is not the point
 if at == '0-0' then -- the room was empty: nothing can be lost

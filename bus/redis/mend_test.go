@@ -134,17 +134,19 @@ func TestRedisALogThatWasTrimmedMayHaveBrokenElsewhere(t *testing.T) {
 	openRedis(t, redis.Config{URL: server.URL()}) // loads the scripts
 	ctx, c, now := t.Context(), server.Client(), time.Now().UnixMilli()
 	at := func(ago time.Duration) string { return fmt.Sprint(now-ago.Milliseconds(), "-1") }
-	oldest, older, knows, trimmed, first := at(6*time.Second), at(5*time.Second), at(4*time.Second), at(3*time.Second), at(2*time.Second)
+	long, oldest, older, knows, trimmed, first := at(2*time.Minute), at(6*time.Second), at(5*time.Second), at(4*time.Second), at(3*time.Second), at(2*time.Second)
 	for name, tt := range map[string]struct {
 		prev, acked, other string
 		known              []any
 		point, lost        string // "" where nothing is to be told
 	}{
-		"the same server":                          {trimmed, "", "", []any{knows, older, oldest}, "", ""},
-		"another server":                           {trimmed, "", "1", []any{knows, older, oldest}, knows, oldest},
+		"the same server": {trimmed, "", "", []any{knows, older, oldest}, "", ""},
+		"another server":  {trimmed, "", "1", []any{knows, older, oldest}, knows, oldest},
+		"another server, and it knows it for long": {trimmed, "", "1", []any{long}, "", ""},
 		"what it knows is not in the chain":        {older, "", "", []any{knows, older, oldest}, older, oldest},
 		"it only published, to the same server":    {trimmed, knows, "", []any{"0-0"}, "", ""},
 		"it only published, to another server":     {trimmed, knows, "1", []any{"0-0"}, trimmed, "0-0"},
+		"it only published, and long ago":          {trimmed, long, "1", []any{"0-0"}, "", ""},
 		"it only published, and that is not there": {older, knows, "", []any{"0-0"}, older, "0-0"},
 	} {
 		t.Run(name, func(t *testing.T) {
