@@ -108,7 +108,7 @@ func TestRedisANodeStartsThoughItsServerCanNotBeUsedYet(t *testing.T) {
 // What ends a start beside a server that can be used ends it beside one that can't be used yet.
 func TestRedisAMissingRightEndsTheStartBesideAFullServer(t *testing.T) {
 	s := bustest.StartRedis(t, "maxmemory 1", "user node on >secret ~* &* +@all -xadd")
-	b, err := redis.Open(t.Context(), redis.Config{URL: strings.Replace(s.URL(), "unix://", "unix://node:secret@", 1)})
+	b, err := redis.Open(t.Context(), redis.Config{URL: limitedURL(s)})
 	if err == nil {
 		_ = b.Close()
 		t.Fatal("opened")

@@ -98,9 +98,9 @@ func (rm *room) deliverLocked(m bus.Message) {
 	rm.seen(m.ID)
 	if m.Break {
 		rm.newest = m.ID
-	}
-	if m.Break && m.Marker != rm.told {
-		rm.bus.cfg.Observer.Broken()
+		if m.Marker != rm.told {
+			rm.bus.cfg.Observer.Broken()
+		}
 	}
 	rm.sink.Deliver(m)
 	if len(rm.waiters) > 0 {

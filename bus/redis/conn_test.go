@@ -33,7 +33,7 @@ func TestRedisARefusedSubscriptionIsNoAnswerToAMessage(t *testing.T) {
 	}
 	allow("allchannels")
 	cfg := redis.Config{
-		URL: strings.Replace(server.URL(), "unix://", "unix://node:secret@", 1), Links: 1,
+		URL: limitedURL(server), Links: 1,
 		HeartbeatInterval: 100 * time.Millisecond, CompareInterval: 200 * time.Millisecond,
 	}
 	r := openRedis(t, cfg)
@@ -98,12 +98,32 @@ func allow(t *testing.T, server *bustest.RedisServer, rule ...any) {
 	}
 }
 
+// limitedURL is where that user connects to.
+func limitedURL(server *bustest.RedisServer) string {
+	return strings.Replace(server.URL(), "unix://", "unix://node:secret@", 1)
+}
+
+// refusals counts how often a command was refused to a user.
+func refusals(t *testing.T, server *bustest.RedisServer, command string) (n int) {
+	t.Helper()
+	denied, err := server.Client().ACLLog(t.Context(), 100).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range denied {
+		if e.Object == command {
+			n += int(e.Count)
+		}
+	}
+	return n
+}
+
 func TestRedisAForbiddenChannelIsNoMatterOfOtherRooms(t *testing.T) {
 	const rooms = 700 // more than one command's
 	server := bustest.StartRedis(t)
 	allow(t, server, "allchannels")
 	r := openRedis(t, redis.Config{
-		URL: strings.Replace(server.URL(), "unix://", "unix://node:secret@", 1), Links: 1,
+		URL: limitedURL(server), Links: 1,
 		HeartbeatInterval: 100 * time.Millisecond, CompareInterval: 300 * time.Millisecond,
 	})
 	all := make(map[string]*listener)
@@ -145,7 +165,7 @@ func TestRedisAChannelThatIsAllowedAgainIsAskedForNoMore(t *testing.T) {
 	server := bustest.StartRedis(t)
 	allow(t, server, "allchannels")
 	r := openRedis(t, redis.Config{
-		URL:               strings.Replace(server.URL(), "unix://", "unix://node:secret@", 1),
+		URL:               limitedURL(server),
 		HeartbeatInterval: 100 * time.Millisecond, CompareInterval: 100 * time.Millisecond,
 	})
 	subscribe(t, r, "lobby")

@@ -304,6 +304,14 @@ func IsLive(s bus.Subscription) bool {
 	return rm.state == live
 }
 
+// AsksLate reports whether the next question about what a room has lost waits, as the last one was refused.
+func AsksLate(s bus.Subscription) bool {
+	rm := s.(*room)
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	return rm.mendRefused
+}
+
 // Waiters is how many wait in Sync for what a subscription does not have yet.
 func Waiters(s bus.Subscription) int {
 	rm := s.(*room)

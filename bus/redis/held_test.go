@@ -18,7 +18,7 @@ func TestRedisWhatANodeHoldsIsBounded(t *testing.T) {
 	server := bustest.StartRedis(t)
 	allow(t, server, "allchannels")
 	cfg := redis.Config{
-		URL:             strings.Replace(server.URL(), "unix://", "unix://node:secret@", 1),
+		URL:             limitedURL(server),
 		CompareInterval: 300 * time.Millisecond,
 	}
 	cfg.SetHeldBytes(most)
@@ -79,7 +79,7 @@ func TestRedisWhatANodeHoldsIsBounded(t *testing.T) {
 func TestRedisAClosedRoomHoldsNothing(t *testing.T) {
 	server := bustest.StartRedis(t)
 	allow(t, server, "allchannels")
-	r := openRedis(t, redis.Config{URL: strings.Replace(server.URL(), "unix://", "unix://node:secret@", 1)})
+	r := openRedis(t, redis.Config{URL: limitedURL(server)})
 	other := openRedis(t, redis.Config{URL: server.URL()})
 	from, _ := subscribe(t, other, "lobby")
 	for _, c := range []struct {

@@ -237,24 +237,54 @@ func promoteAgainAndAgain(t *testing.T, size int) {
 	}
 }
 
+// A losing room is one whose log is put back to what it was after one of the texts said in it.
+type losing struct {
+	*loser
+	t     *testing.T
+	nodes []*redis.Bus
+	ids   []bus.ID // of what was said
+}
+
+func newLosing(t *testing.T, nodes int) *losing {
+	server := bustest.StartRedis(t)
+	k := redis.KeysOf("lobby")
+	l := &losing{loser: &loser{client: server.Client(), keys: []string{k.Log, k.Last, k.Break}}, t: t}
+	for range nodes {
+		l.nodes = append(l.nodes, openRedis(t, redis.Config{URL: server.URL(), CompareInterval: 30 * time.Millisecond}))
+	}
+	return l
+}
+
+// says has the first node say something.
+func (l *losing) says(text string) {
+	l.ids = append(l.ids, appendTo(l.t, l.nodes[0], "lobby", text, ""))
+	l.remember(l.t)
+}
+
+// back puts the log back to what it was after one of the last four texts.
+func (l *losing) back(which int) {
+	cut := func() { l.lose(l.t, which) }
+	for _, n := range l.nodes {
+		next := cut
+		cut = func() { n.Cut(next) }
+	}
+	cut()
+}
+
 // After a loss a node knows still what came before. Should some of that be lost too, nothing that is left is handed on again, though the
 // log has a marker of a break before it.
 func TestRedisASecondLossRepeatsNothing(t *testing.T) {
 	t.Parallel()
-	server := bustest.StartRedis(t)
-	r := openRedis(t, redis.Config{URL: server.URL(), CompareInterval: 30 * time.Millisecond})
-	k := redis.KeysOf("lobby")
-	l := &loser{client: server.Client(), keys: []string{k.Log, k.Last, k.Break}}
-	_, told := subscribe(t, r, "lobby")
+	l := newLosing(t, 1)
+	_, told := subscribe(t, l.nodes[0], "lobby")
 	var want []string
 	says := func(text string) {
-		appendTo(t, r, "lobby", text, "")
+		l.says(text)
 		want = append(want, text)
 		told.expect(want...)
-		l.remember(t)
 	}
 	back := func(which int) {
-		r.Cut(func() { l.lose(t, which) })
+		l.back(which)
 		want = append(want, "break")
 		told.expect(want...)
 	}
@@ -268,4 +298,89 @@ func TestRedisASecondLossRepeatsNothing(t *testing.T) {
 	says("lost at last")
 	back(1) // to 2
 	says("4")
+}
+
+// Who comes knows the newest break in the log. So he goes back only as far as the log does, should all that he has heard be lost.
+func TestRedisWhoComesAfterABreakIsNotToldOfItAtTheNext(t *testing.T) {
+	t.Parallel()
+	l := newLosing(t, 2)
+	_, told := subscribe(t, l.nodes[0], "lobby")
+	l.says("1")
+	l.says("lost")
+	told.expect("1", "lost")
+	l.back(0)
+	told.expect("1", "lost", "break")
+	l.says("2")
+	l.says("lost too")
+	_, late := subscribe(t, l.nodes[1], "lobby")
+	l.says("lost at last")
+	late.expect("lost at last")
+	l.back(1) // to 2
+	late.expect("lost at last", "break")
+	l.says("3")
+	late.expect("lost at last", "break", "3")
+}
+
+// What a node knows of a room that it left outlives a loss too: at the next the marker tells of no more than is lost.
+func TestRedisASecondLossInARoomThatAllHaveLeft(t *testing.T) {
+	t.Parallel()
+	l := newLosing(t, 1)
+	sub, told := subscribe(t, l.nodes[0], "lobby")
+	l.says("1")
+	l.says("lost")
+	told.expect("1", "lost")
+	l.back(0)
+	told.expect("1", "lost", "break")
+	l.says("2")
+	l.says("3")
+	l.says("lost too")
+	told.expect("1", "lost", "break", "2", "3", "lost too")
+	sub.Close()
+	newest := func() (b bus.Message) {
+		p, err := l.nodes[0].After(t.Context(), "lobby", bus.ID{}, 100, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range p.Messages {
+			if m.Break {
+				b = m
+			}
+		}
+		return b
+	}
+	l.back(2) // to 3
+	eventually(t, "the loss to be noted", func() bool { return newest().Lost == l.ids[3] })
+	l.back(1) // to 2
+	eventually(t, "the next loss to be noted", func() bool { return newest().Lost == l.ids[2] })
+}
+
+// That a log is trimmed past what a node knows is no loss where the server is the same, be the node in the room or not.
+func TestRedisATrimmedLogOfTheSameServerHasNoMarker(t *testing.T) {
+	t.Parallel()
+	for _, stays := range []bool{true, false} {
+		t.Run(fmt.Sprint("stays ", stays), func(t *testing.T) {
+			t.Parallel()
+			server := bustest.StartRedis(t)
+			cfg := redis.Config{URL: server.URL(), Retention: bus.Retention{Size: 5}}
+			r, other := openRedis(t, cfg), openRedis(t, cfg)
+			sub, told := subscribe(t, r, "lobby")
+			appendTo(t, r, "lobby", "known", "")
+			told.expect("known")
+			if !stays {
+				sub.Close()
+			}
+			r.Cut(func() {
+				if err := other.Append("lobby", "x", 50); err != nil {
+					t.Error(err)
+				}
+			})
+			eventually(t, "the last message", func() bool { // before which it asks
+				_, err := tryAppend(t, r, "lobby", "last", "last")
+				return err == nil
+			})
+			if p, err := r.After(t.Context(), "lobby", bus.ID{}, 100, 0); err != nil || !p.LastBreak.IsZero() {
+				t.Errorf("a break was noted: %v, %v", p.LastBreak, err)
+			}
+		})
+	}
 }

@@ -20,14 +20,14 @@ import (
 // A trail is the end of a room's log as a node knows it. Nodes keep the trails of rooms that they left, and of those that they
 // only published to.
 type trail struct {
-	keys  *roomKeys
-	acked bus.ID    // the greatest id that was acknowledged here
-	known []bus.ID  // the last entries that were delivered, newest first
-	told  bus.ID    // the marker of the newest break that is known
-	run   string    // the server's of which that is known
-	until time.Time // when it may be forgotten
-	again bool      // it could not be asked about
-	due   bool      // it is to be asked about on this connection
+	keys   *roomKeys
+	acked  bus.ID    // the greatest id that was acknowledged here
+	known  []bus.ID  // the last entries that were delivered, newest first
+	newest bus.ID    // the marker of the newest break that is known
+	run    string    // the server's of which that is known
+	until  time.Time // when it may be forgotten
+	again  bool      // it could not be asked about
+	due    bool      // it is to be asked about on this connection
 }
 
 // recentIDs are the last entries that were delivered in a room, oldest first: those of the last half minute, since a node may be
@@ -296,20 +296,21 @@ func (r *Bus) appendScript(out []byte, sha string, k *roomKeys, floor []byte, ow
 	return append(out, r.limits...)
 }
 
-// appendMend appends a call of mend.lua.
-func (r *Bus) appendMend(out []byte, k *roomKeys, acked, floor bus.ID, known []bus.ID, told bus.ID, other bool) []byte {
-	out = r.appendScript(out, r.scripts.mend, k, appendKnown(nil, floor), 4)
-	out = resp.AppendArg(out, appendKnown(nil, acked))
-	ids := make([]byte, 0, 16*len(known))
-	for _, i := range known {
+// appendMend appends a call of mend.lua, for the server of that run.
+func (r *Bus) appendMend(out []byte, tr *trail, floor bus.ID, run string) []byte {
+	out = r.appendScript(out, r.scripts.mend, tr.keys, appendKnown(nil, floor), 4)
+	out = resp.AppendArg(out, appendKnown(nil, tr.acked))
+	ids := make([]byte, 0, 16*len(tr.known))
+	for _, i := range tr.known {
 		ids = append(i.Append(ids), ' ')
 	}
 	out = resp.AppendArg(out, ids)
-	out = resp.AppendArg(out, appendKnown(nil, told))
-	if other {
-		return resp.AppendArg(out, "1")
+	out = resp.AppendArg(out, appendKnown(nil, tr.newest))
+	other := ""
+	if tr.run != run {
+		other = "1"
 	}
-	return resp.AppendArg(out, "")
+	return resp.AppendArg(out, other)
 }
 
 // appendKnown appends an id, unless it is zero.
@@ -332,7 +333,7 @@ func (r *Bus) appendTrail(out []byte, tr *trail, run string) (_ []byte, due bool
 	if floor.Less(tr.known[0]) {
 		floor = tr.known[0]
 	}
-	return r.appendMend(out, tr.keys, tr.acked, floor, tr.known, tr.told, run != tr.run), true
+	return r.appendMend(out, tr, floor, run), true
 }
 
 // A verdict is what mend.lua answers: a log goes on, or was broken at a point, which a marker says.
@@ -378,8 +379,8 @@ func (m *mender) answeredTrail(tr *trail, run string, v resp.Value) {
 		if before < 0 {
 			before = len(tr.known)
 		}
-		tr.known, tr.acked, tr.told = append([]bus.ID{out.marker}, tr.known[before:]...), bus.ID{}, out.marker
-		tr.run = run
+		tr.known, tr.acked = append([]bus.ID{out.marker}, tr.known[before:]...), bus.ID{}
+		tr.newest, tr.run = out.marker, run
 	default:
 		tr.run = run
 	}
@@ -392,6 +393,7 @@ const refusedPause = time.Second
 func (rm *room) mendLocked() {
 	rm.mending, rm.asked = true, false
 	if rm.mendRefused {
+		rm.mendRefused = false
 		rm.mendAfter(refusedPause)
 	} else {
 		rm.link.mender.add([]*room{rm}, nil)
@@ -428,16 +430,17 @@ func (rm *room) appendMend(out []byte) ([]byte, func(resp.Value)) {
 	rm.idsMu.Lock()
 	acked, floor := rm.acked, rm.floor
 	rm.idsMu.Unlock()
-	if rm.trail != nil {
-		out = rm.bus.appendMend(out, rm.keys, rm.trail.acked, floor, rm.trail.known, rm.trail.told, run != rm.trail.run)
-	} else {
-		out = rm.bus.appendMend(out, rm.keys, acked, floor, rm.knownLocked(), rm.newest, run != rm.run)
+	tr := rm.trail
+	if tr == nil {
+		tr = rm.trailLocked()
+		tr.acked = acked
 	}
+	out = rm.bus.appendMend(out, tr, floor, run)
 	return out, func(v resp.Value) { rm.mended(question, run, v) }
 }
 
-// knownLocked gives the last entries that were delivered, newest first.
-func (rm *room) knownLocked() []bus.ID {
+// trailLocked gives what is known of the log, but for what was acknowledged.
+func (rm *room) trailLocked() *trail {
 	known := make([]bus.ID, 1, len(rm.recent)+1)
 	known[0] = rm.at
 	for _, k := range slices.Backward(rm.recent) {
@@ -445,7 +448,7 @@ func (rm *room) knownLocked() []bus.ID {
 			known = append(known, k)
 		}
 	}
-	return known
+	return &trail{keys: rm.keys, known: known, newest: rm.newest, run: rm.run}
 }
 
 // mended takes the answer to a question.
@@ -456,7 +459,7 @@ func (rm *room) mended(question uint64, run string, v resp.Value) {
 	if rm.state == over || !rm.mending || question != rm.question {
 		return
 	}
-	rm.mending, rm.mendRefused = false, false
+	rm.mending = false
 	switch {
 	case err != nil:
 		if isForgotten(v) {

@@ -99,13 +99,14 @@ func (ro *roster) forgetLocked() {
 func (t *trails) merge(tr *trail) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	tr = &trail{keys: tr.keys, acked: tr.acked, known: tr.known, told: tr.told, run: tr.run, until: tr.until, again: true} // the old primary may be asked about the other yet
+	// The old primary may be asked about the other yet, and note there that it was.
+	tr = &trail{keys: tr.keys, acked: tr.acked, known: tr.known, newest: tr.newest, run: tr.run, until: tr.until, again: true}
 	if had := t.byRoom[tr.keys.room]; had != nil {
 		if tr.acked.Less(had.acked) {
 			tr.acked = had.acked
 		}
 		if tr.known[0].Less(had.known[0]) {
-			tr.known, tr.told, tr.run = had.known, had.told, had.run
+			tr.known, tr.newest, tr.run = had.known, had.newest, had.run
 		}
 	}
 	t.byRoom[tr.keys.room] = tr

@@ -84,7 +84,7 @@ func (r *Bus) trials() []trial {
 	}
 	try("on "+channels, r.scripts.publish, k.channel, "")
 	script(message)
-	script(r.appendMend(nil, k, bus.ID{}, bus.ID{}, []bus.ID{{}}, bus.ID{}, false))
+	script(r.appendMend(nil, &trail{keys: k, known: []bus.ID{{}}}, bus.ID{}, ""))
 	for _, key := range []string{k.log, k.last, k.lastBreak, k.records[0], k.records[1], k.incarnations, users} {
 		try(ofRoom, "DEL", key)
 	}

@@ -32,7 +32,7 @@ func TestRedisOpenNamesTheRightsThatAreMissing(t *testing.T) {
 	} {
 		server := bustest.StartRedis(t)
 		allow(t, server, c.rules...)
-		b, err := redis.Open(t.Context(), redis.Config{URL: strings.Replace(server.URL(), "unix://", "unix://node:secret@", 1)})
+		b, err := redis.Open(t.Context(), redis.Config{URL: limitedURL(server)})
 		if err == nil {
 			b.Close()
 			t.Errorf("%s: opened", name)
@@ -89,7 +89,7 @@ func (c olderConn) Read(b []byte) (int, error) {
 func TestRedisOpenNeedsNoMoreThanItsOwnKeysAndChannels(t *testing.T) {
 	server := bustest.StartRedis(t)
 	allow(t, server, "resetkeys", "~parley:*", "resetchannels", "&parley:*")
-	r := openRedis(t, redis.Config{URL: strings.Replace(server.URL(), "unix://", "unix://node:secret@", 1)})
+	r := openRedis(t, redis.Config{URL: limitedURL(server)})
 	_, told := subscribe(t, r, "lobby")
 	appendTo(t, r, "lobby", "m", "k")
 	told.expect("m")
@@ -99,7 +99,7 @@ func TestRedisOpenNeedsNoMoreThanItsOwnKeysAndChannels(t *testing.T) {
 func TestRedisWhatMayNotBePublishedIsKeptOnce(t *testing.T) {
 	server := bustest.StartRedis(t)
 	allow(t, server, "allchannels")
-	r := openRedis(t, redis.Config{URL: strings.Replace(server.URL(), "unix://", "unix://node:secret@", 1)})
+	r := openRedis(t, redis.Config{URL: limitedURL(server)})
 	allow(t, server, "resetchannels", "&parley:beat:*")
 	first := appendTo(t, r, "lobby", "m", "k")
 	if again := appendTo(t, r, "lobby", "m", "k"); again != first {

@@ -40,7 +40,7 @@ type room struct {
 	mending        bool           // the link is to find out what the log has lost; the log is read after that
 	asked          bool           // the question was sent
 	question       uint64         // its number
-	mendRefused    bool           // that one was answered with an error
+	mendRefused    bool           // that one was answered with an error: the next waits
 	sure           bus.ID         // the entry that the answer says is in the log, or was trimmed away
 	marker         bus.ID         // of a break that is to be told with the next read
 	told           bus.ID         // the marker of a break that was told before it came by
@@ -162,8 +162,8 @@ func (rm *room) Close() {
 	rm.releaseWaitersLocked(func(*waiter) bool { return true })
 	tr := rm.trail
 	if before != joining {
-		known := rm.knownLocked()
-		tr = &trail{keys: rm.keys, known: slices.Clone(known[:min(trailKnown, len(known))]), told: rm.newest, run: rm.run}
+		tr = rm.trailLocked()
+		tr.known = slices.Clone(tr.known[:min(trailKnown, len(tr.known))])
 	}
 	rm.mu.Unlock()
 	if before == over {

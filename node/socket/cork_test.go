@@ -1,7 +1,6 @@
 package socket
 
 import (
-	"io"
 	"runtime"
 	"testing"
 )
@@ -10,11 +9,7 @@ import (
 func TestWhileCorkedNoMoreIsTakenThanTheQueueHolds(t *testing.T) {
 	for name, secure := range fronts {
 		t.Run(name, func(t *testing.T) {
-			s := serveEchoes(t, secure)
-			s.byHand = true
-			nc := s.dial(t, nil)
-			go io.Copy(io.Discard, nc)
-			c := <-s.conns
+			c := byHandRead(t, secure)
 			for leaves := true; leaves; runtime.Gosched() { // the answer to the handshake
 				c.mu.Lock()
 				leaves = c.draining
@@ -33,8 +28,6 @@ func TestWhileCorkedNoMoreIsTakenThanTheQueueHolds(t *testing.T) {
 			if !c.WaitForSpace() || !c.Offer(piece) {
 				t.Error("nothing is taken once they have left")
 			}
-			c.close()
-			nc.Close()
 		})
 	}
 }

@@ -79,15 +79,26 @@ func serveEchoes(t *testing.T, start func(*httptest.Server)) *echoes {
 	return s
 }
 
+// byHandRead is a connection that is not served, whose client reads and drops what comes.
+func byHandRead(t *testing.T, start func(*httptest.Server)) *Conn {
+	t.Helper()
+	s := serveEchoes(t, start)
+	s.byHand = true
+	nc := s.dial(t, nil)
+	go io.Copy(io.Discard, nc) // ends with nc
+	c := <-s.conns
+	t.Cleanup(func() {
+		c.close()
+		nc.Close()
+	})
+	return c
+}
+
 // Who waits for space goes on once there is some, in whichever way what waited has left.
 func TestSpaceIsFreedWhenWhatWasCorkedLeaves(t *testing.T) {
 	for name, secure := range fronts {
 		t.Run(name, func(t *testing.T) {
-			s := serveEchoes(t, secure)
-			s.byHand = true
-			nc := s.dial(t, nil)
-			go io.Copy(io.Discard, nc)
-			c := <-s.conns
+			c := byHandRead(t, secure)
 			c.mu.Lock()
 			c.group.cfg.QueueBytes = 8 << 10
 			c.mu.Unlock()
@@ -109,8 +120,6 @@ func TestSpaceIsFreedWhenWhatWasCorkedLeaves(t *testing.T) {
 			case <-time.After(10 * time.Second):
 				t.Error("there is space, and who waits is not told")
 			}
-			c.close()
-			nc.Close()
 		})
 	}
 }
@@ -318,10 +327,7 @@ func TestWhoHasWaitedHasNotBeenSilent(t *testing.T) {
 func TestAMessageThatWasHandledIsLetGo(t *testing.T) {
 	for name, start := range fronts {
 		t.Run(name, func(t *testing.T) {
-			s := serveEchoes(t, start)
-			s.byHand = true
-			s.dial(t, nil)
-			c := <-s.conns
+			c := byHandRead(t, start)
 			c.handler = &dropped{}
 			for in := clientFrame(0x81, strings.Repeat("x", 60<<10)); len(in) > 0; in = in[min(4096, len(in)):] {
 				if err := c.take(slices.Clone(in[:min(4096, len(in))]), true); err != nil {
@@ -331,7 +337,6 @@ func TestAMessageThatWasHandledIsLetGo(t *testing.T) {
 			if kept := cap(c.frames.data); kept > 0 {
 				t.Errorf("%d bytes are kept", kept)
 			}
-			c.close()
 		})
 	}
 }
