@@ -25,6 +25,7 @@ var lossFaults = []promise{
 	{name: "a room whose last id was put back goes on, though the clock lags", test: lastIDPutBack},
 	{name: "a lost tail, noticed by who published it", test: lostTailOfPublisher},
 	{name: "a lost tail that was acknowledged and never delivered", test: lostUndelivered},
+	{name: "a lost tail that was acknowledged once its publisher had left", test: lostAfterLeaving},
 }
 
 // breakNoticed is how soon the comparison of last ids must find what no message tells.
@@ -383,4 +384,35 @@ func lostUndelivered(c *cluster) {
 	c.waitBreak(atA, last)
 	c.told(c.open(), kept)
 	c.goesOn(a, atA)
+}
+
+// lostAfterLeaving has messages lost whose publisher had left the room: the one was under way then, the other was published after.
+func lostAfterLeaving(c *cluster) {
+	for _, underWay := range []bool{true, false} {
+		name := fmt.Sprint("under way ", underWay)
+		a := c.openProxied()
+		sub, atA := a.subscribe(name)
+		kept := a.publish(name, "kept")
+		atA.WaitBody(c.t, "kept")
+		s := c.snapshot()
+		settled := make(chan outcome, 1)
+		publish := func() {
+			sub.Publish(bus.Draft{Body: []byte("lost")}, func(i bus.ID, err error) { settled <- outcome{i, err} })
+		}
+		if underWay {
+			held, release := a.wire.holdRequest("lost")
+			publish()
+			c.await(held, "the message to be sent")
+			sub.Close()
+			release()
+		} else {
+			sub.Close()
+			publish()
+		}
+		check(c.t, "outcome", a.await(settled).err, nil)
+		c.rewind(s)
+		a.wire.cut()
+		fresh := c.open()
+		until(c.t, "a resume from what was kept to be told of the loss, "+name, func() bool { return !whole(fresh.after(name, kept, 100), kept) })
+	}
 }

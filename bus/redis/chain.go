@@ -117,16 +117,29 @@ func (rm *room) breakAtLocked(lost, goOn, marker bus.ID) {
 	rm.recent.add(goOn)
 }
 
-// acknowledged is called with every id that this node acknowledges to a publisher.
-func (rm *room) acknowledged(i bus.ID) {
+// acknowledged is called with every id that this node acknowledges to a publisher. It reports false if the room is closed, and asks
+// about nothing any more.
+func (rm *room) acknowledged(i bus.ID) bool {
 	rm.idsMu.Lock()
 	defer rm.idsMu.Unlock()
+	if rm.closed {
+		return false
+	}
 	if rm.acked.Less(i) {
 		rm.acked = i
 	}
 	if rm.floor.Less(i) {
 		rm.floor = i
 	}
+	return true
+}
+
+// lastAcked is what was acknowledged until the room is closed, as it is from here on.
+func (rm *room) lastAcked() bus.ID {
+	rm.idsMu.Lock()
+	defer rm.idsMu.Unlock()
+	rm.closed = true
+	return rm.acked
 }
 
 // seen raises the floor.

@@ -83,6 +83,9 @@ func (t *trails) leave(tr *trail) {
 	tr.until = time.Now().Add(trailLife)
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	if had := t.byRoom[tr.keys.room]; had != nil && tr.acked.Less(had.acked) {
+		tr.acked = had.acked // of what was published while somebody came
+	}
 	t.byRoom[tr.keys.room] = tr
 }
 

@@ -498,14 +498,21 @@ func (p *publisher) tell(o *op, i bus.ID, err error) {
 		}
 		return
 	case err == nil:
-		if rm := o.roomOn(r); rm != nil {
-			rm.acknowledged(i)
-		} else {
-			r.trails.acknowledged(o.keys, i, r.server.runNow())
-		}
+		r.acknowledged(o, i)
 	}
 	r.cfg.Observer.Published(time.Since(o.began), err)
 	o.done(i, err)
+}
+
+// acknowledged notes the id of an op where it is asked about: at the subscription, or at the room's trail. The subscription that
+// the op came over may have been closed since, and there may be another.
+func (r *Bus) acknowledged(o *op, i bus.ID) {
+	for rm := o.roomOn(r); rm != nil; rm = r.roomNamed(o.keys.room) {
+		if rm.acknowledged(i) {
+			return
+		}
+	}
+	r.trails.acknowledged(o.keys, i, r.server.runNow())
 }
 
 // A refusal is what the server says that it will not do.

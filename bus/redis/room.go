@@ -62,6 +62,7 @@ type room struct {
 	headSent bool       // guarded by idsMu; one is under way
 	acked    bus.ID     // guarded by idsMu; the greatest id acknowledged here that may not have been delivered yet
 	floor    bus.ID     // guarded by idsMu; the greatest id ever seen
+	closed   bool       // guarded by idsMu; what is acknowledged is noted at the room's trail
 
 	ended      atomic.Bool // as state says
 	reconciled reconciled  // owned by reconcileLoop
@@ -174,13 +175,13 @@ func (rm *room) Close() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.rooms, rm.name)
-	if tr == nil {
-		return
+	acked := rm.lastAcked() // with r.mu held: who then looks for the room finds no closed one
+	if tr != nil {
+		r.trails.leave(tr)
 	}
-	if acked := rm.ackedID(); tr.acked.Less(acked) {
-		tr.acked = acked
+	if !acked.IsZero() {
+		r.trails.acknowledged(rm.keys, acked, r.server.runNow())
 	}
-	r.trails.leave(tr)
 }
 
 // confirmed is called when the server confirmed the subscription. What was published before it may have been missed.
