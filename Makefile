@@ -33,10 +33,11 @@ lint: ## check format, vet, staticcheck and go.mod
 manifests: ## read the manifests for Kubernetes strictly, as what they are to be
 	go run -C .ci/manifests . ../../.deploy/kubernetes
 
-cross: ## build the program for each of SYSTEMS
-	@for system in $(SYSTEMS); do \
+cross: ## build the program for each of SYSTEMS, stamped as in the image
+	@dir=$$(mktemp -d) && trap 'rm -r "$$dir"' EXIT && for system in $(SYSTEMS); do \
 		echo "$$system"; \
-		CGO_ENABLED=0 GOOS=$${system%/*} GOARCH=$${system#*/} go build -o /dev/null ./cmd/parley || exit 1; \
+		CGO_ENABLED=0 GOOS=$${system%/*} GOARCH=$${system#*/} go build -trimpath -ldflags "-s -w -X main.version=v0-$$system" \
+			-o "$$dir/parley" ./cmd/parley && grep -aqF "v0-$$system" "$$dir/parley" || { echo "it is not stamped"; exit 1; }; \
 	done
 
 fuzz: ## run every fuzz target for FUZZTIME

@@ -61,3 +61,68 @@ func TestAConnectionCountsForAsLongAsItIsOpen(t *testing.T) {
 		}
 	})
 }
+
+// A node that ends tells so of its users' connections: they may be opened elsewhere at once.
+func TestTheConnectionsOfANodeThatEndsCountNoMore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New(bus.Retention{})
+		who := identity{user: User{ID: "ada"}, grant: &Grant{User: User{ID: "ada"}}}
+		start := func(name string) *Server {
+			s := &Server{cfg: Config{Bus: store.Open(bus.NoObserver{}), Limits: Limits{UserConnections: 1}}.withDefaults(), holder: name}
+			s.ctx, s.cancel = context.WithCancel(t.Context())
+			return s
+		}
+		ends, other := start("ends"), start("other")
+		if _, bad := ends.connect(t.Context(), &who); bad != nil {
+			t.Fatal(bad)
+		}
+		ends.disconnected("ada") // as the last sessions do, of which the end is not waited for
+		ends.cancel()
+		ends.wg.Wait()
+		if _, bad := other.connect(t.Context(), &who); bad != nil {
+			t.Errorf("a connection of a node that has ended: %v", bad)
+		}
+	})
+}
+
+// A noDraws is a bus whose buckets are away for a while.
+type noDraws struct {
+	bus.Bus
+	away bool
+}
+
+func (b *noDraws) Draw(ctx context.Context, bucket string, n int, rate float64, burst int) (int, error) {
+	if b.away {
+		return 0, bus.ErrUnavailable
+	}
+	return b.Bus.Draw(ctx, bucket, n, rate, burst)
+}
+
+// While the bus is away a user says what a node gives without asking, and once it is back all that the user may say.
+func TestAUserMaySayAllAgainOnceTheBusIsBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const most, seconds = 60, 10
+		b := &noDraws{Bus: memory.New(bus.Retention{}).Open(bus.NoObserver{}), away: true}
+		s := &Server{cfg: Config{Bus: b, Limits: Limits{UserMessages: most}}.withDefaults()}
+		s.ctx, s.cancel = context.WithCancel(t.Context())
+		defer s.cancel()
+		who := identity{user: User{ID: "ada"}, grant: &Grant{User: User{ID: "ada"}}}
+		says := func() (n int) {
+			for range most * seconds {
+				if s.spend(&who) == 0 {
+					n++
+				}
+				time.Sleep(time.Second / most)
+				synctest.Wait() // for a draw
+			}
+			return n
+		}
+		if n := says(); n > most {
+			t.Errorf("while the bus is away %d of %d may be said", n, most*seconds)
+		}
+		b.away = false
+		if n := says(); n < most*seconds*9/10 {
+			t.Errorf("once it is back %d of %d may be said", n, most*seconds)
+		}
+	})
+}

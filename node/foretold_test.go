@@ -106,3 +106,35 @@ func TestABreakIsToldOnceToWhoFallsBehindBeforeItsEntryComes(t *testing.T) {
 		t.Errorf("it heard %d things, %d of them gaps, and should have heard %d, one of them a gap", len(got), gaps, len(want))
 	}
 }
+
+// Who comes back to just where a log broke misses what was lost there, also while the break's own entry is still to come by.
+func TestWhoComesBackToWhereALogBrokeIsToldBeforeItsEntryComes(t *testing.T) {
+	t.Parallel()
+	b := new(handLog)
+	c := nodetest.Start(t, 1, func(cfg *node.Config) {
+		b.Bus = cfg.Bus
+		cfg.Bus = b
+	})
+	stays := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	stays.Join("lobby", `"limit":0`)
+	before, marker := id.ID{Ms: 1}, id.ID{Ms: 1_000_000}
+	b.write(bus.Message{ID: before, Body: wire.Said{Room: "lobby", From: wire.Member{ID: "ada"}, Text: "before"}.Body()})
+	stays.Until("message")
+	entry := bus.Message{Break: true, ID: marker, Prev: before, Lost: before, Marker: marker}
+	b.mu.Lock()
+	b.log = append(b.log, entry)
+	b.mu.Unlock()
+	b.deliver(bus.Message{Break: true, ID: before, Lost: before, Marker: marker})
+	stays.Until("gap")
+
+	back := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	back.Say(`{"op":"join","room":"lobby","since":%q}`, before)
+	if ok := back.Until("ok"); ok.Recovered == nil || *ok.Recovered {
+		t.Errorf("it is told %s", nodetest.Show(ok))
+	}
+	b.deliver(entry)
+	if gap := back.Until("gap"); gap.After != before {
+		t.Errorf("it is told of a gap after %v, want %v", gap.After, before)
+	}
+	back.Until("live")
+}

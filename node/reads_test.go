@@ -3,11 +3,13 @@ package node_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 
 	"parley/bus"
+	"parley/bus/memory"
 	"parley/node"
 	"parley/node/nodetest"
 )
@@ -101,4 +103,74 @@ func (b *countedReads) After(ctx context.Context, room string, since bus.ID, lim
 
 func (b *countedReads) Before(ctx context.Context, room string, before bus.ID, limit, bytes int) (bus.Page, error) {
 	return b.count(b.Bus.Before(ctx, room, before, limit, bytes))
+}
+
+// A generous bus gives as many messages as were asked for, however many bytes they have.
+type generous struct{ bus.Bus }
+
+func (b generous) Before(ctx context.Context, room string, before bus.ID, limit, _ int) (bus.Page, error) {
+	return b.Bus.Before(ctx, room, before, limit, 0)
+}
+
+// A page of history has a bound in bytes, whatever the bus gives, and says that there is more: nothing is passed over.
+func TestAPageOfHistoryThatIsCutSaysThatThereIsMore(t *testing.T) {
+	t.Parallel()
+	const most, said = 64 << 10, 40
+	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Bus = generous{cfg.Bus} })
+	p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	p.Join("lobby")
+	pad := strings.Repeat("x", 4000)
+	for i := range said {
+		p.SendText("lobby", fmt.Sprint(i, " ", pad))
+	}
+	var all []string
+	for before, more := "", true; more; {
+		p.Say(`{"op":"history","room":"lobby","limit":100%s}`, before)
+		h := p.Until("ok")
+		bytes, page := 0, []string{}
+		for _, m := range h.Messages {
+			bytes += len(m.Text)
+			page = append(page, strings.TrimSuffix(m.Text, " "+pad))
+		}
+		if bytes > most || len(page) == 0 {
+			t.Fatalf("a page has %d messages of %d bytes", len(page), bytes)
+		}
+		all, more = append(page, all...), h.More
+		before = fmt.Sprintf(`,"before":%q`, h.Messages[0].ID)
+	}
+	if !slices.Equal(all, numbers(0, said-1)) {
+		t.Errorf("the pages have %v", all)
+	}
+}
+
+// What was read of a log for one who came is not given to another who comes later: by then more was said, and more is gone.
+func TestWhatWasReadOfALogIsReadAnewForWhoComesLater(t *testing.T) {
+	t.Parallel()
+	c := nodetest.StartOn(t, 1, memory.New(bus.Retention{Size: 100}).Open)
+	p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	p.Join("lobby")
+	pad := strings.Repeat("x", 4000) // so that the log has more than the node keeps in memory
+	var first bus.ID
+	n := 0
+	for _, said := range []int{60, 150} {
+		for ; n < said; n++ {
+			if id := p.SendText("lobby", fmt.Sprint(n, " ", pad)); n == 0 {
+				first = id
+			}
+		}
+		newcomer := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		_, backlog := newcomer.Join("lobby")
+		newest := texts(backlog)
+		for i := range newest {
+			newest[i] = strings.TrimSuffix(newest[i], " "+pad)
+		}
+		if want := numbers(said-50, said-1); !slices.Equal(newest, want) {
+			t.Errorf("after %d messages a newcomer is given %v", said, newest)
+		}
+		back := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		back.Say(`{"op":"join","room":"lobby","since":%q}`, first)
+		if ok := back.Until("ok"); ok.Recovered == nil || *ok.Recovered != (said <= 100) {
+			t.Errorf("after %d messages who has seen the first is told %s", said, nodetest.Show(ok))
+		}
+	}
 }

@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"net"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"parley/bus"
 	"parley/node"
 	"parley/node/nodetest"
 	"parley/node/wire"
@@ -353,4 +355,50 @@ func TestARoomThatAStreamMayNotHaveIsNotInItsCursor(t *testing.T) {
 	if places, err := url.ParseQuery(e.id); err != nil || len(places) != 1 || !places.Has("a") {
 		t.Errorf("the cursor is %q, %v", e.id, err)
 	}
+}
+
+// A heldRoom is a bus on which one room is subscribed to only once it may be.
+type heldRoom struct {
+	bus.Bus
+	room       string
+	asked, may chan struct{}
+}
+
+func (b *heldRoom) Subscribe(ctx context.Context, room string, sink bus.Sink) (bus.Subscription, error) {
+	if room == b.room {
+		close(b.asked)
+		<-b.may
+	}
+	return b.Bus.Subscribe(ctx, room, sink)
+}
+
+// A stream that ends while it joins a room is no member of it afterwards.
+func TestAStreamThatEndsInTheMidstOfAJoinLeavesNobodyBehind(t *testing.T) {
+	t.Parallel()
+	w, b := newWatch(), &heldRoom{room: "late", asked: make(chan struct{}), may: make(chan struct{})}
+	c := nodetest.Start(t, 1, func(cfg *node.Config) {
+		b.Bus = cfg.Bus
+		cfg.Bus, cfg.Observer, cfg.Linger, cfg.Grace = b, w, time.Millisecond, 1
+	})
+	n := c.Nodes[0]
+	s := listen(t, n.HTTP("/v1/events?room=lobby"))
+	_, welcome := s.until("welcome")
+	s.until("live")
+	ask := func(body string) int {
+		status, _, _ := call(t, "POST", n.HTTP("/v1/events/"+welcome.Stream), body)
+		return status
+	}
+	if status := ask(`{"op":"join","room":"late"}`); status != 202 {
+		t.Fatalf("a join is answered %d", status)
+	}
+	<-b.asked
+	s.body.Close()
+	for began := time.Now(); ask(`{"op":"leave","room":"lobby"}`) != 404; { // its end is noticed soon
+		if time.Since(began) > time.Minute {
+			t.Fatal("the end of the stream is not noticed")
+		}
+	}
+	close(b.may)
+	w.wait(t, "room opened", 2)
+	w.wait(t, "room closed", 2)
 }

@@ -158,6 +158,32 @@ func TestABodyThatDoesNotComeDelaysNoShutdown(t *testing.T) {
 	}
 }
 
+// A body that begins once the node drains is not waited for any longer than one that was on its way.
+func TestABodyThatBeginsDuringADrainIsNotWaitedForLong(t *testing.T) {
+	t.Parallel()
+	c := nodetest.Start(t, 1)
+	if err := c.Nodes[0].Shutdown(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	nc, err := net.Dial("tcp", c.Nodes[0].Addr) // which is served until the last client is gone
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nc.Close()
+	fmt.Fprintf(nc, "POST /v1/rooms/lobby/messages HTTP/1.1\r\nHost: parley\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n")
+	if _, err := io.ReadFull(nc, make([]byte, len("HTTP/1.1 100 Continue"))); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	nc.SetReadDeadline(began.Add(time.Minute))
+	if _, err := io.ReadAll(nc); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > time.Second+slack {
+		t.Errorf("it was ended after %v", took)
+	}
+}
+
 func TestAnAnswerThatIsNotReadIsGivenUp(t *testing.T) {
 	t.Parallel()
 	const wait = 200 * time.Millisecond

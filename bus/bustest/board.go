@@ -13,6 +13,7 @@ import (
 var boardPromises = []promise{
 	{name: "rooms that have members are listed on every handle", test: roomsListed},
 	{name: "what is posted is known on every handle, until its end", test: posted},
+	{name: "of the ends of a text the latest counts", test: postedAgain},
 	{name: "all handles draw from one bucket", test: drawn},
 	{name: "a bucket stays drawn from, however many others there are", test: drawnAmongMany},
 	{name: "what holders have is counted until their time is over", test: counted},
@@ -66,6 +67,27 @@ func posted(c *cluster) {
 		texts, _ := all("")
 		return len(texts) == 2
 	})
+}
+
+// postedAgain: whichever end came last, and over which handle.
+func postedAgain(c *cluster) {
+	a, b := c.open(), c.open()
+	ctx := context.Background()
+	soon, late := time.Now().Add(100*time.Millisecond), time.Now().Add(time.Hour)
+	must(c, a.Post(ctx, "first late", late))
+	must(c, b.Post(ctx, "first late", soon))
+	must(c, a.Post(ctx, "first soon", soon))
+	must(c, b.Post(ctx, "first soon", late))
+	must(c, a.Post(ctx, "soon over", soon.Add(100*time.Millisecond)))
+	var texts []string
+	until(c.t, "what ends soon is over", func() bool {
+		var err error
+		texts, _, err = b.Posted(ctx, "")
+		must(c, err)
+		return !slices.Contains(texts, "soon over")
+	})
+	slices.Sort(texts)
+	check(c.t, "what is left", texts, []string{"first late", "first soon"})
 }
 
 func drawn(c *cluster) {

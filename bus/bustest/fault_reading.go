@@ -8,11 +8,13 @@ import (
 	"parley/bus"
 )
 
-// readingFaults are about what happens while a node reads a room's log, to make it whole. Nothing but what happens may find what is
+// readingFaults are about what happens while a node reads a room's log or roster, to make it whole. Nothing but what happens may find what is
 // missing, so rooms are not compared with the server.
 var readingFaults = []promise{
 	{name: "what was missed during a read of the log is read after it", test: missedDuringRead, settings: uncompared},
 	{name: "what could not be held during a read of the log is read after it", test: tooMuchDuringRead, settings: uncompared},
+	{name: "Sync is not over with a read of the log that began before it", test: syncDuringRead, settings: uncompared},
+	{name: "a change missed during a read of the roster is read after it", test: changedDuringRead, settings: uncompared},
 	{name: "a message of a log that goes on below what was delivered shows the loss", test: goesOnBelow, settings: uncompared},
 }
 
@@ -58,6 +60,63 @@ func missedDuringRead(c *cluster) {
 	c.hears(a, r)
 	release()
 	check(c.t, "delivered", r.WaitBody(c.t, "three").Bodies(), []string{"one", "two", "three"})
+}
+
+// syncDuringRead has a message that is acknowledged while the log is read, and does not arrive.
+func syncDuringRead(c *cluster) {
+	a, b := c.open(), c.openProxied()
+	sub, r := b.subscribe(room)
+	c.hears(a, r)
+	release := c.reading(a, b)
+	dropped := b.wire.dropMessage("three")
+	three := a.publish(room, "three")
+	c.await(dropped, "the message to be dropped")
+	asked, answer := b.wire.holdAnswer(three.String())
+	synced := make(chan struct{})
+	go func() {
+		defer close(synced)
+		c.sync(sub)
+	}()
+	c.await(asked, "the newest id to be asked for")
+	answer()
+	c.hears(b, r) // over the same connection, so it has the answer
+	release()
+	c.await(synced, "Sync")
+	check(c.t, "delivered when Sync returned", r.Seen().Has("three"), true)
+}
+
+// changedDuringRead has the connection break while the roster is read. Who enters before it is replaced is in neither.
+func changedDuringRead(c *cluster) {
+	a, b := c.open(), c.openProxied()
+	sub, atA := a.subscribe(room)
+	_, atB := b.subscribe(room)
+	enter := func(user string) {
+		c.t.Helper()
+		sub.Enter(bus.Member{ID: user})
+		atA.Wait(c.t, user+" to join", changed(bus.Joined, user, 1))
+	}
+	enter("ann")
+	atB.Wait(c.t, "ann to join", changed(bus.Joined, "ann", 1))
+	dropped := b.wire.dropMessage("bob")
+	enter("bob")
+	c.await(dropped, "the change to be dropped")
+	held, release := b.wire.holdAnswer("bob")
+	enter("cay")
+	c.await(held, "the roster to be read")
+	away, back := b.wire.holdRequest("SUBSCRIBE")
+	ctx, cancel := patient()
+	defer cancel()
+	if err := c.server.Client().ClientKillByFilter(ctx, "TYPE", "pubsub").Err(); err != nil {
+		c.t.Fatal(err)
+	}
+	c.await(away, "the node to subscribe again")
+	enter("dan")
+	back()
+	c.hears(a, atB)
+	release()
+	for _, user := range []string{"bob", "cay", "dan"} {
+		atB.Wait(c.t, user+" to join", changed(bus.Joined, user, 1))
+	}
 }
 
 // tooMuchDuringRead has more come last than is held of a room, so that nothing after it can show that it is missing.

@@ -20,6 +20,7 @@ var serverFaults = []promise{
 	{name: "forgotten scripts are loaded again", test: scriptsForgotten},
 	{name: "what a full server refuses is unavailable", test: serverFull},
 	{name: "everything has an expiry", test: everythingExpires},
+	{name: "so has what is drawn and counted", test: drawnAndCountedExpires},
 }
 
 var durable = []string{"appendonly yes", "appendfsync always"}
@@ -268,6 +269,23 @@ func everythingExpires(c *cluster) {
 	a.close()
 	b.close()
 	c.checkExpiries("after the last handle")
+}
+
+// drawnAndCountedExpires: there is a key for each user, whether or not it comes back.
+func drawnAndCountedExpires(c *cluster) {
+	a := c.open()
+	ctx := context.Background()
+	_, err := a.Draw(ctx, "ann", 1, 1, 10)
+	must(c, err)
+	for holder, n := range map[string]int{"has some": 2, "has none": 0} {
+		_, err := a.Count(ctx, "ann", holder, n, time.Minute)
+		must(c, err)
+	}
+	until(c.t, "the lease is renewed", func() bool { // whose keys have an expiry from then on
+		ttl, err := c.server.Client().PTTL(ctx, "parley:incarnations").Result()
+		return err == nil && ttl != -1
+	})
+	c.checkExpiries("with users")
 }
 
 func (c *cluster) checkExpiries(when string) {

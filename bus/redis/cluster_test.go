@@ -333,6 +333,55 @@ func TestRedisClusterHoldsWhatIsRefusedWhileASlotMoves(t *testing.T) {
 	moveOn("c", bodies, outcomes)
 }
 
+// A node that closes while a slot is half moved does not wait for the rest of the move: what is held fails.
+func TestRedisClusterCloseDoesNotWaitForASlotHalfMoved(t *testing.T) {
+	const quick = 5 * time.Second
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	room := roomsOf(servers, 0, 1)[0]
+	slot := redis.SlotOf(room)
+	n := openCluster(t, servers, room)
+	appendTo(t, n, room, "before", "")
+	servers.Begin(slot, 0, 1)
+	servers.MoveKeys(slot, 0, 1, 1)
+	before := servers.Do(0, "info", "errorstats")
+	outcomes := make(chan error, 10)
+	for range cap(outcomes) {
+		n.Publish(room, bus.Draft{Body: []byte("held")}, func(_ bus.ID, err error) { outcomes <- err })
+	}
+	eventually(t, "a refusal", func() bool { return servers.Do(0, "info", "errorstats") != before })
+	began := time.Now()
+	if err := n.Close(); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(began); took > quick {
+		t.Errorf("it took %v to close", took)
+	}
+	for range cap(outcomes) {
+		if err := <-outcomes; !errors.Is(err, bus.ErrUnavailable) && !errors.Is(err, bus.ErrClosed) {
+			t.Errorf("what was held got %v", err)
+		}
+	}
+}
+
+// The dead are struck off the list that names them, also if that is under the tag of another slot than the node's own lease.
+func TestRedisClusterTheDeadAreStruckOffTheListOfTheFirstSlot(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	servers.Move(0, 0, 1)
+	openClusterNode(t, redis.Config{URL: servers.URL(), Timeout: 5 * time.Second, HeartbeatInterval: time.Second})
+	ctx := t.Context()
+	lists, err := servers.Servers[1].Client().Keys(ctx, "parley:incarnations*").Result()
+	if err != nil || len(lists) != 1 {
+		t.Fatalf("the lists are %q, %v", lists, err)
+	}
+	servers.Move(0, 1, 0) // with the list, and the lease of the node there, which it replaces by another
+	eventually(t, "the former incarnation to be struck off", func() bool {
+		listed, err := servers.Servers[0].Client().SCard(ctx, lists[0]).Result()
+		return err == nil && listed == 0
+	})
+}
+
 // A slot that goes and comes back before it is noticed takes the subscriptions with it. They are made again.
 func TestRedisClusterHearsASlotThatComesBack(t *testing.T) {
 	t.Parallel()

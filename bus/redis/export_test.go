@@ -271,6 +271,36 @@ func (r *Bus) Cut(do func()) {
 	}
 }
 
+// ReadLate reads a room's log, or who is there, and takes the answer once the server was left and something was done.
+func (r *Bus) ReadLate(s bus.Subscription, roster bool, do func()) error {
+	rm, q := s.(*room), r.query(r.ctx, r.own)
+	var rd *reading
+	if roster {
+		rm.mu.Lock()
+		rm.rosterStale = true
+		rm.mu.Unlock()
+		rd = rm.askRoster(q)
+		defer rm.rosterReadDone()
+	} else {
+		rm.mu.Lock()
+		rm.state = repairing
+		rm.mu.Unlock()
+		rd = rm.ask(q, 0)
+		defer rm.readDone()
+	}
+	if err := r.exec(r.ctx, r.own, q.cmds); err != nil {
+		return err
+	}
+	r.server.leave()
+	do()
+	settle := rd.settle
+	if roster {
+		settle = rd.settleRoster
+	}
+	_, err := settle()
+	return err
+}
+
 // Elsewhere has all that the node knows of rooms be of another server.
 func (r *Bus) Elsewhere() {
 	r.mu.Lock()

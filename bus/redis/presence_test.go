@@ -195,3 +195,29 @@ func TestRedisADeadNodeThatIsMetTooSoonIsSeenToLater(t *testing.T) {
 		return err == nil && !there
 	})
 }
+
+// A node that needed another lease takes what it had under the one before out of its rooms. Where that fails it is done later, though no
+// list names it any more, and nobody watches the room.
+func TestRedisWhatANodeHadUnderALostLeaseIsTakenOutLater(t *testing.T) {
+	t.Parallel()
+	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
+	// A reaper waits for two heartbeats after a lease was taken: meanwhile it may be forbidden what it needs.
+	r := openRedis(t, redis.Config{URL: limitedURL(server), HeartbeatInterval: 3 * time.Second, CompareInterval: time.Hour})
+	ctx, c, k := t.Context(), server.Client(), redis.KeysOf("lobby")
+	sub, told := subscribe(t, r, "lobby")
+	sub.Enter(bus.Member{ID: "ann"})
+	told.change(bus.Joined, "ann")
+	former := r.Incarnation()
+	allow(t, server, "allchannels", "-unlink") // which only taking out needs
+	if err := c.Del(ctx, "parley:lease:"+former, "parley:rooms:"+former, "parley:incarnations").Err(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "a refusal", func() bool { return refusals(t, server, "unlink") > 0 })
+	allow(t, server, "allchannels")
+	sub.Close()
+	eventually(t, "the former incarnation to be out of the room", func() bool {
+		there, err := c.HExists(ctx, k.Incarnations, former).Result()
+		return err == nil && !there
+	})
+}

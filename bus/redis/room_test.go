@@ -264,6 +264,51 @@ func TestRedisWhoGivesUpWaitingIsForgotten(t *testing.T) {
 	}
 }
 
+// What was read of a server that is left meanwhile is not taken: the next one may never have had it.
+func TestRedisWhatWasReadOfAServerThatIsLeftIsNotTaken(t *testing.T) {
+	k := redis.KeysOf("lobby")
+	begin := func(t *testing.T) (r, other *redis.Bus, sub bus.Subscription, told *listener, before bus.ID) {
+		r = openRedis(t, slow)
+		cfg := slow
+		cfg.URL = "unix://" + r.Client().Options().Addr
+		other = openRedis(t, cfg)
+		sub, told = subscribe(t, r, "lobby")
+		before = appendTo(t, r, "lobby", "before", "")
+		told.expect("before")
+		return r, other, sub, told, before
+	}
+	goesOn := func(t *testing.T, r *redis.Bus, told *listener) {
+		eventually(t, "an acknowledgement", func() bool { _, err := tryAppend(t, r, "lobby", "after", "k"); return err == nil })
+		told.expect("before", "after")
+	}
+	t.Run("its log", func(t *testing.T) {
+		r, other, sub, told, before := begin(t)
+		r.Cut(func() {
+			appendTo(t, other, "lobby", "lost", "")
+			if err := r.ReadLate(sub, false, func() { rewind(t, other, "lobby", before) }); err != nil {
+				t.Error(err)
+			}
+		})
+		goesOn(t, r, told)
+	})
+	t.Run("who is there", func(t *testing.T) {
+		r, other, sub, told, _ := begin(t)
+		from, atOther := subscribe(t, other, "lobby")
+		r.Cut(func() {
+			from.Enter(bus.Member{ID: "ann"})
+			atOther.change(bus.Joined, "ann")
+			if err := r.ReadLate(sub, true, func() {
+				if err := other.Client().Del(t.Context(), k.Incarnations, other.OwnUsers("lobby")).Err(); err != nil {
+					t.Error(err)
+				}
+			}); err != nil {
+				t.Error(err)
+			}
+		})
+		goesOn(t, r, told)
+	})
+}
+
 func TestRedisHerdReconnectsAtOnce(t *testing.T) {
 	const rooms = 5000
 	r := openRedis(t, slow) // so that nothing but the reconnection finds what is missing

@@ -32,6 +32,7 @@ type fault struct {
 	stay    bool     // no client may lose its connection
 	ready   bool     // nodes have to be ready throughout
 	calm    bool     // nobody comes or goes meanwhile, but for what the fault does itself
+	large   bool     // it takes long, or the whole machine: the short form leaves it out, unless it is named
 
 	whole func(*trial, *member) bool // who is to be told of no gap, whatever Redis has lost
 }

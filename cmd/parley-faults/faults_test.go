@@ -1,10 +1,11 @@
 package main
 
 import (
+	"encoding/json"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -18,40 +19,40 @@ func TestMain(m *testing.M) {
 		goleak.IgnoreAnyFunction("github.com/Shopify/toxiproxy/v2/toxics.(*ToxicStub).Run"))
 }
 
-// onlyAlone are the rows that "make faults" runs, and TestFaults does not. They hold; but they take long, or the whole machine.
-var onlyAlone = []string{
-	"300 clients of a killed node",        // everyone hears 300
-	"the same, and its rooms are empty",   // 20 s, most of which nothing happens
-	"Redis stands still",                  // the next row is that, and more
-	"the network is a black hole for all", // as if Redis stood still
-	"a slot is half moved for 10 s",       // bus/redis holds one for 3 s
-}
-
 // Whatever breaks under traffic: every acknowledged message reaches every member who stays or comes back, or that member is
 // told of a gap; nothing is heard twice, all hear it in one order, and who is there is right in the end. "make faults" has more
-// clients, faults that last longer, and the rows of onlyAlone.
+// clients, faults that last longer, and the rows that are large.
+//
+// The rows are run by the program as it is used: the race detector would make clients and judge dearer than what they judge.
 func TestFaults(t *testing.T) {
-	parley, err := build(t.Context(), t.TempDir(), ".")
-	if err != nil {
-		t.Fatal(err)
+	program := filepath.Join(t.TempDir(), "parley-faults")
+	if said, err := exec.CommandContext(t.Context(), "go", "build", "-o", program, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, said)
 	}
-	previous, err := buildRevision(t.Context(), t.TempDir(), "HEAD^")
-	all := slices.DeleteFunc(append(faults(), versions(parley, previous, err)...), func(f fault) bool { return slices.Contains(onlyAlone, f.name) })
 	// On two cores that test another package too, a dozen at a time left nodes deaf until 25 s after a fault.
-	rows := runAll(t.Context(), all, 5, func(f fault) result { return f.perform(short, parley, io.Discard) })
-	for i := range rows {
-		t.Run(all[i].name, func(t *testing.T) {
-			r := &rows[i]
-			if strings.Contains(r.unrun, "install it with") {
-				t.Skip(r.unrun) // in CI, the server itself has failed the row
+	rows := exec.CommandContext(t.Context(), program, "--short", "--parallel", "5", "--json")
+	rows.Stderr = t.Output()
+	rows.Cancel = func() error { return rows.Process.Signal(os.Interrupt) }
+	said, failed := rows.Output()
+	var told []report
+	if err := json.Unmarshal(said, &told); err != nil {
+		t.Fatalf("%v: %v: %q", failed, err, said)
+	}
+	holds := true
+	for _, r := range told {
+		t.Run(r.Name, func(t *testing.T) {
+			if strings.Contains(r.Verdict, "install it with") {
+				t.Skip(r.Verdict) // in CI, the server itself has failed the row
 			}
-			var said strings.Builder
-			r.report(&lockedWriter{w: &said})
-			t.Log(said.String())
-			if !r.ok() {
-				t.Error(r.verdict())
+			t.Log(r.Details)
+			if !r.Holds {
+				t.Error(r.Verdict)
 			}
 		})
+		holds = holds && r.Holds
+	}
+	if len(told) < 40 || holds != (failed == nil) {
+		t.Errorf("%d rows, and then %v", len(told), failed)
 	}
 }
 

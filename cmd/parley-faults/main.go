@@ -4,6 +4,7 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -39,6 +40,7 @@ type FaultsCmd struct {
 	List     bool
 	Verbose  bool
 	Race     bool
+	JSON     bool
 	Previous string
 	Write    string
 	Mixes    time.Duration
@@ -47,11 +49,12 @@ type FaultsCmd struct {
 
 func (c *FaultsCmd) Flags(f *pflag.FlagSet) {
 	f.BoolVar(&c.List, "list", false, "Only name the faults.")
-	f.BoolVar(&c.Short, "short", false, "Fewer clients, and faults that last half as long.")
+	f.BoolVar(&c.Short, "short", false, "Fewer clients, faults that last half as long, and, where none is named, without those that take longest.")
 	f.DurationVar(&c.Mixes, "mixes", 0, "For so long, random mixes of faults instead of each alone.")
 	f.Uint64Var(&c.Seed, "seed", 0, "Of the first mix; the next one's is one more. Random, by default.")
 	f.IntVar(&c.Parallel, "parallel", 3, "Rows that are run at a time.")
 	f.BoolVar(&c.Race, "race", false, "Build nodes with the race detector.")
+	f.BoolVar(&c.JSON, "json", false, "Report as JSON.")
 	f.BoolVar(&c.Verbose, "verbose", false, "Tell what nodes and Redis logged in rows that fail.")
 	f.StringVar(&c.Write, "write", "", "`FILE` Where the table is to replace the one that stands there.")
 	f.StringVar(&c.Previous, "previous", "HEAD^", "`REVISION` The revision whose nodes share Redis with those to judge, in rollout and rollback.")
@@ -115,7 +118,13 @@ func (c *FaultsCmd) Run(env *cli.Env) error {
 	} else {
 		rows = runAll(env.Ctx, chosen, c.Parallel, run)
 	}
-	table(env.Out, rows)
+	if c.JSON {
+		if err := json.NewEncoder(env.Out).Encode(reports(rows)); err != nil {
+			return err
+		}
+	} else {
+		table(env.Out, rows)
+	}
 	if c.Write != "" {
 		if err := writeTable(c.Write, rows); err != nil {
 			return err
@@ -130,7 +139,10 @@ func (c *FaultsCmd) Run(env *cli.Env) error {
 }
 
 // report says what became of a row.
-func (r *result) report(w *lockedWriter) {
+func (r *result) report(w *lockedWriter) { w.Write([]byte(r.String())) }
+
+// String says what became of a row, in some lines.
+func (r *result) String() string {
 	var said strings.Builder
 	fmt.Fprintf(&said, "%s: %s (%s; %s; %s)\n    %v\n", r.name, r.verdict(), r.took.Round(time.Second), r.destroyed(), r.readiness(), &r.Verdict)
 	for why, n := range r.cuts {
@@ -142,12 +154,16 @@ func (r *result) report(w *lockedWriter) {
 	for _, note := range r.Notes {
 		fmt.Fprintf(&said, "    - %s\n", note)
 	}
-	w.Write([]byte(said.String()))
+	return said.String()
 }
 
 // choose gives the rows that are named.
 func (c *FaultsCmd) choose(names []string, versions []fault) []fault {
-	return choose(append(faults(), versions...), names)
+	all := append(faults(), versions...)
+	if c.Short && len(names) == 0 {
+		all = slices.DeleteFunc(all, func(f fault) bool { return f.large })
+	}
+	return choose(all, names)
 }
 
 // choose gives the faults that are named, in part.

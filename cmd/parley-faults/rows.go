@@ -20,14 +20,14 @@ func faults() []fault {
 	return []fault{
 		// Nodes.
 		{name: "a node is killed", mix: "nodes", strike: killNode, must: clients},
-		{name: "300 clients of a killed node", strike: killNode, must: clients, clients: 300, home: true},
+		{name: "300 clients of a killed node", strike: killNode, must: clients, clients: 300, home: true, large: true},
 		{name: "a node stands still", mix: "nodes", strike: freezeNode, must: delays},
 		{name: "the log is trimmed past a node that stands still", strike: trimPastNode, must: entries, node: []string{"--history-size", "20"}, whole: elsewhere},
 		{name: "rolling restart", mix: "nodes", strike: rollingRestart, must: clients},
 
 		// Redis, which loses nothing.
 		{name: "Redis is killed, with its append-only file", mix: "redis", strike: restartRedis, must: refusals, redis: durable, stay: true},
-		{name: "Redis stands still", mix: "redis", strike: pauseRedis, must: delays, stay: true},
+		{name: "Redis stands still", mix: "redis", strike: pauseRedis, must: delays, stay: true, large: true},
 		{name: "Redis stands still, and clients change nodes", strike: pauseRedisUnderChange, must: clients},
 		{name: "CLIENT KILL of subscribers", mix: "redis", strike: killClients("pubsub"), must: links, stay: true},
 		{name: "CLIENT KILL of all others", mix: "redis", strike: killClients("normal"), must: links, stay: true},
@@ -45,7 +45,7 @@ func faults() []fault {
 		{name: "the log is rolled back underneath", mix: "redis", strike: rollBack, must: entries},
 		{name: "Redis is restarted from an old dump", mix: "redis", strike: oldDump, must: entries},
 		{name: "a replica is promoted without the tail", mix: "redis", strike: promoteWithoutTail, must: entries},
-		{name: "the same, and its rooms are empty", strike: promoteWithEmptyRooms, must: entries, calm: true},
+		{name: "the same, and its rooms are empty", strike: promoteWithEmptyRooms, must: entries, calm: true, large: true},
 		{name: "the same, and back again", strike: promoteTwice, must: entries},
 
 		// Redis, which moves.
@@ -55,7 +55,7 @@ func faults() []fault {
 		// The network between nodes and Redis.
 		{name: "the network is cut", mix: "network", strike: cutNetwork, must: refusals, stay: true},
 		{name: "the network is a black hole for one node", mix: "network", strike: blackHole(1), must: refusals, stay: true},
-		{name: "the network is a black hole for all", strike: blackHole(3), must: refusals, stay: true},
+		{name: "the network is a black hole for all", strike: blackHole(3), must: refusals, stay: true, large: true},
 		{name: "the network is slow", mix: "network", strike: slow, must: effects, stay: true},
 		{name: "the network is narrow", mix: "network", strike: narrow, must: effects, bytes: 1 << 10, stay: true},
 		{name: "answers break off in the middle", mix: "network", strike: tear, must: refusals, stay: true},
@@ -73,7 +73,7 @@ func faults() []fault {
 		{name: "each shard fails over by command", strike: shardsFailOver, must: links, on: cluster, stay: true},
 		{name: "a shard loses its tail", strike: shardTail, must: entries, on: cluster},
 		{name: "each room's slot moves", strike: slotsMove, must: effects, on: cluster, stay: true, ready: true},
-		{name: "a slot is half moved for 10 s", strike: slotHeld, must: effects, on: cluster, stay: true, ready: true},
+		{name: "a slot is half moved for 10 s", strike: slotHeld, must: effects, on: cluster, stay: true, ready: true, large: true},
 		{name: "a shard is away", strike: shardAway, must: refusals, on: cluster, stay: true, ready: true},
 		{name: "CLIENT KILL at all shards", strike: shardsClientKill, must: links, on: cluster, stay: true},
 

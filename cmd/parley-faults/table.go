@@ -68,6 +68,23 @@ func (r *result) verdict() string {
 	return cmp.Or(r.note, "holds")
 }
 
+// A report is a row as JSON tells it.
+type report struct {
+	Name    string `json:"name"`
+	Holds   bool   `json:"holds"`
+	Verdict string `json:"verdict"` // of the table
+	Details string `json:"details"` // what it counted, in some lines
+}
+
+func reports(rows []result) []report {
+	told := make([]report, len(rows))
+	for i := range rows {
+		r := &rows[i]
+		told[i] = report{r.name, r.ok(), r.verdict(), r.String()}
+	}
+	return told
+}
+
 func number(n int) string { return fmt.Sprint(n) }
 
 func seconds(d time.Duration) string { return fmt.Sprintf("%.1f s", d.Seconds()) }

@@ -29,6 +29,7 @@ func (c *composed) testBackup() {
 	}
 	c.testFailedBackup(file, whole)
 	c.testFailedRestore(crowd, whole)
+	c.testInterruptedRestore(crowd, file)
 
 	c.documented("Restoring")
 	c.awaitEntry(http.StatusSwitchingProtocols)
@@ -80,7 +81,7 @@ func (c *composed) testFailedBackup(file string, before []byte) {
 	c.run(time.Minute, "docker", "exec", redis, "mv", "/data/appendonlydir/hidden", "/data/appendonlydir/"+name)
 
 	c.run(time.Minute, "docker", "compose", "pause", "redis")
-	cmd := c.command("timeout", "5", filepath.Join(root, ".deploy/backup"), file)
+	cmd := c.command("timeout", "5", filepath.Join(c.checkout, ".deploy/backup"), file)
 	if out, err := cmd.CombinedOutput(); err == nil {
 		c.t.Errorf("a backup of a Redis that hangs succeeds:\n%s", out)
 	}

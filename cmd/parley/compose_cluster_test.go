@@ -29,13 +29,16 @@ const upEngine = "../shared/compose/up-engine"
 
 // A composed is the cluster of docker-compose.yml, under a name of its own, on free ports of 127.0.0.1.
 type composed struct {
-	t        *testing.T
+	t        *testing.T // of the step
+	whole    *testing.T
 	env      []string // of the commands that the README names
 	name     string   // of the Compose project
 	standIns bool     // the images are Debian's programs, and Grafana is not among them
 	lb       string   // host and port of the load balancer
 	watch    string   // the URL of Prometheus
-	work     string   // a directory to work in
+	work     string   // a directory to work in, with .env
+	checkout string   // the directory of docker-compose.yml
+	trouble  trouble
 }
 
 // compose makes the images and starts nothing. All that is started ends with the test.
@@ -44,7 +47,7 @@ func compose(t *testing.T) *composed {
 	if testing.Short() {
 		t.Skip("it takes minutes")
 	}
-	c := &composed{t: t, name: fmt.Sprintf("parley-test-%d", os.Getpid()), work: t.TempDir()}
+	c := &composed{t: t, whole: t, name: fmt.Sprintf("parley-test-%d", os.Getpid()), work: t.TempDir()}
 	top, err := filepath.Abs(root)
 	if err != nil {
 		t.Fatal(err)
@@ -63,9 +66,11 @@ func compose(t *testing.T) *composed {
 	c.lb = freeAddr(t)
 	prometheus := freeAddr(t)
 	c.watch = "http://" + prometheus
+	c.checkout = c.work
+	checkOut(t, top, c.checkout)
 	c.env = append(os.Environ(),
 		"COMPOSE_PROJECT_NAME="+c.name,
-		"COMPOSE_FILE="+filepath.Join(top, "docker-compose.yml")+string(filepath.ListSeparator)+c.mistakes(top),
+		"COMPOSE_FILE="+filepath.Join(c.checkout, "docker-compose.yml")+string(filepath.ListSeparator)+c.mistakes(),
 		"COMPOSE_ENV_FILES="+filepath.Join(c.work, ".env"),
 	)
 	c.set(
@@ -77,12 +82,10 @@ func compose(t *testing.T) *composed {
 		"PARLEY_REVISION=composed",
 		"REDIS_PASSWORD=composed",
 	)
-	if err := os.Symlink(filepath.Join(top, ".deploy"), filepath.Join(c.work, ".deploy")); err != nil {
-		t.Fatal(err)
-	}
 	if c.standIns {
 		c.standInFor("redis_exporter", "prometheus-redis-exporter")
 		c.standInFor("node-exporter", "prometheus-node-exporter")
+		c.standInFor("alertmanager", "prometheus-alertmanager")
 	}
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -95,6 +98,26 @@ func compose(t *testing.T) *composed {
 	return c
 }
 
+// checkOut copies what a checkout has of the cluster, and of the program's source.
+func checkOut(t *testing.T, from, to string) {
+	t.Helper()
+	for _, name := range []string{".deploy", ".dockerignore", "Dockerfile", "bus", "cmd", "docker-compose.yml", "go.mod", "go.sum", "metrics", "node"} {
+		source, copied := filepath.Join(from, name), filepath.Join(to, name)
+		is, err := os.Stat(source)
+		if err == nil && is.IsDir() {
+			err = os.CopyFS(copied, os.DirFS(source))
+		} else if err == nil {
+			var text []byte
+			if text, err = os.ReadFile(source); err == nil {
+				err = os.WriteFile(copied, text, 0o644)
+			}
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // canInstall is whether a Docker engine may be installed: where nobody minds, on a machine that is there for tests.
 func canInstall() bool {
 	_, err := os.Stat("/etc/debian_version")
@@ -104,7 +127,7 @@ func canInstall() bool {
 // standInFor makes an image of Debian's package, as up-engine does for others.
 func (c *composed) standInFor(name, program string) {
 	c.t.Helper()
-	images := c.run(time.Minute, "docker", "compose", "config", "--images")
+	images := c.run(time.Minute, "docker", "compose", "--profile", "*", "config", "--images")
 	image := regexp.MustCompile(`(?m)^.*` + name + `.*$`).FindString(images)
 	if image == "" {
 		c.t.Fatalf("no %s among the images:\n%s", name, images)
@@ -142,7 +165,7 @@ func (c *composed) command(name string, args ...string) *exec.Cmd {
 // run returns what a command wrote to its standard output. Its failure is the test's.
 func (c *composed) run(within time.Duration, name string, args ...string) string {
 	c.t.Helper()
-	return c.runIn(root, within, name, args...)
+	return c.runIn(c.checkout, within, name, args...)
 }
 
 func (c *composed) runIn(dir string, within time.Duration, name string, args ...string) string {
@@ -189,7 +212,12 @@ func (c *composed) nodes() []string {
 // await tries until what is expected is so.
 func (c *composed) await(what string, try func() error) {
 	c.t.Helper()
-	for deadline := time.Now().Add(patience); ; time.Sleep(200 * time.Millisecond) {
+	c.awaitFor(patience, what, try)
+}
+
+func (c *composed) awaitFor(within time.Duration, what string, try func() error) {
+	c.t.Helper()
+	for deadline := time.Now().Add(within); ; time.Sleep(200 * time.Millisecond) {
 		err := try()
 		if err == nil {
 			return
@@ -295,8 +323,11 @@ const (
 	mistypedFlag          = "mistyped-flag"
 )
 
-// mistakes writes a compose file with nodes that can't start.
-func (c *composed) mistakes(top string) string {
+// receiver is a service that is told of alerts, and logs what it is told.
+const receiver = "receiver"
+
+// mistakes writes a compose file with nodes that can't start, and a receiver of alerts.
+func (c *composed) mistakes() string {
 	c.t.Helper()
 	certificate := filepath.Join(c.work, "cert.pem")
 	file := filepath.Join(c.work, "mistakes.yml")
@@ -316,12 +347,31 @@ func (c *composed) mistakes(top string) string {
     profiles: [mistakes]
     volumes: ["%s:/cert.pem:ro"]
     %s
-`, name, filepath.Join(top, "docker-compose.yml"), c.name, certificate, wrong)
+`, name, filepath.Join(c.checkout, "docker-compose.yml"), c.name, certificate, wrong)
 	}
+	told := filepath.Join(c.work, "receiver.cfg")
+	fmt.Fprintf(&y, `  %s:
+    image: haproxy:3.2
+    command: [haproxy, -db, -f, /receiver.cfg]
+    volumes: ["%s:/receiver.cfg:ro"]
+`, receiver, told)
+	const logsWhatItIsTold = `global
+  log stdout len 65535 format raw local0
+defaults
+  mode http
+  timeout client 10s
+frontend told
+  bind :8080
+  log global
+  log-format "%[var(txn.told)]"
+  option http-buffer-request
+  http-request set-var(txn.told) req.body
+  http-request return status 200
+`
 	for name, content := range map[string]struct {
 		text string
 		mode fs.FileMode
-	}{certificate: {"secret", 0o600}, file: {y.String(), 0o644}} {
+	}{certificate: {"secret", 0o600}, file: {y.String(), 0o644}, told: {logsWhatItIsTold, 0o644}} {
 		if err := os.WriteFile(name, []byte(content.text), content.mode); err != nil {
 			c.t.Fatal(err)
 		}

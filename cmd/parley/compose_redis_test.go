@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -16,17 +17,16 @@ import (
 
 // over is a cluster of its own, beside c, with a file of .deploy laid over docker-compose.yml.
 func (c *composed) over(t *testing.T, file string) *composed {
-	top, err := filepath.Abs(root)
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := &composed{t: t, name: c.name + "-" + strings.TrimSuffix(file, ".yml"), lb: freeAddr(t), work: t.TempDir()}
+	o := &composed{t: t, name: c.name + "-" + strings.TrimSuffix(file, ".yml"), lb: freeAddr(t), work: t.TempDir(), checkout: c.checkout}
 	o.env = append(slices.Clone(c.env),
 		"COMPOSE_PROJECT_NAME="+o.name,
-		"COMPOSE_FILE="+filepath.Join(top, "docker-compose.yml")+":"+filepath.Join(top, ".deploy", file),
+		"COMPOSE_FILE="+filepath.Join(o.checkout, "docker-compose.yml")+":"+filepath.Join(o.checkout, ".deploy", file),
 		"COMPOSE_ENV_FILES="+filepath.Join(o.work, ".env"),
 	)
 	o.set("PARLEY_PORT="+o.lb, "PARLEY_NODES=2", "PARLEY_DRAIN=3s", "REDIS_PASSWORD=composed")
+	if file == "sentinel.yml" {
+		o.set("PARLEY_DATA_NET=10.231.78", "PARLEY_REDIS_REPLICAS=1")
+	}
 	o.run(time.Minute, "docker", "tag", c.name+"-node", o.name+"-node")
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -46,11 +46,22 @@ func (c *composed) testMoreThanOneRedis() {
 		"cluster.yml":  {"redis-2", "redis-3", "redis-4", "redis-5", "redis-6", "cluster"},
 	} {
 		c.t.Run(file, func(t *testing.T) {
+			t.Parallel() // both wait most of the time
 			o := c.over(t, file)
 			up := slices.Concat([]string{"compose", "up", "--detach", "--no-build", "--wait", "node", "lb", "redis"}, services)
 			o.run(3*time.Minute, "docker", up...)
 			if t.Failed() {
 				return
+			}
+			if file == "sentinel.yml" {
+				const at = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}"
+				if got := o.run(time.Minute, "docker", "inspect", "--format", at, o.name+"-redis-1"); got != "10.231.78.11" {
+					t.Errorf("redis is at %s", got)
+				}
+				used := o.run(time.Minute, "docker", "compose", "exec", "-T", "node", "/parley", "serve", "--check")
+				if !regexp.MustCompile(`(?m)^--redis-replicas +1 +\$PARLEY_REDIS_REPLICAS$`).MatchString(used) {
+					t.Errorf("a node uses\n%s", used)
+				}
 			}
 			crowd := gather(t, 4, "ws://"+o.lb)
 			crowd.awaitNodes(2)
@@ -64,7 +75,7 @@ func (c *composed) testMoreThanOneRedis() {
 			began := time.Now()
 			o.run(time.Minute, "docker", "compose", "kill", primary)
 			if file == "cluster.yml" {
-				out, err := o.command(filepath.Join(root, ".deploy/backup"), backup).CombinedOutput()
+				out, err := o.command(filepath.Join(o.checkout, ".deploy/backup"), backup).CombinedOutput()
 				if said := string(out); err == nil {
 					t.Log("the replica has taken over before the backup began")
 				} else if !strings.Contains(said, "of 16384 slots") && !strings.Contains(said, "meanwhile") {
@@ -74,7 +85,7 @@ func (c *composed) testMoreThanOneRedis() {
 			crowd.awaitTalk()
 			t.Logf("all talk again %s after a primary was killed", time.Since(began).Round(100*time.Millisecond))
 			o.await("a backup without the server that died", func() error {
-				return o.command(filepath.Join(root, ".deploy/backup"), backup).Run()
+				return o.command(filepath.Join(o.checkout, ".deploy/backup"), backup).Run()
 			})
 			o.run(time.Minute, "docker", "compose", "start", primary)
 			o.await("the server that died to be a replica", func() error {

@@ -24,7 +24,7 @@ func (c *composed) set(lines ...string) {
 // fails runs a program of .deploy that must not succeed, and returns what it said.
 func (c *composed) fails(name string, args ...string) string {
 	c.t.Helper()
-	cmd := c.command(filepath.Join(root, ".deploy", name), args...)
+	cmd := c.command(filepath.Join(c.checkout, ".deploy", name), args...)
 	out, err := cmd.CombinedOutput()
 	if err == nil {
 		c.t.Errorf("%s %v succeeded:\n%s", name, args, out)
@@ -128,6 +128,7 @@ func (c *composed) testFailedUpgrade() {
 	c.set("REDIS_PASSWORD=composed", "PARLEY_NODES=2")
 	c.fails("rollout")
 	c.set("PARLEY_NODES=3")
+	c.interrupted("starting 3 new nodes", "INT", "./.deploy/rollout")
 
 	crowd.awaitTalk()
 	crowd.settle()

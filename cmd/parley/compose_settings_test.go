@@ -2,12 +2,17 @@ package main
 
 import (
 	"context"
+	"crypto/ed25519"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net"
 	"net/http"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -59,21 +64,25 @@ func TestDeployListsTheSettings(t *testing.T) {
 	}
 }
 
-// A setting that is changed in .env is the running part's, after what the README says to do. All of the table are changed here, or
-// in the step that is named.
+// A setting that is changed in .env is the running part's, after what the README says to do. All of the table are changed, and read back,
+// here or in the step that is named.
 func (c *composed) testSettings() {
 	elsewhere := map[string]string{
-		"COMPOSE_FILE":          "Compose's own",
-		"COMPOSE_PROJECT_NAME":  "compose",
-		"COMPOSE_PROFILES":      "Compose's own",
-		"PARLEY_CERTS":          "testTLS",
-		"PARLEY_DATA_NET":       "sentinel.yml's",
-		"PARLEY_HTTP_PORT":      "testTLS",
-		"PARLEY_REDIS_REPLICAS": "sentinel.yml's and cluster.yml's",
-		"PARLEY_REVISION":       "testImage",
+		"COMPOSE_FILE":             "testMoreThanOneRedis",
+		"COMPOSE_PROJECT_NAME":     "testAnotherCheckout",
+		"COMPOSE_PROFILES":         "testTold",
+		"PARLEY_CERTS":             "testTLS",
+		"PARLEY_DATA_NET":          "testMoreThanOneRedis",
+		"PARLEY_HTTP_PORT":         "testTLS",
+		"PARLEY_REDIS_REPLICAS":    "testMoreThanOneRedis",
+		"PARLEY_REVISION":          "testImage",
+		"PARLEY_TOKEN_SECRET_FILE": "TestWhatComposeHandsOnSaysWhoMayDoWhat", // not beside PARLEY_TOKEN_SECRET
 	}
-	for _, name := range []string{"PARLEY_API_KEYS_FILE", "PARLEY_SECRETS", "PARLEY_TOKEN_KEY_FILE", "PARLEY_TOKEN_SECRET_FILE"} {
-		elsewhere[name] = "TestWhatComposeHandsOnSaysWhoMayDoWhat"
+	secrets := c.t.TempDir()
+	for name, text := range map[string]string{"keys": "reporter fedcba9876543210fedcba9876543210\n", "key.pem": publicKey(c.t)} {
+		if err := os.WriteFile(filepath.Join(secrets, name), []byte(text), 0o644); err != nil { // user 65532 reads it
+			c.t.Fatal(err)
+		}
 	}
 	lb, prometheus, grafana := freeAddr(c.t), freeAddr(c.t), freeAddr(c.t)
 	values := map[string]string{
@@ -82,6 +91,7 @@ func (c *composed) testSettings() {
 		"GRAFANA_PASSWORD":      "other",
 		"GRAFANA_PORT":          port(grafana),
 		"PARLEY_API_KEYS":       "backend 0123456789abcdef0123456789abcdef",
+		"PARLEY_API_KEYS_FILE":  "/run/secrets/keys",
 		"PARLEY_CLIENTS":        "20",
 		"PARLEY_DRAIN":          "2s",
 		"PARLEY_GUESTS":         "true",
@@ -102,9 +112,11 @@ func (c *composed) testSettings() {
 		"PARLEY_PROXIES":        "192.0.2.0/24 198.51.100.1",
 		"PARLEY_PROXY_PROTOCOL": "1",
 		"PARLEY_QUEUE":          "300KiB",
+		"PARLEY_SECRETS":        secrets,
 		"PARLEY_TOKEN_AUDIENCE": "chat",
 		"PARLEY_TOKEN_ISSUER":   "https://id.example",
 		"PARLEY_TOKEN_JWKS":     "http://127.0.0.1:9/keys",
+		"PARLEY_TOKEN_KEY_FILE": "/run/secrets/key.pem",
 		"PARLEY_TOKEN_LIFE":     "24h",
 		"PARLEY_TOKEN_SECRET":   "0123456789abcdef0123456789abcdef",
 		"PARLEY_USER_RIGHTS":    "*:read",
@@ -134,11 +146,19 @@ func (c *composed) testSettings() {
 	}
 	c.lb, c.watch = lb, "http://"+prometheus
 
-	environment := c.run(time.Minute, "docker", "inspect", "--format", "{{range .Config.Env}}{{.}}\n{{end}}", nodes[0])
-	for name, value := range values {
-		if handedOn := strings.HasPrefix(name, "PARLEY_") && regexp.MustCompile(`API_KEYS|DRAIN|GUEST|HISTORY|LOG|MAX_TEXT|ORIGINS|PRESENCE|QUEUE|RIGHTS|TOKEN`).MatchString(name); handedOn &&
-			!strings.Contains(environment, name+"="+value+"\n") {
-			c.t.Errorf("%s is not %s in\n%s", name, value, environment)
+	used := c.run(time.Minute, "docker", "exec", nodes[0], "/parley", "serve", "--check")
+	for _, name := range append(handedOn(c.t), "PARLEY_DRAIN") {
+		if values[name] == "" {
+			continue
+		}
+		line := regexp.MustCompile(`(?m)^--\S+ +(.*?) +\$` + name + `$`).FindStringSubmatch(used)
+		if line == nil || !slices.Contains([]string{values[name], values[name] + "0m0s", "(not shown)"}, line[1]) {
+			c.t.Errorf("%s is %q, not %q, in\n%s", name, line, values[name], used)
+		}
+	}
+	for key, want := range map[string]int{"fedcba9876543210fedcba9876543210": 200, "no such key, though it is as long": 401} {
+		if got := c.askWithKey(key); got != want {
+			c.t.Errorf("who says the key %q is answered %d", key, got)
 		}
 	}
 	if v := c.version(); v != values["PARLEY_VERSION"] {
@@ -176,6 +196,7 @@ func (c *composed) testSettings() {
 		}
 	}
 	c.testProxied()
+	c.testFound()
 	c.testFull()
 }
 
@@ -213,6 +234,75 @@ func (c *composed) testProxied() {
 			c.t.Error("who does not speak the PROXY protocol is let in")
 		}
 	}
+}
+
+// askWithKey asks as an application for the rooms, and returns the status.
+func (c *composed) askWithKey(key string) (status int) {
+	c.t.Helper()
+	plain := onOwnConnections(&http.Transport{DialContext: c.proxied})
+	c.await("an answer", func() error { // the node may not know yet what is revoked
+		req, err := http.NewRequest(http.MethodGet, "http://"+c.lb+"/v1/rooms", nil)
+		if err != nil {
+			return err
+		}
+		req.Header.Set("Authorization", "Bearer "+key)
+		res, err := plain.Do(req)
+		if err != nil {
+			return err
+		}
+		res.Body.Close()
+		if status = res.StatusCode; status == http.StatusServiceUnavailable {
+			return errors.New(res.Status)
+		}
+		return nil
+	})
+	return status
+}
+
+// publicKey is one in PEM, whose other half nobody has.
+func publicKey(t *testing.T) string {
+	t.Helper()
+	public, _, err := ed25519.GenerateKey(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(public)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}))
+}
+
+// Who came, went, was refused and flooded is found in the logs of the nodes, and in the load balancer's, by what the client was told.
+func (c *composed) testFound() {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	options := &websocket.DialOptions{HTTPClient: onOwnConnections(&http.Transport{DialContext: c.proxied})}
+	conn, res, err := websocket.Dial(ctx, "ws://"+c.lb+"?room=found", options)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	defer conn.CloseNow()
+	came := res.Header.Get("X-Request-Id")
+	for range 600 { // --message-burst is 500
+		if err := conn.Write(ctx, websocket.MessageText, []byte("again")); err != nil {
+			break
+		}
+	}
+	_, res, err = websocket.Dial(ctx, "ws://"+c.lb+"?token=forged", options)
+	if err == nil || res == nil {
+		c.t.Fatalf("a forged token is answered %+v", res)
+	}
+	refused := res.Header.Get("X-Request-Id")
+	if came == "" || refused == "" || came == refused {
+		c.t.Errorf("the requests are called %q and %q", came, refused)
+	}
+	c.awaitLine("lb", came)
+	c.awaitLine("node", `"msg":"connected"`, `"request":"`+came+`"`, `"conn":"`)
+	c.awaitLine("node", `"msg":"refused"`, `"request":"`+refused+`"`, `"code":"unauthorized"`)
+	c.awaitLine("node", `"msg":"flooded"`, `"conn":"`)
+	conn.CloseNow()
+	c.awaitLine("node", `"msg":"closed"`, `"conn":"`)
 }
 
 // awaitLine waits until a service's log has a line with all parts.

@@ -47,9 +47,14 @@ func TestCompose(t *testing.T) {
 		{"a backup", (*composed).testBackup},
 		{"the dashboard answers", (*composed).testDashboard},
 		{"alerts", (*composed).testAlerts},
+		{"files that are replaced", (*composed).testFilesReplaced},
 		{"a certificate makes it TLS", (*composed).testTLS},
 		{"mistakes end with one line", (*composed).testMistakes},
+		{"settings that can't be taken", (*composed).testRefusedSettings},
+		{"another checkout", (*composed).testAnotherCheckout},
+		{"trouble, while more is tried", (*composed).testTrouble},
 		{"more than one Redis", (*composed).testMoreThanOneRedis},
+		{"trouble is told", (*composed).testTold},
 		{"every setting", (*composed).testSettings}, // the last: it leaves them changed
 	} {
 		t.Run(step.name, func(t *testing.T) {

@@ -66,7 +66,7 @@ func TestDeployNamesWhatExists(t *testing.T) {
 	}
 }
 
-// Of every alert there is a case in which it fires. All are quiet in the first case, which promtool runs.
+// Of every alert there is a case in which it fires. All are quiet in the first case, which promtool runs, and which has what they look at.
 func TestEveryAlertHasACase(t *testing.T) {
 	rules, err := os.ReadFile(root + "/metrics/rules.yml")
 	if err != nil {
@@ -76,7 +76,12 @@ func TestEveryAlertHasACase(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	alerts := regexp.MustCompile(`(?m)- alert: (\w+)$`).FindAllSubmatch(rules, -1)
+	_, healthy, _ := strings.Cut(string(cases), "a healthy cluster is quiet")
+	healthy, _, _ = strings.Cut(healthy, "promql_expr_test:")
+	alerts := regexp.MustCompile(`(?ms)- alert: (\w+)$\n +expr:(.*?)^ +labels:`).FindAllSubmatch(rules, -1)
+	if all := strings.Count(string(rules), "- alert: "); len(alerts) != all {
+		t.Errorf("%d of %d alerts are read", len(alerts), all)
+	}
 	if len(alerts) < 20 {
 		t.Errorf("%d alerts were found, and there are more", len(alerts))
 	}
@@ -84,6 +89,11 @@ func TestEveryAlertHasACase(t *testing.T) {
 		fires := regexp.MustCompile(`alertname: ` + string(alert[1]) + `\n +eval_time: \w+\n +exp_alerts:[ &a-z]*\n +- exp_labels`)
 		if !fires.Match(cases) {
 			t.Errorf("%s fires in no case", alert[1])
+		}
+		for _, series := range regexp.MustCompile(`\b(?:parley|haproxy|redis|process|node|go)_\w+|\bup\b`).FindAllString(string(alert[2]), -1) {
+			if !strings.Contains(healthy, "'"+series+"{") && !strings.Contains(healthy, "'"+series+"'") {
+				t.Errorf("%s is quiet in the first case, which has no %s", alert[1], series)
+			}
 		}
 	}
 }
@@ -123,6 +133,31 @@ func readDashboard(t *testing.T) (d dashboard) {
 		t.Fatal(err)
 	}
 	return d
+}
+
+// What an operator looks for is on the dashboard.
+func TestDashboardShows(t *testing.T) {
+	var asked strings.Builder
+	for _, p := range readDashboard(t).Panels {
+		for _, target := range p.Targets {
+			asked.WriteString(target.Expr + "\n")
+		}
+	}
+	for what, exprs := range map[string][]string{
+		"the version":                            {`by (version, revision) (parley_build_info`},
+		"restarts":                               {`changes(process_start_time_seconds`},
+		"the load balancer's sessions and limit": {`haproxy_frontend_current_sessions`, `haproxy_frontend_limit_sessions`},
+		"the CPU of all parts":                   {`by (job) (rate(process_cpu_seconds_total`, `redis_cpu_`, `haproxy_process_idle_time_percent`},
+		"the memory of all parts":                {`by (job) (process_resident_memory_bytes`, `redis_memory_used_rss_bytes`, `haproxy_process_pool_allocated_bytes`},
+		"the disk":                               {`node_filesystem_avail_bytes`},
+		"rooms":                                  {`parley_rooms`},
+	} {
+		for _, expr := range exprs {
+			if !strings.Contains(asked.String(), expr) {
+				t.Errorf("%s: nothing asks for %s", what, expr)
+			}
+		}
+	}
 }
 
 // The dashboard shows one cluster of those that a Prometheus knows, from whichever Prometheus, and calls nodes what they call themselves.

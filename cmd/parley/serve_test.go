@@ -12,6 +12,7 @@ import (
 	"github.com/coder/websocket"
 
 	"parley/bus/bustest"
+	"parley/node/api"
 )
 
 func TestMessagesPassBetweenProcesses(t *testing.T) {
@@ -59,6 +60,41 @@ func TestWrongRedisPasswordEndsAtOnceAndIsNotTold(t *testing.T) {
 	}
 	if err := start("right"); err == nil || !strings.Contains(err.Error(), "--listen nowhere") {
 		t.Errorf("with the right password: %v", err)
+	}
+}
+
+// A log is kept for as long as the flag says, and what was revoked for as long as a token may be good.
+func TestWhatIsKeptIsKeptForAsLongAsTheFlagsSay(t *testing.T) {
+	const key = "0123456789abcdef0123456789abcdef"
+	redis := bustest.StartRedis(t)
+	cmd := parley("--redis", redis.URL(), "--token-life", "2000h", "--history-ttl", "50h")
+	cmd.Env = append(cmd.Env, "PARLEY_API_KEYS=backend "+key)
+	n, err := startProcess(cmd)
+	if err != nil {
+		t.Fatal(err)
+	}
+	endAfter(t, n)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	app, err := api.New(n.url, key, api.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := app.Publish(ctx, "lobby", api.Draft{Text: "hello"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := app.Revoke(ctx, "ada", time.Time{}); err != nil {
+		t.Fatal(err)
+	}
+	notices, err := redis.Client().ZRangeWithScores(ctx, "parley:{%board}:texts", 0, -1).Result()
+	if err != nil || len(notices) != 1 {
+		t.Fatalf("the board has %v, %v", notices, err)
+	}
+	if kept := time.Until(time.UnixMilli(int64(notices[0].Score))); kept > 2000*time.Hour || kept < 2000*time.Hour-patience {
+		t.Errorf("what was revoked is kept for %v", kept)
+	}
+	if kept := redis.Client().TTL(ctx, "parley:{lobby}:log").Val(); kept < 50*time.Hour-patience || kept > 52*time.Hour {
+		t.Errorf("the log is kept for %v", kept)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -187,6 +188,44 @@ func TestWhatAProxyRefusesIsAskedAgainOnlyWhereThatMayHelp(t *testing.T) {
 				t.Errorf("got %v, %v", rooms, err)
 			case !again && (!errors.As(err, &bad) || bad.Code != wire.BadRequest || asked.Load() != 1):
 				t.Errorf("got %v, %v after it was asked %d times", rooms, err, asked.Load())
+			}
+		})
+	}
+}
+
+// Of an answer that breaks off nobody knows what it says: what was asked is asked again, with the same key.
+func TestAnAnswerThatBreaksOffIsAskedForAgain(t *testing.T) {
+	t.Parallel()
+	const answer = `{"id":"5-7"}`
+	for name, begin := range map[string]func(w http.ResponseWriter){
+		"with a length": func(w http.ResponseWriter) { w.Header().Set("Content-Length", strconv.Itoa(len(answer))) },
+		"in chunks":     func(http.ResponseWriter) {},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+			defer cancel()
+			asked, keys := new(atomic.Int64), make(chan string, 100)
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if keys <- r.Header.Get("Idempotency-Key"); asked.Add(1) > 1 {
+					w.Write([]byte(answer))
+					return
+				}
+				begin(w)
+				w.Write([]byte(answer[:5]))
+				w.(http.Flusher).Flush()
+				panic(http.ErrAbortHandler)
+			}))
+			defer s.Close()
+			c, err := api.New(s.URL, key, api.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := c.Publish(ctx, "tea", api.Draft{Text: "x"}); err != nil || got.String() != "5-7" {
+				t.Errorf("got %s, %v", got, err)
+			}
+			if len(keys) != 2 || <-keys != <-keys {
+				t.Errorf("it was asked %d times, or with another key", asked.Load())
 			}
 		})
 	}

@@ -25,6 +25,22 @@ func TestTheKernelGivesEveryPeerUp(t *testing.T) {
 	}
 }
 
+// It is asked of each connection at each ping: of 100,000, some 4,000 times a second.
+func TestAskingHowFarAPeerIsAllocatesNothing(t *testing.T) {
+	s := serveEchoes(t, fronts["parked"])
+	nc := s.dial(t, nil)
+	c := <-s.conns
+	if n := testing.AllocsPerRun(100, func() {
+		if _, ok := progressOf(c.below); !ok || isOver(c.below) {
+			t.Fatal("the kernel does not tell")
+		}
+	}); n > 0 {
+		t.Errorf("%v allocations", n)
+	}
+	nc.Close()
+	<-s.ended
+}
+
 func TestAConnectionIsProbedAsItsListenerSays(t *testing.T) {
 	probes := net.KeepAliveConfig{Enable: true, Idle: 47 * time.Second, Interval: 13 * time.Second, Count: 3}
 	ln, err := Listen(t.Context(), "127.0.0.1:0", probes)

@@ -99,6 +99,7 @@ type secure struct {
 	tls    *tls.Conn // static
 	under  *beneath  // static
 	inside bool      // owned by the reader; crypto/tls may hold what it has not given yet, for which nothing wakes the poller
+	lent   *[]byte   // owned by the reader; what crypto/tls reads into, or has outgrown
 }
 
 // secureOf takes a connection over for c, if it is of a TLSListener and has a socket that can be parked.
@@ -118,6 +119,7 @@ func secureOf(nc net.Conn, c *Conn) *secure {
 // read reads what there is, as readSocket does. crypto/tls gives a record at a time: b is filled from as many as there are.
 func (s *secure) read(b []byte) (n int, err error) {
 	s.inside = true
+	s.lend()
 	for n < len(b) && err == nil {
 		var k int
 		k, err = s.tls.Read(b[n:])
@@ -125,7 +127,7 @@ func (s *secure) read(b []byte) (n int, err error) {
 	}
 	if errors.Is(err, errNothing) {
 		s.inside = false
-		s.shrink()
+		s.takeBack()
 	}
 	if n > 0 {
 		return n, nil // an error comes again
@@ -148,27 +150,58 @@ func (s *secure) goodbye() []byte {
 }
 
 // crypto/tls keeps its buffers as large as they ever had to be: 4.4 KB of an idle connection, the greeting of a client with
-// post-quantum keys, and up to 33 KB after a large message. It has no way to be told that it is idle, so they are taken from it.
-var tlsBuffers = buffersIn(reflect.TypeFor[tls.Conn](), "rawInput", "hand")
+// post-quantum keys, and up to 33 KB after a large message. It has no way to be told that it is idle, so they are taken from it when
+// there is nothing in them, and what it reads into is lent to it for a while.
+var (
+	tlsInput     = bufferIn(reflect.TypeFor[tls.Conn](), "rawInput")
+	tlsHandshake = bufferIn(reflect.TypeFor[tls.Conn](), "hand")
+	tlsBuffers   = sync.Pool{New: func() any { b := make([]byte, 0, turnBytes); return &b }}
+)
 
-// buffersIn returns the offsets of the fields that are there, and are buffers.
-func buffersIn(t reflect.Type, names ...string) (offsets []uintptr) {
-	for _, name := range names {
-		if f, ok := t.FieldByName(name); ok && f.Type == reflect.TypeFor[bytes.Buffer]() {
-			offsets = append(offsets, f.Offset)
-		}
+// noField is the offset of a field that is not there.
+const noField = ^uintptr(0)
+
+// bufferIn returns the offset of a field of that name, if it is a buffer.
+func bufferIn(t reflect.Type, name string) uintptr {
+	if f, ok := t.FieldByName(name); ok && f.Type == reflect.TypeFor[bytes.Buffer]() {
+		return f.Offset
 	}
-	return offsets
+	return noField
 }
 
-// shrink takes away what is not in use of the buffers. The reader calls it.
-func (s *secure) shrink() {
-	const kept = 1 << 10 // enough for a short message: it is not allocated anew
-	for _, offset := range tlsBuffers {
-		b := (*bytes.Buffer)(unsafe.Add(unsafe.Pointer(s.tls), offset))
-		if b.Len() == 0 && b.Cap() > kept {
-			*b = bytes.Buffer{}
-		}
+// buffer is that of crypto/tls at an offset, if there is one and it is empty. The reader calls it.
+func (s *secure) buffer(offset uintptr) *bytes.Buffer {
+	if offset == noField {
+		return nil
+	}
+	b := (*bytes.Buffer)(unsafe.Add(unsafe.Pointer(s.tls), offset))
+	if b.Len() > 0 {
+		return nil
+	}
+	return b
+}
+
+// lend gives crypto/tls a buffer to read into, if it has none. The reader calls it.
+func (s *secure) lend() {
+	if b := s.buffer(tlsInput); b != nil && b.Cap() == 0 {
+		s.lent = tlsBuffers.Get().(*[]byte)
+		*b = *bytes.NewBuffer(*s.lent)
+	}
+}
+
+// takeBack takes away what crypto/tls does not use of its buffers. The reader calls it.
+func (s *secure) takeBack() {
+	if b := s.buffer(tlsHandshake); b != nil {
+		*b = bytes.Buffer{}
+	}
+	b := s.buffer(tlsInput)
+	if b == nil {
+		return // the rest of a record is still to come
+	}
+	*b = bytes.Buffer{}
+	if s.lent != nil {
+		tlsBuffers.Put(s.lent)
+		s.lent = nil
 	}
 }
 

@@ -200,7 +200,7 @@ export interface JoinOptions {
   limit?: number;
   /** Messages that `messages` holds, default 500. */
   keep?: number;
-  /** Leaves the room when it aborts. */
+  /** Leaves the room when it aborts: instead of `leave()`, not besides. */
   signal?: AbortSignal;
 }
 

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/json"
 	"slices"
 	"strings"
@@ -40,6 +41,25 @@ func TestEveryFieldOfARequestIsRead(t *testing.T) {
 	r = parse(t, `{"op":"signal","room":"a","kind":"typing","data":false}`)
 	if r.Kind != "typing" || string(r.Data) != "false" {
 		t.Errorf("got %+v", r)
+	}
+}
+
+// What a string holds is no space between tokens, whatever is escaped in it.
+func TestDataAndInfoLoseNothingButTheSpaceBetweenTokens(t *testing.T) {
+	for _, data := range []string{
+		`"a  b"`, `"a \" b  c"`, `[ "\\" , "d  e" ]`, ` [ "\\\" f  g" , "\u0022 h  i" ] `,
+		"{ \"j \\\" k\" :\t\" \" ,\r\n \"\" : { } }", `" \/ \b \f \n \r \t "`,
+	} {
+		var want bytes.Buffer
+		if err := json.Compact(&want, []byte(data)); err != nil {
+			t.Fatal(err)
+		}
+		if r := parse(t, `{"op":"send","room":"a","data":`+data+`}`); string(r.Data) != want.String() {
+			t.Errorf("%s became %s", data, r.Data)
+		}
+		if info, err := ParseInfo(json.RawMessage(`{"a":` + data + `}`)); err != nil || string(info) != `{"a":`+want.String()+`}` {
+			t.Errorf("%s became %s, %v", data, info, err)
+		}
 	}
 }
 
