@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -170,6 +171,36 @@ func roomsOf(servers *bustest.RedisCluster, server, count int) (rooms []string) 
 		}
 	}
 	return rooms
+}
+
+// A room may be left, and come back to, at any moment while it moves: who is there then hears what is said, and Sync returns.
+func TestRedisClusterARoomIsLeftWhileItMoves(t *testing.T) {
+	t.Parallel()
+	n := openCluster(t, bustest.StartRedisCluster(t, 1, 0))
+	deadline, cancel := context.WithTimeout(t.Context(), 2*patience)
+	defer cancel()
+	var moving sync.WaitGroup
+	for i := range 50 {
+		sub, err := n.Subscribe(deadline, "lobby", &nothing{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sub.Enter(bus.Member{ID: fmt.Sprint("before", i)})
+		moving.Go(func() { n.MoveAway("lobby") })
+		if i%2 == 0 {
+			if err := sub.Sync(deadline); err != nil {
+				t.Fatalf("sync while it moves: %v", err)
+			}
+		}
+		sub.Close()
+		again, told := subscribe(t, n, "lobby")
+		said := fmt.Sprint("m", i)
+		appendTo(t, n, "lobby", said, said)
+		told.until(said, func(lines []string) bool { return slices.Contains(lines, said) })
+		again.Close()
+		moving.Wait()
+	}
+	eventually(t, "no place to be kept", func() bool { return n.Places() == 0 })
 }
 
 // Each room's slot moves key by key while all speak, and back.

@@ -384,3 +384,25 @@ func (r *Bus) HasTrail(room string) bool {
 	defer r.trails.mu.Unlock()
 	return r.trails.byRoom[room] != nil
 }
+
+// Die ends the node without a goodbye, as a process ends that is killed.
+func (r *Bus) Die() {
+	r.closed.Store(true)
+	r.stop()
+	r.server.leave()
+	close(r.leaving)
+	r.running.Wait()
+	r.closeClients()
+}
+
+// MoveAway has a room leave its part of the Cluster and come back to the part that has its slot: as when the slot has moved there and
+// back.
+func (c *Cluster) MoveAway(room string) {
+	c.placesMu.Lock()
+	defer c.placesMu.Unlock()
+	if p := c.places[room]; p != nil {
+		p.mu.Lock()
+		defer p.mu.Unlock()
+		p.moveLocked()
+	}
+}

@@ -179,13 +179,17 @@ func (p *publisher) take(room string) []*op {
 	return h.ops
 }
 
-// give queues what was taken elsewhere, however much it is.
-func (p *publisher) give(ops []*op) {
+// give queues what was taken elsewhere, however much it is. It reports false where all has ended.
+func (p *publisher) give(ops []*op) bool {
 	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.ended {
+		return false
+	}
 	for _, o := range ops {
 		p.bytes += o.size()
 	}
 	p.queue = append(p.queue, ops...)
-	p.mu.Unlock()
 	wake(p.link.wake)
+	return true
 }

@@ -15,12 +15,12 @@ type place struct {
 	cluster *Cluster
 	keys    *roomKeys
 	slot    int
-	uses    int // guarded by Cluster.placesMu; the subscription, and what is being published
+	uses    int // guarded by Cluster.placesMu; the subscription, what is being published, and the move
 
-	mu     sync.RWMutex // nobody holds it who takes a room's mu, or calls a function of a caller's
-	shard  *Bus         // guarded by mu; nil if no primary has the slot
-	sub    *room        // guarded by mu; nil if the room is not subscribed to
-	moving bool         // guarded by mu
+	mu     sync.RWMutex  // nobody holds it who takes a room's mu, or calls a function of a caller's
+	shard  *Bus          // guarded by mu; nil if no primary has the slot
+	sub    *room         // guarded by mu; nil if the room is not subscribed to
+	moving chan struct{} // guarded by mu; while the room moves: closed once it has; until then nobody subscribes
 }
 
 var errNoPrimary = errors.New("no primary has its slot")
@@ -105,21 +105,30 @@ func (c *Cluster) moveRooms() map[*Bus]bool {
 	return inUse
 }
 
+// move begins to move the room, if it is elsewhere. It needs Cluster.placesMu.
 func (p *place) move(to *Bus) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case to == nil || p.shard == to || p.moving:
+	case to == nil || p.shard == to:
 	case p.shard == nil:
 		p.shard = to
 	default:
-		p.moving = true
+		p.moveLocked()
+	}
+}
+
+func (p *place) moveLocked() {
+	if p.moving == nil {
+		p.uses++ // a place that comes after it would know nothing of the move
+		p.moving = make(chan struct{})
 		p.shard.linkOf(p.keys.room).publisher.move(p.keys.room, p.moved)
 	}
 }
 
 // moved moves the room: none of what was published in it is under way.
 func (p *place) moved() {
+	defer p.cluster.release(p)
 	p.mu.RLock()
 	from, old := p.shard, p.sub
 	p.mu.RUnlock()
@@ -129,7 +138,7 @@ func (p *place) moved() {
 	}
 	to := p.cluster.ownerOf(p.slot)
 	p.mu.Lock()
-	p.moving, p.shard = false, to
+	p.shard = to
 	left := next != nil && p.sub != old // it was closed meanwhile
 	if left {
 		next.sink = noSink{}
@@ -146,11 +155,21 @@ func (p *place) moved() {
 			o.room = p.sub
 		}
 	}
-	to.linkOf(p.keys.room).publisher.give(ops)
+	there := &to.linkOf(p.keys.room).publisher
+	given := there.give(ops)
 	p.mu.Unlock()
+	if !given {
+		for _, o := range ops {
+			there.tell(o, bus.ID{}, bus.ErrClosed)
+		}
+	}
 	if left {
 		next.Close()
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	close(p.moving)
+	p.moving = nil
 }
 
 type noSink struct{}
@@ -176,19 +195,7 @@ func (c *Cluster) Subscribe(ctx context.Context, name string, sink bus.Sink) (bu
 	}
 	s := &placed{place: c.use(name)}
 	p := s.place
-	p.mu.Lock()
-	var rm *room
-	err := unavailable(fmt.Errorf("subscribe to %s: %w", name, errNoPrimary))
-	switch {
-	case p.sub != nil:
-		err = fmt.Errorf("subscribe to %s: %w", name, errSubscribed)
-	case p.shard != nil:
-		rm, err = p.shard.begin(name, sink)
-	}
-	if err == nil {
-		p.sub = rm
-	}
-	p.mu.Unlock()
+	rm, err := p.begin(ctx, sink)
 	if err != nil {
 		c.release(p)
 		return nil, err
@@ -207,6 +214,39 @@ func (c *Cluster) Subscribe(ctx context.Context, name string, sink bus.Sink) (bu
 	}
 	s.last = p.current().Last()
 	return s, nil
+}
+
+// begin has the room join where it is, once it does not move.
+func (p *place) begin(ctx context.Context, sink bus.Sink) (rm *room, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for p.sub == nil && p.moving != nil {
+		moving := p.moving
+		p.mu.Unlock()
+		err := await(ctx, moving)
+		if p.mu.Lock(); err != nil {
+			return nil, unavailable(fmt.Errorf("subscribe to %s: %w", p.keys.room, err))
+		}
+	}
+	switch {
+	case p.sub != nil:
+		return nil, fmt.Errorf("subscribe to %s: %w", p.keys.room, errSubscribed)
+	case p.shard == nil:
+		return nil, unavailable(fmt.Errorf("subscribe to %s: %w", p.keys.room, errNoPrimary))
+	}
+	if rm, err = p.shard.begin(p.keys.room, sink); err == nil {
+		p.sub = rm
+	}
+	return rm, err
+}
+
+func await(ctx context.Context, done <-chan struct{}) error {
+	select {
+	case <-done:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
 }
 
 func (p *place) current() *room {
@@ -262,10 +302,17 @@ func (s *placed) Sync(ctx context.Context) error {
 			return bus.ErrClosed
 		}
 		err := rm.Sync(ctx)
-		if s.current() == rm {
+		s.mu.RLock()
+		now, moving := s.sub, s.moving
+		s.mu.RUnlock()
+		switch {
+		case moving != nil && errors.Is(err, bus.ErrClosed): // it is over where it was
+			if err := await(ctx, moving); err != nil {
+				return unavailable(err)
+			}
+		case now == rm:
 			return err
-		}
-		if ctx.Err() != nil {
+		case ctx.Err() != nil:
 			return unavailable(context.Cause(ctx))
 		}
 	}
