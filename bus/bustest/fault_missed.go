@@ -15,6 +15,7 @@ var missedFaults = []promise{
 	{name: "more changes than are held while the roster is read", test: massWhileReading},
 	{name: "changes over connections that break at every moment", test: cutAtEveryMoment},
 	{name: "a change that the server lost is told nobody", test: changeLost},
+	{name: "a name counts though who has the user missed it, and who brought it has left", test: nameMissed},
 }
 
 // miss has a node miss what is published while do runs.
@@ -216,4 +217,24 @@ func changeLost(c *cluster) {
 	check(c.t, "count", subB.Roster().Count, 0)
 	check(c.t, "told of who was lost", changes(atB.Seen(), bus.Joined, "user-lost"), 0)
 	a.wire.thaw() // closing a handle waits for its connections
+}
+
+func nameMissed(c *cluster) {
+	a, b, other := c.openProxied(), c.open(), c.open()
+	subA, _ := a.subscribe(room)
+	subB, atB := b.subscribe(room)
+	subOther, atOther := other.subscribe(room)
+	subA.Enter(bus.Member{ID: "ann", Name: "Old", Named: 1000})
+	atB.Wait(c.t, "ann to join", changed(bus.Joined, "ann", 1))
+	a.miss(func() {
+		subB.Enter(bus.Member{ID: "ann", Name: "New", Named: 2000})
+		atOther.Wait(c.t, "the new name", changed(bus.Renamed, "ann", 1))
+		subB.Leave("ann")
+		enterAll(c, subB, atOther, "end")
+	})
+	since := time.Now()
+	late, _ := c.open().subscribe(room)
+	until(c.t, "all to list the later name", called("ann", "New", subA, subB, subOther, late))
+	c.within(10*time.Second, since, "making up for a name that was missed")
+	check(c.t, "new names told", changes(atOther.Seen(), bus.Renamed, "ann"), 1)
 }

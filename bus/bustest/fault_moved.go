@@ -17,6 +17,7 @@ var movedFaults = []promise{
 	{name: "who moves while the server stands still is listed everywhere", test: func(c *cluster) { moves(c, 3*time.Second) }},
 	{name: "nor does it matter if all leases run out meanwhile", test: func(c *cluster) { moves(c, 9*time.Second) }},
 	{name: "keys of a room that vanish are made anew, and nobody leaves", test: keysVanish},
+	{name: "who leaves once the key that has him has vanished is gone for all", test: leavesVanished},
 	{name: "who left while the server was away is gone once it is back", test: leftMeanwhile},
 	{name: "a full server takes leaves at once and enters later", test: fullServer},
 	{name: "a node stays ready though a full server gives it no lease", test: fullPastLease},
@@ -136,6 +137,37 @@ func keysVanish(c *cluster) {
 	for _, r := range []*Recorder{atA, atB} {
 		s := r.Wait(c.t, "the end", changed(bus.Joined, "end", 1))
 		check(c.t, "changes", len(s.Changes), 5)
+	}
+}
+
+// leavesVanished deletes what a room's members have in Redis before they leave it, all but one.
+func leavesVanished(c *cluster) {
+	a, b := c.open(), c.open()
+	subA, atA := a.subscribe(room)
+	subB, atB := b.subscribe(room)
+	enterAll(c, subB, atA, "bob")
+	for _, all := range []bool{true, false} { // with the room, and without
+		enterAll(c, subA, atB, fmt.Sprint("ann", all), fmt.Sprint("amy", all))
+		ctx, cancel := patient()
+		client := c.server.Client()
+		keys, err := client.Keys(ctx, "*{"+room+"}:of:*").Result()
+		if err == nil {
+			err = client.Del(ctx, keys...).Err()
+		}
+		cancel()
+		if err != nil {
+			c.t.Fatal(err)
+		}
+		subA.Leave(fmt.Sprint("ann", all))
+		if subA.Leave(fmt.Sprint("amy", all)); all {
+			subA.Close()
+			subA, atA = a.subscribe(room)
+		}
+		since := time.Now()
+		until(c.t, "bob alone to be there", func() bool {
+			return slices.Equal(users(subB.Roster()), []string{"bob"}) && slices.Equal(users(a.roster(room)), []string{"bob"})
+		})
+		c.within(10*time.Second, since, "leaving")
 	}
 }
 

@@ -48,8 +48,9 @@ else
     if had ~= before then return -2 end
     for i = 8, #ARGV, 3 do
       local id, value = ARGV[i + 1], ARGV[i + 2]
-      if ARGV[i] == '-' then
-        if redis.call('HDEL', own, id) == 1 then tell('-', id, '') end
+      if ARGV[i] == '-' then -- told in any case: where the key has vanished, others have him still
+        redis.call('HDEL', own, id)
+        tell('-', id, '')
       elseif redis.call('HGET', own, id) ~= value then
         redis.call('HSET', own, id, value)
         tell('+', id, value)

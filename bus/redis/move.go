@@ -74,7 +74,7 @@ func (ro *roster) transplant(r *Bus) *roster {
 	next := &roster{
 		bus: r, keys: ro.keys, want: maps.Clone(ro.want), dirty: make(map[string]struct{}), whole: true,
 		inc: ro.inc, number: ro.number, former: ro.former, touched: ro.touched, open: ro.open,
-		sets: ro.sets, users: ro.users, version: ro.version,
+		sets: ro.sets, users: ro.users, version: ro.version, unkept: ro.unkept,
 	}
 	ro.forgetLocked()
 	return next
@@ -90,7 +90,7 @@ func (ro *roster) forget() {
 func (ro *roster) forgetLocked() {
 	clear(ro.want)
 	clear(ro.dirty)
-	ro.sets, ro.users = nil, nil
+	ro.sets, ro.users, ro.unkept = nil, nil, nil
 	ro.whole, ro.touched, ro.open, ro.former = false, false, false, ""
 	ro.queueLocked() // so that it is dropped
 }

@@ -215,6 +215,9 @@ func (c *comparison) settle() {
 	if rm.reconciled.suspect && !before.suspect {
 		r.turns.again(rm)
 	}
+	if names := rm.roster.remind(rosterUsers); names != nil {
+		rm.link.publisher.add(newPlainOp(rm.keys.channel, "n"+string(names), nil))
+	}
 	if rm.rosterStale || stale { // or the read failed, or is under way
 		rm.rosterStale = true
 		rm.readRosterSoonLocked()

@@ -236,5 +236,9 @@ func (rm *room) receive(payload string) {
 		if c, err := parseRosterChange(rest); err == nil {
 			rm.rosterChangedLocked(c)
 		}
+	case 'n':
+		if users, err := parseUsers(rest); err == nil {
+			rm.roster.learn(users)
+		}
 	}
 }

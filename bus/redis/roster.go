@@ -3,6 +3,7 @@ package redis
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"strconv"
@@ -40,6 +41,8 @@ type roster struct {
 	users   map[string]attendance // their union
 	version uint64
 	listed  []bus.Member // of users, if they are many and have not changed since it was made
+
+	unkept map[string]time.Time // users whose name no incarnation has, as whoever brought it has left -> since when
 }
 
 // A name is what a user is called since a moment of Redis's clock, in ms since 1970. Of two names the later counts.
@@ -88,6 +91,7 @@ func (r *Bus) rosterLocked(k *roomKeys) *roster {
 	ro.mu.Lock()
 	ro.open = true
 	ro.sets, ro.users, ro.version, ro.listed = make(map[string]*userSet), make(map[string]attendance), 0, nil
+	ro.unkept = nil
 	ro.mu.Unlock()
 	return ro
 }
@@ -146,7 +150,7 @@ func (ro *roster) leaveAll() {
 		delete(ro.want, user)
 		ro.dirty[user] = struct{}{}
 	}
-	ro.sets, ro.users, ro.listed = nil, nil, nil
+	ro.sets, ro.users, ro.listed, ro.unkept = nil, nil, nil, nil
 	ro.queueLocked() // even if nobody was in it, so that it is forgotten
 }
 
@@ -360,21 +364,27 @@ func parseRosterChange(s string) (c rosterChange, err error) {
 			return c, errChange
 		}
 	}
-	c.inc, c.kind, c.size = f[2], f[5][0], heldOverhead+len(s)
-	for rest := f[5][1:]; rest != ""; {
+	c.inc, c.kind = f[2], f[5][0]
+	c.users, err = parseUsers(f[5][1:])
+	c.size = heldOverhead*(1+len(c.users)) + len(s)
+	return c, err
+}
+
+// parseUsers reads for each user "sign length length id value".
+func parseUsers(s string) (users []userChange, err error) {
+	for s != "" {
 		var u userChange
-		u.entered = rest[0] == '+'
-		idLen, after, ok := cutNumber(rest[1:])
+		u.entered = s[0] == '+'
+		idLen, after, ok := cutNumber(s[1:])
 		valueLen, after, ok2 := cutNumber(after)
 		if !ok || !ok2 || idLen+valueLen > len(after) {
-			return c, errChange
+			return nil, errChange
 		}
 		u.id, u.name = after[:idLen], parseName(after[idLen:idLen+valueLen])
-		c.users = append(c.users, u)
-		c.size += heldOverhead
-		rest = after[idLen+valueLen:]
+		users = append(users, u)
+		s = after[idLen+valueLen:]
 	}
-	return c, nil
+	return users, nil
 }
 
 func cutNumber(s string) (n int, after string, ok bool) {
@@ -529,11 +539,9 @@ func (t *telling) change(inc string, s *userSet, u userChange) {
 		a.name = u.name
 	}
 	ro.users[u.id] = a
-	// The later name outlives the connection that brought it.
-	if w, in := ro.want[u.id]; in && inc != ro.inc && u.name.laterThan(w.name) {
-		w.name = u.name
-		ro.want[u.id] = w
-		ro.changedLocked(u.id)
+	ro.keptLocked(u.id, u.name)
+	if inc != ro.inc {
+		ro.takeOverLocked(u)
 	}
 }
 
@@ -545,8 +553,10 @@ func (t *telling) left(s *userSet, user string) {
 	delete(s.users, user)
 	if a.via--; a.via > 0 {
 		t.roster.users[user] = a
+		t.roster.keptLocked(user, name{})
 	} else {
 		delete(t.roster.users, user)
+		delete(t.roster.unkept, user)
 	}
 }
 
@@ -688,6 +698,65 @@ func (ro *roster) take(rd rosterRead) []bus.Change {
 	}
 	t.end(rd.version)
 	return t.changes
+}
+
+// takeOverLocked has the later name of a user outlive the connection that brought it.
+func (ro *roster) takeOverLocked(u userChange) {
+	if w, in := ro.want[u.id]; in && u.name.laterThan(w.name) {
+		w.name = u.name
+		ro.want[u.id] = w
+		ro.changedLocked(u.id)
+	}
+}
+
+// keptLocked is called when a user who is there has another name in one of the incarnations, or is not in it any more. It notes
+// whether one of them has the name that counts.
+func (ro *roster) keptLocked(user string, has name) {
+	is := ro.users[user].name
+	kept := has == is
+	for _, s := range ro.sets {
+		if kept {
+			break
+		}
+		kept = s.users[user] == is
+	}
+	if kept {
+		delete(ro.unkept, user)
+		return
+	}
+	if ro.unkept == nil {
+		ro.unkept = make(map[string]time.Time)
+	}
+	if ro.unkept[user].IsZero() {
+		ro.unkept[user] = time.Now()
+	}
+}
+
+// remind gives the names, at most so many, that nobody has kept for long, as "sign length length id value" each: whoever has those
+// users has missed that they have been called so.
+func (ro *roster) remind(most int) (names []byte) {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	for user, since := range ro.unkept {
+		if time.Since(since) < ro.bus.cfg.CompareInterval { // it is on its way
+			continue
+		}
+		if most--; most < 0 {
+			break
+		}
+		value := ro.users[user].value()
+		names = fmt.Appendf(names, "+%d %d %s%s", len(user), len(value), user, value)
+	}
+	return names
+}
+
+// learn takes names that another node reminds us of.
+func (ro *roster) learn(users []userChange) {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	for _, u := range users {
+		ro.takeOverLocked(u)
+	}
 }
 
 // lostForLongLocked reports whether Redis has lacked for long what is known of an incarnation, and notes that it does.
