@@ -35,6 +35,9 @@ func (s *Server) Shutdown(ctx context.Context) error {
 	s.sessionsMu.Unlock()
 	<-s.noSessions() // an ended session is gone soon
 	s.cancel()
+	s.endMu.Lock()
+	s.ended = true // requests may be under way that are no session's
+	s.endMu.Unlock()
 	s.wg.Wait()
 	s.sockets.Close()
 	s.closeRooms()
@@ -102,6 +105,9 @@ func (s *Server) sayGoodbyes(ctx context.Context) error {
 
 // closeRooms leaves all rooms. No session is left.
 func (s *Server) closeRooms() {
+	s.roomsMu.Lock()
+	s.shut = true
+	s.roomsMu.Unlock()
 	s.roomsWG.Wait()
 	s.roomsMu.Lock()
 	var mine []*room

@@ -48,7 +48,7 @@ func (s *Server) enter(ctx context.Context, name string) (*room, error) {
 	for {
 		s.roomsMu.Lock()
 		r := s.rooms[name]
-		if r == nil && s.outage.lasts() {
+		if r == nil && (s.shut || s.outage.lasts()) {
 			s.roomsMu.Unlock()
 			return nil, bus.ErrUnavailable
 		}

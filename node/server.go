@@ -32,7 +32,7 @@ type Server struct {
 	batches  sync.Pool      // of *batch, for room.flushHere
 	sockets  *socket.Group  // static
 	buffers  sync.Pool      // of *sayBuffers
-	wg       sync.WaitGroup // sessions, catch-ups and the janitor
+	wg       sync.WaitGroup // sessions, catch-ups and the janitor; see begin
 	nextConn atomic.Uint32
 
 	board  board
@@ -50,6 +50,10 @@ type Server struct {
 	roomsMu sync.Mutex
 	rooms   map[string]*room // guarded by roomsMu
 	roomsWG sync.WaitGroup   // rooms being opened
+	shut    bool             // guarded by roomsMu; no room is opened any more
+
+	endMu sync.Mutex
+	ended bool // guarded by endMu; begin begins nothing any more
 
 	sessionsMu sync.Mutex
 	sessions   []*session    // guarded by sessionsMu
@@ -86,6 +90,17 @@ func New(cfg Config) *Server {
 		s.wg.Go(s.watchUsers)
 	}
 	return s
+}
+
+// begin has f run in a goroutine that Shutdown waits for. Once Shutdown waits it does nothing, and reports false: only what a session
+// does, which Shutdown awaits before, may use wg itself.
+func (s *Server) begin(f func()) bool {
+	s.endMu.Lock()
+	defer s.endMu.Unlock()
+	if !s.ended {
+		s.wg.Go(f)
+	}
+	return !s.ended
 }
 
 // Handler serves everything public: the WebSocket, the page, HTTP under /v1, /healthz and /readyz.

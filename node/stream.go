@@ -334,8 +334,11 @@ func (s *Server) takeIn(name string, frame []byte) *wire.Error {
 func (s *Server) listenForStreams(ctx context.Context) error {
 	s.nodeSubMu.Lock()
 	defer s.nodeSubMu.Unlock()
-	if s.nodeSub != nil {
+	switch {
+	case s.nodeSub != nil:
 		return nil
+	case s.ctx.Err() != nil: // Shutdown may have closed it
+		return bus.ErrUnavailable
 	}
 	sub, err := s.cfg.Bus.Subscribe(ctx, nodeRoom(s.base), streamSink{s})
 	if err == nil {

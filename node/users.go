@@ -72,11 +72,10 @@ func (s *Server) spend(who *identity) (wait time.Duration) {
 	default:
 		wait = leastWait
 	}
-	if !a.drawing && a.drawn < a.chunk/2+1 && a.free.TokensAt(now) < float64(a.free.Burst())/2 && now.After(a.pause) && s.ctx.Err() == nil {
-		a.drawing = true
+	if !a.drawing && a.drawn < a.chunk/2+1 && a.free.TokensAt(now) < float64(a.free.Burst())/2 && now.After(a.pause) {
 		n := a.chunk
+		a.drawing = s.begin(func() { s.draw(user, a, n) })
 		a.chunk = min(most, 2*a.chunk)
-		s.wg.Go(func() { s.draw(user, a, n) })
 	}
 	return wait
 }
@@ -134,11 +133,14 @@ func (s *Server) disconnected(user string) {
 	s.users.mu.Lock()
 	s.users.known[user].conns--
 	s.users.mu.Unlock()
-	s.wg.Go(func() {
+	tell := func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(s.ctx), time.Second) // a node that ends tells it too
 		defer cancel()
 		_, _ = s.count(ctx, user, 0) // else it is forgotten after countLife
-	})
+	}
+	if !s.begin(tell) {
+		tell()
+	}
 }
 
 // count tells the bus how many connections a user has here, with more, and gives how many there are everywhere; with an error, how
