@@ -12,8 +12,7 @@ import (
 // boardPromises are about what handles know in common beside rooms.
 var boardPromises = []promise{
 	{name: "rooms that have members are listed on every handle", test: roomsListed},
-	{name: "what is posted is known on every handle, until its end", test: posted},
-	{name: "of the ends of a text the latest counts", test: postedAgain},
+	{name: "what is posted is known on every handle, until the latest of its ends", test: posted},
 	{name: "all handles draw from one bucket", test: drawn},
 	{name: "a bucket stays drawn from, however many others there are", test: drawnAmongMany},
 	{name: "what holders have is counted until their time is over", test: counted},
@@ -58,36 +57,20 @@ func posted(c *cluster) {
 	texts, again := all(v1)
 	check(c.t, "texts that are known", len(texts), 0)
 	check(c.t, "the version", again, v1)
-	must(c, b.Post(ctx, "two", time.Now().Add(time.Hour)))
-	must(c, b.Post(ctx, "two", time.Now().Add(time.Minute))) // no end is put forward
-	texts, _ = all(v1)
-	check(c.t, "texts then", texts, []string{"one\n\x00é", "two"})
-	must(c, a.Post(ctx, "soon over", time.Now().Add(300*time.Millisecond)))
-	until(c.t, "a text is over", func() bool {
-		texts, _ := all("")
-		return len(texts) == 2
-	})
-}
-
-// postedAgain: whichever end came last, and over which handle.
-func postedAgain(c *cluster) {
-	a, b := c.open(), c.open()
-	ctx := context.Background()
 	soon, late := time.Now().Add(100*time.Millisecond), time.Now().Add(time.Hour)
-	must(c, a.Post(ctx, "first late", late))
-	must(c, b.Post(ctx, "first late", soon))
-	must(c, a.Post(ctx, "first soon", soon))
-	must(c, b.Post(ctx, "first soon", late))
-	must(c, a.Post(ctx, "soon over", soon.Add(100*time.Millisecond)))
-	var texts []string
-	until(c.t, "what ends soon is over", func() bool {
-		var err error
-		texts, _, err = b.Posted(ctx, "")
-		must(c, err)
+	must(c, a.Post(ctx, "two", late))
+	must(c, b.Post(ctx, "two", soon))
+	must(c, a.Post(ctx, "three", soon))
+	must(c, b.Post(ctx, "three", late))
+	texts, _ = all(v1)
+	left := []string{"one\n\x00é", "three", "two"}
+	check(c.t, "texts then", texts, left)
+	must(c, a.Post(ctx, "soon over", soon.Add(200*time.Millisecond)))
+	until(c.t, "a text is over", func() bool {
+		texts, _ = all("")
 		return !slices.Contains(texts, "soon over")
 	})
-	slices.Sort(texts)
-	check(c.t, "what is left", texts, []string{"first late", "first soon"})
+	check(c.t, "texts in the end", texts, left)
 }
 
 func drawn(c *cluster) {

@@ -66,6 +66,20 @@ func TestDeployNamesWhatExists(t *testing.T) {
 	}
 }
 
+// Passwords and keys lie beside what git keeps.
+func TestGitIgnoresSecrets(t *testing.T) {
+	said, err := os.ReadFile(root + "/.gitignore")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ignored := strings.Fields(string(said))
+	for _, secret := range []string{"/.env", "/certs/", "/.deploy/kubernetes/redis.env"} {
+		if !slices.Contains(ignored, secret) {
+			t.Errorf("%s is not ignored", secret)
+		}
+	}
+}
+
 // Of every alert there is a case in which it fires. All are quiet in the first case, which promtool runs, and which has what they look at.
 func TestEveryAlertHasACase(t *testing.T) {
 	rules, err := os.ReadFile(root + "/metrics/rules.yml")
