@@ -140,13 +140,13 @@ func keysVanish(c *cluster) {
 	}
 }
 
-// leavesVanished deletes what a room's members have in Redis before they leave it, all but one.
+// leavesVanished deletes what a room's members have in Redis before they leave it, and before all leave with their subscription.
 func leavesVanished(c *cluster) {
 	a, b := c.open(), c.open()
 	subA, atA := a.subscribe(room)
 	subB, atB := b.subscribe(room)
 	enterAll(c, subB, atA, "bob")
-	for _, all := range []bool{true, false} { // with the room, and without
+	for _, all := range []bool{true, false} { // the subscription ends too, or does not
 		enterAll(c, subA, atB, fmt.Sprint("ann", all), fmt.Sprint("amy", all))
 		ctx, cancel := patient()
 		client := c.server.Client()
@@ -161,7 +161,7 @@ func leavesVanished(c *cluster) {
 		subA.Leave(fmt.Sprint("ann", all))
 		if subA.Leave(fmt.Sprint("amy", all)); all {
 			subA.Close()
-			subA, atA = a.subscribe(room)
+			subA, _ = a.subscribe(room)
 		}
 		since := time.Now()
 		until(c.t, "bob alone to be there", func() bool {

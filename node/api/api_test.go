@@ -224,8 +224,9 @@ func TestAnAnswerThatBreaksOffIsAskedForAgain(t *testing.T) {
 			if got, err := c.Publish(ctx, "tea", api.Draft{Text: "x"}); err != nil || got.String() != "5-7" {
 				t.Errorf("got %s, %v", got, err)
 			}
-			if len(keys) != 2 || <-keys != <-keys {
-				t.Errorf("it was asked %d times, or with another key", asked.Load())
+			first, second := <-keys, <-keys
+			if len(keys) > 0 || first != second {
+				t.Errorf("it was asked %d times, with the keys %q and %q", asked.Load(), first, second)
 			}
 		})
 	}
