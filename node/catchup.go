@@ -194,6 +194,9 @@ func (m *member) skip(page bus.Page) bool {
 			lost = msg.Lost // the cursor itself is among what is lost
 		}
 	}
+	if m.isPast(page) {
+		lost = page.Last
+	}
 	start, err := m.resumption(page)
 	if err != nil {
 		return false
@@ -219,12 +222,23 @@ func (m *member) skip(page bus.Page) bool {
 
 // resumption is where reading goes on after a gap: page is what the log has after the cursor.
 func (m *member) resumption(page bus.Page) (bus.ID, error) {
-	if len(page.Messages) > 0 && page.Messages[0].Prev.Less(m.cursor) {
+	switch {
+	case len(page.Messages) > 0 && page.Messages[0].Prev.Less(m.cursor):
 		return page.Messages[0].Prev, nil // there the log goes on without the cursor
+	case m.isPast(page):
+		return page.Last, nil
 	}
 	ctx, cancel := context.WithTimeout(m.r.srv.ctx, busTimeout)
 	defer cancel()
 	return m.r.start(ctx, wire.DefaultBacklog)
+}
+
+// isPast reports that the log ends before the cursor, which the room has passed: the log has lost it, and nothing was said since. What
+// the log has was seen. Of an id that the room has not come to nobody knows what it follows.
+func (m *member) isPast(page bus.Page) bool {
+	m.r.mu.Lock()
+	defer m.r.mu.Unlock()
+	return len(page.Messages) == 0 && !page.Last.IsZero() && page.Last.Less(m.cursor) && !m.r.head.Less(m.cursor)
 }
 
 // appendGap appends a gap, in its place among the messages; last is where it goes on. It returns false if the client can't be told:

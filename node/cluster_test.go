@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"parley/bus"
@@ -84,6 +85,41 @@ func TestALostLogIsToldAsAGapToThoseWhoAreThereAndThoseWhoComeBack(t *testing.T)
 				t.Errorf("back since %v: recovered %v, %v", since, j.Recovered, got)
 			}
 		}
+	}
+}
+
+// A putBack is a bus whose logs have lost what follows an id, which nobody has noticed yet.
+type putBack struct {
+	bus.Bus
+	to *atomic.Pointer[bus.ID] // nil for now
+}
+
+func (b putBack) After(ctx context.Context, room string, since bus.ID, limit, bytes int) (bus.Page, error) {
+	if to := b.to.Load(); to != nil && to.Less(since) {
+		return bus.Page{Last: *to}, nil
+	}
+	return b.Bus.After(ctx, room, since, limit, bytes)
+}
+
+// Who knows more than the log has, since it lost the newest, has all that it has: nothing of it is heard again.
+func TestWhoKnowsMoreThanTheLogHearsNothingTwice(t *testing.T) {
+	t.Parallel()
+	var to atomic.Pointer[bus.ID]
+	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Bus = putBack{cfg.Bus, &to} })
+	a := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	a.Join("lobby")
+	one := a.SendText("lobby", "one")
+	two := a.SendText("lobby", "two")
+	for two.Ms == one.Ms {
+		two = a.SendText("lobby", "two")
+	}
+	heard(t, c, "lobby", two)
+	to.Store(&one)
+	lost := bus.ID{Ms: one.Ms, Seq: one.Seq + 99999} // which the node does not have in memory
+	back := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	j, backlog := back.Join("lobby", fmt.Sprintf(`"since":%q`, lost))
+	if j.Recovered == nil || *j.Recovered || len(backlog) == 0 || backlog[0].Op != "gap" || backlog[0].After != one || slices.Contains(texts(backlog), "one") {
+		t.Errorf("recovered %v, and then %v", j.Recovered, texts(backlog))
 	}
 }
 

@@ -45,7 +45,7 @@ func StartRedis(t testing.TB, config ...string) *RedisServer {
 func startUnix(t testing.TB, flags, config []string) *RedisServer {
 	t.Helper()
 	s := newRedis(t)
-	s.network, s.addr, s.flags = "unix", filepath.Join(s.dir, "s"), flags
+	s.network, s.addr, s.flags = "unix", s.path("s"), flags
 	s.configure(append([]string{"port 0", "unixsocket " + s.addr}, config...))
 	if err := s.start(); err != nil {
 		t.Fatal(err)
@@ -73,7 +73,7 @@ func startTCP(t testing.TB, flags, config []string) *RedisServer {
 		s.addr = l.Addr().String()
 		l.Close()
 		_, port, _ := net.SplitHostPort(s.addr)
-		lines := []string{"bind 127.0.0.1", "port " + port}
+		lines := []string{"bind 127.0.0.1", "port " + port, "unixsocket " + s.path("s")}
 		if err == nil {
 			_, s.busPort, _ = net.SplitHostPort(other.Addr().String())
 			other.Close()
@@ -258,15 +258,19 @@ func (s *RedisServer) awaitAnswer(answers []string) error {
 			return fmt.Errorf("no answer: %w", err)
 		case <-time.After(2 * time.Millisecond):
 		}
-		if err = s.ping(answers); err == nil {
+		err = ping("unix", s.path("s"), answers) // at the port another server may answer, which took it first
+		if err == nil && s.network == "tcp" {
+			err = ping(s.network, s.addr, answers)
+		}
+		if err == nil {
 			return nil
 		}
 	}
 }
 
-// ping asks whether it is ready, and expects one of the answers: while it loads a dump, that is an error.
-func (s *RedisServer) ping(answers []string) error {
-	c, err := net.DialTimeout(s.network, s.addr, time.Second)
+// ping asks whether a server is ready, and expects one of the answers: while it loads a dump, that is an error.
+func ping(network, addr string, answers []string) error {
+	c, err := net.DialTimeout(network, addr, time.Second)
 	if err != nil {
 		return err
 	}

@@ -383,6 +383,7 @@ func (tr *trial) across(fork, lose func()) {
 	tr.urge()
 	tr.awaitAcks(1)
 	lose()
+	tr.lost = append(tr.lost, time.Now())
 	for _, some := range [][]*member{before[:len(before)/2], midst[:len(midst)/2], cut} {
 		for _, m := range some {
 			m.route.open()

@@ -57,6 +57,7 @@ type trial struct {
 	bytes     atomic.Int64 // that a message has besides its number
 
 	known    map[string]map[id.ID]judge.Words   // by room; what was seen in Redis
+	lost     []time.Time                        // when Redis had lost something
 	unready  [3]struct{ first, last time.Time } // guarded by mu; when a node was seen not to be ready
 	watching sync.WaitGroup
 
@@ -602,7 +603,7 @@ func (tr *trial) judge(kept map[string]map[id.ID]bool, lists map[string][]judge.
 	defer tr.mu.Unlock()
 	res := result{said: tr.said, cut: tr.cut, links: tr.links, effects: tr.effects, effectsAre: tr.effectsAre, refused: tr.refused, cuts: tr.cuts, slowest: tr.slowest, took: time.Since(tr.began)}
 	for _, room := range tr.roomNames {
-		r := &judge.Room{Name: room, Acked: tr.acked[room], Open: tr.silent[room], Known: tr.known[room], Kept: kept[room], Lists: lists[room]}
+		r := &judge.Room{Name: room, Acked: tr.acked[room], Open: tr.silent[room], Known: tr.known[room], Kept: kept[room], Lost: tr.lost, Lists: lists[room]}
 		for _, m := range tr.members {
 			if m.room == room && m.voice != nil {
 				r.Members = append(r.Members, judge.Member{

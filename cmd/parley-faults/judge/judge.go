@@ -249,7 +249,7 @@ func (c *hearing) recovery(who string, joined Event, follows []Event, missing []
 		}
 	}
 	switch {
-	case *joined.Recovered && gap:
+	case *joined.Recovered && gap && !c.room.lostSince(joined.Asked):
 		c.note(&c.Misled, "%s came back after %v and was told that nothing is missing, and then of a gap", who, *joined.Since)
 	case !*joined.Recovered && !gap && live:
 		c.note(&c.Misled, "%s came back after %v and was told that something is missing, and of no gap", who, *joined.Since)

@@ -3,6 +3,7 @@
 package judge
 
 import (
+	"slices"
 	"time"
 
 	"parley/bus/id"
@@ -18,8 +19,14 @@ type Room struct {
 	Open    map[Words]bool  // said, and never answered, since the sender left: it is in the room, or not
 	Known   map[id.ID]Words // what was seen in the log at any time; what was acknowledged or heard is known without it
 	Kept    map[id.ID]bool  // what the log has at the end
+	Lost    []time.Time     // when the log lost something, and had lost it
 	Members []Member
 	Lists   []List // who is there at the end, as nodes answer
+}
+
+// lostSince reports whether the log had not lost all that it lost by then.
+func (r *Room) lostSince(t time.Time) bool {
+	return slices.ContainsFunc(r.Lost, func(lost time.Time) bool { return lost.After(t) })
 }
 
 // An Ack is the answer to what was said.
