@@ -15,6 +15,7 @@ var missedFaults = []promise{
 	{name: "more changes than are held while the roster is read", test: massWhileReading},
 	{name: "changes over connections that break at every moment", test: cutAtEveryMoment},
 	{name: "a change that the server lost is told nobody", test: changeLost},
+	{name: "who enters does it once, though the answer to that is lost", test: enterUnanswered},
 	{name: "a name counts though who has the user missed it, and who brought it has left", test: nameMissed},
 }
 
@@ -217,6 +218,27 @@ func changeLost(c *cluster) {
 	check(c.t, "count", subB.Roster().Count, 0)
 	check(c.t, "told of who was lost", changes(atB.Seen(), bus.Joined, "user-lost"), 0)
 	a.wire.thaw() // closing a handle waits for its connections
+}
+
+// enterUnanswered has the connection break between what enters somebody and the answer: first or later in the room.
+func enterUnanswered(c *cluster) {
+	a, b := c.openProxied(), c.open()
+	subA, _ := a.subscribe(room)
+	_, atB := b.subscribe(room)
+	for _, user := range []string{"ann", "bob"} {
+		held, release := a.wire.holdRequest("called " + user)
+		subA.Enter(bus.Member{ID: user, Name: "called " + user})
+		c.await(held, user+" to be entered")
+		a.wire.deafen()
+		release()
+		atB.Wait(c.t, user+" to join", changed(bus.Joined, user, 1))
+		a.wire.cut()
+		a.wire.thaw()
+	}
+	enterAll(c, subA, atB, "end")
+	s := atB.Seen()
+	check(c.t, "who is there by the changes", follow(c.t, s.Changes), []string{"ann", "bob", "end"})
+	check(c.t, "changes", len(s.Changes), 3)
 }
 
 func nameMissed(c *cluster) {

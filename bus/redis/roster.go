@@ -65,7 +65,7 @@ func parseName(value string) name {
 // wanted is a user who is to be a member through this node.
 type wanted struct {
 	name
-	known bool // Redis had him once: keeping him takes no memory
+	known bool // Redis had him once, or may have: keeping him takes no memory, or little
 }
 
 // A userSet is who is in the room through one incarnation, after the change of that number.
@@ -284,26 +284,35 @@ func (ro *roster) written(p *rosterPlan, err error) (ok bool) {
 			ro.former = ""
 		}
 		for _, user := range p.users {
-			if w, in := ro.want[user]; in && !w.known {
-				w.known = true
-				ro.want[user] = w
-			}
+			ro.mayHaveLocked(user)
 		}
 	} else {
+		// What was refused has changed nothing. Otherwise it is not known what Redis has: whom it may have is not left out of the whole.
+		unknown := err != nil && !isReply(err)
 		for _, user := range p.users {
 			ro.dirty[user] = struct{}{}
+			if unknown {
+				ro.mayHaveLocked(user)
+			}
 		}
 		ro.indexed = ro.indexed && !p.fresh
 		if number == answerReaped {
 			ro.bus.lease.distrust(ro.inc)
 		}
-		// What was refused has changed nothing. Otherwise it is not known what Redis has.
-		ro.whole = ro.whole || p.whole || err == nil || !isReply(err)
+		ro.whole = ro.whole || p.whole || err == nil || unknown
 	}
 	if !ok || !ro.open {
 		ro.queueLocked() // once more at least, so that it is forgotten
 	}
 	return ok
+}
+
+// mayHaveLocked notes that Redis has a user, if it did what it was told.
+func (ro *roster) mayHaveLocked(user string) {
+	if w, in := ro.want[user]; in && !w.known {
+		w.known = true
+		ro.want[user] = w
+	}
 }
 
 // What members.lua answers where it changes nothing. answerUnknown is none of it.
