@@ -42,19 +42,26 @@ func (c *cluster) hears(from *node, r *Recorder) {
 	})
 }
 
-// missedDuringRead has the connection break while the log is read. What is said before it is replaced is in neither.
-func missedDuringRead(c *cluster) {
-	a, b := c.open(), c.openProxied()
-	_, r := b.subscribe(room)
-	c.hears(a, r)
-	release := c.reading(a, b)
-	away, back := b.wire.holdRequest("SUBSCRIBE")
+// unsubscribed breaks the connections that subscribe. The node does not hear again until back is called.
+func (c *cluster) unsubscribed(n *node) (back func()) {
+	c.t.Helper()
+	away, back := n.wire.holdRequest("SUBSCRIBE")
 	ctx, cancel := patient()
 	defer cancel()
 	if err := c.server.Client().ClientKillByFilter(ctx, "TYPE", "pubsub").Err(); err != nil {
 		c.t.Fatal(err)
 	}
 	c.await(away, "the node to subscribe again")
+	return back
+}
+
+// missedDuringRead has the connection break while the log is read. What is said before it is replaced is in neither.
+func missedDuringRead(c *cluster) {
+	a, b := c.open(), c.openProxied()
+	_, r := b.subscribe(room)
+	c.hears(a, r)
+	release := c.reading(a, b)
+	back := c.unsubscribed(b)
 	a.publish(room, "three")
 	back()
 	c.hears(a, r)
@@ -103,13 +110,7 @@ func changedDuringRead(c *cluster) {
 	held, release := b.wire.holdAnswer("bob")
 	enter("cay")
 	c.await(held, "the roster to be read")
-	away, back := b.wire.holdRequest("SUBSCRIBE")
-	ctx, cancel := patient()
-	defer cancel()
-	if err := c.server.Client().ClientKillByFilter(ctx, "TYPE", "pubsub").Err(); err != nil {
-		c.t.Fatal(err)
-	}
-	c.await(away, "the node to subscribe again")
+	back := c.unsubscribed(b)
 	enter("dan")
 	back()
 	c.hears(a, atB)

@@ -255,6 +255,16 @@ func newLosing(t *testing.T, nodes int) *losing {
 	return l
 }
 
+// first has a first loss told, after "1".
+func (l *losing) first(told *listener) {
+	l.t.Helper()
+	l.says("1")
+	l.says("lost")
+	told.expect("1", "lost")
+	l.back(0)
+	told.expect("1", "lost", "break")
+}
+
 // says has the first node say something.
 func (l *losing) says(text string) {
 	l.ids = append(l.ids, appendTo(l.t, l.nodes[0], "lobby", text, ""))
@@ -305,11 +315,7 @@ func TestRedisWhoComesAfterABreakIsNotToldOfItAtTheNext(t *testing.T) {
 	t.Parallel()
 	l := newLosing(t, 2)
 	_, told := subscribe(t, l.nodes[0], "lobby")
-	l.says("1")
-	l.says("lost")
-	told.expect("1", "lost")
-	l.back(0)
-	told.expect("1", "lost", "break")
+	l.first(told)
 	l.says("2")
 	l.says("lost too")
 	_, late := subscribe(t, l.nodes[1], "lobby")
@@ -326,11 +332,7 @@ func TestRedisASecondLossInARoomThatAllHaveLeft(t *testing.T) {
 	t.Parallel()
 	l := newLosing(t, 1)
 	sub, told := subscribe(t, l.nodes[0], "lobby")
-	l.says("1")
-	l.says("lost")
-	told.expect("1", "lost")
-	l.back(0)
-	told.expect("1", "lost", "break")
+	l.first(told)
 	l.says("2")
 	l.says("3")
 	l.says("lost too")
