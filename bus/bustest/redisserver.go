@@ -258,24 +258,23 @@ func (s *RedisServer) awaitAnswer(answers []string) error {
 			return fmt.Errorf("no answer: %w", err)
 		case <-time.After(2 * time.Millisecond):
 		}
-		err = ping("unix", s.path("s"), answers) // at the port another server may answer, which took it first
-		if err == nil && s.network == "tcp" {
-			err = ping(s.network, s.addr, answers)
-		}
-		if err == nil {
+		if err = ping(ctx, s.path("s"), answers); err == nil { // at the port another server may answer, which took it first
 			return nil
 		}
 	}
 }
 
-// ping asks whether a server is ready, and expects one of the answers: while it loads a dump, that is an error.
-func ping(network, addr string, answers []string) error {
-	c, err := net.DialTimeout(network, addr, time.Second)
+// ping asks whether a server is ready, and expects one of the answers: while it loads a dump, that is an error, which may take
+// seconds to come.
+func ping(ctx context.Context, socket string, answers []string) error {
+	c, err := net.Dial("unix", socket)
 	if err != nil {
 		return err
 	}
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(time.Second))
+	if deadline, ok := ctx.Deadline(); ok {
+		c.SetDeadline(deadline)
+	}
 	if _, err := c.Write([]byte("PING\r\n")); err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ type Client struct {
 
 // Options are optional.
 type Options struct {
-	HTTPClient *http.Client // default one that gives up on an attempt after 10 s
+	HTTPClient *http.Client // default one that gives up on an attempt after 10 s; redirects that make a GET of a POST it does not follow
 }
 
 // New makes a Client: url is http://host:8765 or https://host.
@@ -47,7 +47,25 @@ func New(to, key string, o Options) (*Client, error) {
 	if key == "" || strings.ContainsAny(key, " \t\r\n") {
 		return nil, errors.New("there is no API key")
 	}
-	return &Client{strings.TrimSuffix(u.String(), "/"), key, cmp.Or(o.HTTPClient, &http.Client{Timeout: 10 * time.Second})}, nil
+	client := *cmp.Or(o.HTTPClient, &http.Client{Timeout: 10 * time.Second})
+	client.CheckRedirect = sameMethod(client.CheckRedirect)
+	return &Client{strings.TrimSuffix(u.String(), "/"), key, &client}, nil
+}
+
+// sameMethod follows a redirect only where it asks the same (RFC 9110, section 15.4: 301, 302 and 303 make a GET of a POST, whose answer
+// would pass for what was asked).
+func sameMethod(next func(*http.Request, []*http.Request) error) func(*http.Request, []*http.Request) error {
+	return func(req *http.Request, via []*http.Request) error {
+		switch {
+		case req.Method != via[0].Method:
+			return http.ErrUseLastResponse
+		case next != nil:
+			return next(req, via)
+		case len(via) >= 10:
+			return errors.New("stopped after 10 redirects")
+		}
+		return nil
+	}
 }
 
 // A Draft is something to say.
@@ -69,6 +87,9 @@ type draftBody struct {
 func (c *Client) Publish(ctx context.Context, room string, d Draft) (ID, error) {
 	var said struct{ ID ID }
 	err := c.do(ctx, "POST", "/v1/rooms/"+url.PathEscape(room)+"/messages", draftBody{From: d.From, Text: d.Text, Data: d.Data}, cmp.Or(d.Key, crand.Text()), &said)
+	if err == nil && said.ID == (ID{}) {
+		err = errForeign
+	}
 	return said.ID, wrap(err, "publish to "+room)
 }
 
@@ -83,21 +104,24 @@ type Outcome struct {
 func (c *Client) Broadcast(ctx context.Context, rooms []string, d Draft) ([]Outcome, error) {
 	var said struct {
 		Results []struct {
-			Room, ID, Message string
-			Code              wire.Code
+			ID, Message string
+			Code        wire.Code
 		}
 	}
 	err := c.do(ctx, "POST", "/v1/broadcast", draftBody{rooms, d.From, d.Text, d.Data}, cmp.Or(d.Key, crand.Text()), &said)
+	if err == nil && len(said.Results) != len(rooms) {
+		err = errForeign
+	}
 	if err != nil {
 		return nil, wrap(err, "broadcast")
 	}
 	list := make([]Outcome, len(said.Results))
 	for i, r := range said.Results {
-		list[i].Room = r.Room
+		list[i].Room = rooms[i]
 		if r.Code != "" {
-			list[i].Err = &wire.Error{Code: r.Code, Message: r.Message}
-		} else if list[i].ID, err = id.Parse(r.ID); err != nil {
-			return nil, wrap(err, "broadcast")
+			list[i].Err = harmless(r.Code, r.Message)
+		} else if list[i].ID, err = id.Parse(r.ID); err != nil || list[i].ID == (ID{}) {
+			return nil, wrap(errForeign, "broadcast")
 		}
 	}
 	return list, nil
@@ -171,6 +195,14 @@ func (c *Client) RevokeToken(ctx context.Context, jti string) error {
 	return wrap(c.do(ctx, "POST", "/v1/revoke", map[string]string{"token": jti}, "", nil), "revoke a token")
 }
 
+// errForeign is of an answer that no node gives.
+var errForeign = errors.New("the answer is not that of a node: is the address right?")
+
+// harmless makes an error of what was answered, which may be shown on a terminal.
+func harmless(code wire.Code, message string) *wire.Error {
+	return &wire.Error{Code: wire.Code(wire.Harmless(string(code))), Message: wire.Harmless(message)}
+}
+
 func wrap(err error, doing string) error {
 	if err == nil {
 		return nil
@@ -234,7 +266,10 @@ func (c *Client) once(ctx context.Context, method, path string, said []byte, key
 		if into == nil {
 			return -1, nil
 		}
-		return -1, json.Unmarshal(answer, into)
+		if json.Unmarshal(answer, into) != nil {
+			return -1, errForeign
+		}
+		return -1, nil
 	}
 	var problem struct {
 		Code   wire.Code
@@ -242,6 +277,9 @@ func (c *Client) once(ctx context.Context, method, path string, said []byte, key
 	}
 	if json.Unmarshal(answer, &problem) != nil || problem.Code == "" {
 		problem.Code, problem.Detail = wire.Unavailable, resp.Status // of a proxy between
+		if to := resp.Header.Get("Location"); to != "" {
+			problem.Detail += ": it moved to " + to
+		}
 		switch status := resp.StatusCode; {
 		case status == http.StatusTooManyRequests:
 			problem.Code = wire.RateLimited
@@ -249,7 +287,7 @@ func (c *Client) once(ctx context.Context, method, path string, said []byte, key
 			problem.Code = wire.BadRequest
 		}
 	}
-	bad := &wire.Error{Code: wire.Code(wire.Harmless(string(problem.Code))), Message: wire.Harmless(problem.Detail)}
+	bad := harmless(problem.Code, problem.Detail)
 	seconds, _ := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 16)
 	bad.RetryAfter = time.Duration(seconds) * time.Second
 	if bad.Code == wire.Unavailable || bad.Code == wire.RateLimited {

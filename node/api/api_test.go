@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -227,6 +228,90 @@ func TestAnAnswerThatBreaksOffIsAskedForAgain(t *testing.T) {
 			first, second := <-keys, <-keys
 			if len(keys) > 0 || first != second {
 				t.Errorf("it was asked %d times, with the keys %q and %q", asked.Load(), first, second)
+			}
+		})
+	}
+}
+
+// A redirect may make a GET of a POST (RFC 9110, section 15.4), whose answer would pass for that of what was never said.
+func TestARedirectIsFollowedOnlyWhereItAsksTheSame(t *testing.T) {
+	t.Parallel()
+	for status, follow := range map[int]bool{301: false, 302: false, 303: false, 307: true, 308: true} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			t.Parallel()
+			var said atomic.Int64
+			mux := http.NewServeMux()
+			mux.HandleFunc("/moved/", func(w http.ResponseWriter, r *http.Request) {
+				if text, _ := io.ReadAll(r.Body); r.Method == "POST" && strings.Contains(string(text), "hello") {
+					said.Add(1)
+					w.Write([]byte(`{"id":"5-7"}`))
+					return
+				}
+				w.Write([]byte(`{"rooms":["tea"],"messages":[]}`))
+			})
+			mux.HandleFunc("/v1/", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/moved"+r.URL.Path, status) })
+			s := httptest.NewServer(mux)
+			defer s.Close()
+			for name, client := range map[string]*http.Client{
+				"ours":   nil,
+				"theirs": {CheckRedirect: func(*http.Request, []*http.Request) error { return nil }},
+			} {
+				said.Store(0)
+				c, err := api.New(s.URL, key, api.Options{HTTPClient: client})
+				if err != nil {
+					t.Fatal(err)
+				}
+				id, err := c.Publish(t.Context(), "tea", api.Draft{Text: "hello"})
+				bad := (*wire.Error)(nil)
+				switch {
+				case follow && (err != nil || id.String() != "5-7" || said.Load() != 1):
+					t.Errorf("%s: got %s, %v, said %d times", name, id, err, said.Load())
+				case !follow && (!errors.As(err, &bad) || bad.Code != wire.BadRequest || !strings.Contains(bad.Message, "/moved/v1/rooms/tea/messages")):
+					t.Errorf("%s: got %s, %v, want to be told where it moved", name, id, err)
+				}
+				if rooms, err := c.Rooms(t.Context()); err != nil || len(rooms) != 1 {
+					t.Errorf("%s: a GET that is led on got %v, %v", name, rooms, err)
+				}
+			}
+		})
+	}
+	t.Run("in a circle", func(t *testing.T) {
+		t.Parallel()
+		var asked atomic.Int64
+		s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			asked.Add(1)
+			http.Redirect(w, r, r.URL.Path, http.StatusPermanentRedirect)
+		}))
+		defer s.Close()
+		c, err := api.New(s.URL, key, api.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond) // it is asked again later
+		defer cancel()
+		if _, err := c.Publish(ctx, "tea", api.Draft{Text: "hello"}); err == nil || asked.Load() > 10 {
+			t.Errorf("got %v after %d requests", err, asked.Load())
+		}
+	})
+}
+
+// What no node says, such as the page of a login before the network, is an error: nothing passes for said that has no id.
+func TestAnAnswerThatNoNodeGivesIsAnError(t *testing.T) {
+	t.Parallel()
+	for _, answer := range []string{`<html>log in</html>`, ``, `null`, `{}`, `{"id":"0-0"}`, `{"results":[]}`, `{"results":[{"room":"tea","id":"5-7"}]}`, `{"results":[{},{}]}`} {
+		t.Run(answer, func(t *testing.T) {
+			t.Parallel()
+			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(answer)) }))
+			defer s.Close()
+			c, err := api.New(s.URL, key, api.Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if id, err := c.Publish(t.Context(), "tea", api.Draft{Text: "x"}); err == nil {
+				t.Errorf("publish got %s and no error", id)
+			}
+			if list, err := c.Broadcast(t.Context(), []string{"tea", "milk"}, api.Draft{Text: "x"}); err == nil {
+				t.Errorf("broadcast got %v and no error", list)
 			}
 		})
 	}

@@ -141,3 +141,34 @@ func TestSendsUpToTheLargestLeaveTheConnection(t *testing.T) {
 		t.Errorf("%d were sent, %d refused; the client: %v", sent, refused, c.Err())
 	}
 }
+
+// Who gives a send up while sends are held leaves the wait as it is: what comes after it is as long as the node says.
+func TestWhoGivesUpASendThatIsHeldShortensNoWait(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		r := join(t, c, fc, ID{}, JoinOptions{})
+		o := post(r, "a")
+		slowly := func(after time.Duration) (asked time.Time) {
+			fc.say(wire.Reject{Req: wantSends(t, fc, "a")[0].Req, Err: &wire.Error{Code: wire.RateLimited, RetryAfter: after}})
+			synctest.Wait()
+			return time.Now()
+		}
+		slowly(10 * time.Second)
+		for range 3 {
+			ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+			if _, err := r.Say(ctx, Draft{Text: "b"}); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("b got %v", err)
+			}
+			cancel()
+		}
+		asked := slowly(20 * time.Second)
+		again := wantSends(t, fc, "a")[0]
+		if waited := time.Since(asked); waited < 20*time.Second || waited > 21*time.Second {
+			t.Errorf("sent again after %v, was told 20 s", waited)
+		}
+		fc.say(wire.Sent{Req: again.Req, ID: ID{Ms: 4}})
+		if o.of("a") != "4-0" {
+			t.Errorf("got %v", o.results)
+		}
+	})
+}

@@ -10,8 +10,8 @@ import (
 // ask sends a request and waits for its answer. It asks again over another connection, and where that may help, but not for
 // a signal, which would come too late.
 func (c *Client) ask(ctx context.Context, r wire.Request) (*wire.Frame, error) {
-	answer := make(chan *wire.Frame, 1)
 	for {
+		answer := make(chan *wire.Frame, 1) // one each: the reader never waits for who has gone on
 		l, err := c.await(ctx)
 		if err != nil {
 			return nil, err

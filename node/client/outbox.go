@@ -26,6 +26,7 @@ type outbox struct {
 	drafts []*draft
 	open   int  // how many are on their way
 	held   bool // after trouble
+	timed  bool // what is held goes on at a time that is set
 	after  time.Duration
 }
 
@@ -151,12 +152,11 @@ func (r *Room) resumeLocked() {
 	switch {
 	case !b.held:
 		r.pumpLocked()
-	case b.open == 0 && r.c.link != nil:
+	case b.open == 0 && !b.timed && r.c.link != nil:
+		b.timed = true
 		r.laterLocked(r.c.link, b.after, func() {
-			if b.open == 0 {
-				b.held, b.after = false, 0
-				r.pumpLocked()
-			}
+			b.held, b.timed, b.after = false, false, 0
+			r.pumpLocked()
 		})
 	}
 }
@@ -166,7 +166,7 @@ func (b *outbox) rewind() {
 	for _, o := range b.drafts {
 		o.open = false
 	}
-	b.open, b.held, b.after = 0, false, 0
+	b.open, b.held, b.timed, b.after = 0, false, false, 0
 }
 
 // remove reports false if the draft was not there.
