@@ -22,7 +22,7 @@ const (
 
 	// batchPause is the least time between the beginnings of two batches, unless one is full. After a quiet moment a message
 	// leaves at once; on a busy node some messages share a batch. The README of bus has what other times cost.
-	batchPause = 800 * time.Microsecond
+	batchPause = 400 * time.Microsecond
 )
 
 // Publish implements bus.Subscription.
