@@ -20,11 +20,6 @@ func (p *tab) tasks(f func()) []time.Duration {
 		Pid  int    `json:"pid"`
 		Tid  int    `json:"tid"`
 		TDur int64  `json:"tdur"` // µs
-		Args struct {
-			Data struct {
-				Message string `json:"message"`
-			} `json:"data"`
-		} `json:"args"`
 	}
 	var events []event
 	ended := make(chan bool, 1)
@@ -46,12 +41,12 @@ func (p *tab) tasks(f func()) []time.Duration {
 			}
 		})
 	})
-	config := tracing.TraceConfig{IncludedCategories: []string{"devtools.timeline", "disabled-by-default-devtools.timeline", "toplevel"}, ExcludedCategories: []string{"*"}}
+	config := tracing.TraceConfig{IncludedCategories: []string{"blink.user_timing", "disabled-by-default-devtools.timeline"}, ExcludedCategories: []string{"*"}}
 	p.command(func(ctx context.Context) error {
 		_, err := chromedp.Call(ctx, tracing.Start, tracing.StartParams{TraceConfig: &config})
 		return err
 	})
-	p.run(`console.timeStamp("this tab")`)
+	p.run(`performance.mark("this tab")`)
 	f()
 	p.command(func(ctx context.Context) error {
 		_, err := chromedp.Call(ctx, tracing.End, cdp.Empty{})
@@ -65,7 +60,7 @@ func (p *tab) tasks(f func()) []time.Duration {
 	case <-time.After(patience):
 		p.t.Fatal("the trace does not end")
 	}
-	mark := slices.IndexFunc(events, func(e event) bool { return e.Name == "TimeStamp" && e.Args.Data.Message == "this tab" })
+	mark := slices.IndexFunc(events, func(e event) bool { return e.Name == "this tab" })
 	if mark < 0 {
 		p.t.Fatalf("the trace lacks this tab, among %d events", len(events))
 	}
