@@ -180,15 +180,14 @@ func (p *Peer) WantClose(code int) {
 	}
 }
 
-// Join enters a room and reads everything up to live: the answer and the backlog.
+// Join enters a room, again while the bus does not answer, and reads everything up to live: the answer and the backlog.
 func (p *Peer) Join(room string, more ...string) (joined wire.Frame, backlog []wire.Frame) {
 	p.t.Helper()
 	extra := ""
 	for _, m := range more {
 		extra += "," + m
 	}
-	p.Say(`{"op":"join","req":"join","room":%s%s}`, Quote(room), extra)
-	joined = p.Until("ok")
+	joined = p.ask(fmt.Sprintf(`{"op":"join","req":"join","room":%s%s}`, Quote(room), extra), true)
 	for {
 		f := p.Next()
 		switch f.Op {
@@ -211,16 +210,23 @@ func (p *Peer) SendText(room, text string, more ...string) id.ID {
 	for _, m := range more {
 		extra += "," + m
 	}
+	request := fmt.Sprintf(`{"op":"send","req":"send","room":%s,"text":%s%s}`, Quote(room), Quote(text), extra)
+	return p.ask(request, strings.Contains(extra, `"key":`)).ID
+}
+
+// ask gives the answer ok to a request. What may be repeated is, while the bus does not answer.
+func (p *Peer) ask(request string, repeat bool) wire.Frame {
+	p.t.Helper()
 	for began := time.Now(); ; {
-		p.Say(`{"op":"send","req":"send","room":%s,"text":%s%s}`, Quote(room), Quote(text), extra)
+		p.Say("%s", request)
 		f := p.Next()
 		for f.Op != "ok" && f.Op != "error" {
 			f = p.Next()
 		}
 		if f.Op == "ok" {
-			return f.ID
+			return f
 		}
-		if f.Code != wire.Unavailable || !strings.Contains(extra, `"key":`) || time.Since(began) > patience {
+		if f.Code != wire.Unavailable || !repeat || time.Since(began) > patience {
 			p.t.Fatalf("got %s, want ok", Show(f))
 		}
 		time.Sleep(f.RetryAfter)
