@@ -11,7 +11,7 @@ import (
 
 // join makes the caller a member of a room, and gives it what it missed, or the newest messages.
 func (s *Server) join(ctx context.Context, c *caller, req *wire.Request) (appender, *wire.Error) {
-	if m := c.rooms[req.Room]; m != nil { // again: only the answer
+	if m := c.rooms.in(req.Room); m != nil { // again: only the answer
 		m.r.mu.Lock()
 		c.replies.answer(m.joinedLocked(req, nil))
 		m.r.mu.Unlock()
@@ -39,10 +39,7 @@ func (s *Server) join(ctx context.Context, c *caller, req *wire.Request) (append
 	}
 	m := newMember(c.session, r)
 	m.cursor, m.ahead, m.blind = cursor, next, blind
-	if c.rooms == nil {
-		c.rooms = make(map[string]*member)
-	}
-	c.rooms[req.Room] = m
+	c.rooms.add(m)
 	m.admit(req, recovered)
 	return nil, nil
 }

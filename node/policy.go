@@ -1,6 +1,7 @@
 package node
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -80,10 +81,10 @@ func (g *Grant) left(now time.Time) time.Duration {
 func (s *session) settle(who identity) (left []string) {
 	s.identity = who
 	s.held.Store(who.grant)
-	for name, m := range s.rooms {
-		if s.srv.may(&s.caller, rights.Join, name) != nil {
-			s.drop(name, m)
-			left = append(left, name)
+	for _, m := range slices.Clone(s.rooms) {
+		if s.srv.may(&s.caller, rights.Join, m.r.name) != nil {
+			s.drop(m)
+			left = append(left, m.r.name)
 			continue
 		}
 		m.rename()
@@ -92,11 +93,11 @@ func (s *session) settle(who identity) (left []string) {
 }
 
 // drop takes the session out of a room.
-func (s *session) drop(name string, m *member) {
-	delete(s.rooms, name)
+func (s *session) drop(m *member) {
+	s.rooms.remove(m)
 	m.r.dismiss(m, false)
 	if s.stream != nil {
-		s.stream.remove(name)
+		s.stream.remove(m.r.name)
 	}
 }
 

@@ -21,9 +21,9 @@ type caller struct {
 	session  *session  // static; nil over HTTP, where nobody can join
 
 	// Owned by the reader.
-	keys   string             // whose its idempotency keys are; empty for the user's
-	rooms  map[string]*member // that it joined
-	visits *room              // over HTTP: the one that it says something in
+	keys   string      // whose its idempotency keys are; empty for the user's
+	rooms  memberships // that it joined
+	visits *room       // over HTTP: the one that it says something in
 
 	pending pending
 	leaving atomic.Bool                 // a goodbye is on its way: nothing more is taken on
@@ -93,7 +93,7 @@ func (s *Server) carryOut(ctx context.Context, c *caller, req *wire.Request) (ap
 
 // room finds the room that a request is about among those that the caller is in.
 func (c *caller) room(name string) (*room, *wire.Error) {
-	if m := c.rooms[name]; m != nil {
+	if m := c.rooms.in(name); m != nil {
 		return m.r, nil
 	}
 	if c.visits != nil {
@@ -107,8 +107,8 @@ func (s *Server) ping(_ context.Context, _ *caller, req *wire.Request) (appender
 }
 
 func (s *Server) leave(_ context.Context, c *caller, req *wire.Request) (appender, *wire.Error) {
-	if m := c.rooms[req.Room]; m != nil {
-		delete(c.rooms, req.Room)
+	if m := c.rooms.in(req.Room); m != nil {
+		c.rooms.remove(m)
 		m.r.dismiss(m, false)
 	}
 	return wire.OK{Req: req.Req}, nil
@@ -163,7 +163,7 @@ func (s *Server) history(ctx context.Context, _ *caller, req *wire.Request) (app
 
 // members reads who is in a room: from the node's memory if it is subscribed to the room.
 func (s *Server) members(ctx context.Context, c *caller, req *wire.Request) (appender, *wire.Error) {
-	if m := c.rooms[req.Room]; m != nil {
+	if m := c.rooms.in(req.Room); m != nil {
 		m.r.mu.Lock()
 		members, count, version := m.rosterLocked()
 		m.r.mu.Unlock()
