@@ -406,3 +406,6 @@ func (c *Cluster) MoveAway(room string) {
 		p.moveLocked()
 	}
 }
+
+// IsForbidden is for what a server says that is not here.
+func IsForbidden(said string) bool { return isForbidden(said) }

@@ -174,7 +174,8 @@ func (r *Bus) tryRights(ctx context.Context) error {
 	return nil
 }
 
-// isForbidden reports whether an answer says that a right is missing, to a command or to one in a script.
+// isForbidden reports whether an answer says that a right is missing, to a command or to one in a script: of the latter Redis 7.0 and
+// those that came after it speak differently.
 func isForbidden(said string) bool {
-	return strings.HasPrefix(said, "NOPERM") || strings.Contains(said, "can't run this command") || strings.Contains(said, "can't access at least one of the keys")
+	return strings.HasPrefix(said, "NOPERM") || strings.Contains(said, "ACL failure in script") || strings.Contains(said, "The user executing the script can't")
 }

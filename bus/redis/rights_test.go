@@ -109,3 +109,22 @@ func TestRedisWhatMayNotBePublishedIsKeptOnce(t *testing.T) {
 		t.Errorf("%d entries were kept of one", n)
 	}
 }
+
+// Servers say in different words that a script may not do something; only some of them are here to be asked.
+func TestRedisARightThatAScriptLacksIsToldByEveryServer(t *testing.T) {
+	for said, want := range map[string]bool{
+		"NOPERM User parley has no permissions to run the 'xadd' command":                                                      true, // all
+		"ERR The user executing the script can't run this command or subcommand script: 81f3, on @user_script:1.":              true, // Redis 7.0
+		"ERR The user executing the script can't access at least one of the keys mentioned in the command arguments":           true,
+		"ERR The user executing the script can't publish to the channel mentioned in the command":                              true,
+		"ERR ACL failure in script: User parley has no permissions to run the 'xadd' command script: 81f3, on @user_script:1.": true, // Redis 7.2 to 8, Valkey
+		"ERR ACL failure in script: No permissions to access a key script: 48c8, on @user_script:1.":                           true,
+		"ERR ACL failure in script: No permissions to access a channel script: f6d5, on @user_script:1.":                       true,
+		"OOM command not allowed when used memory > 'maxmemory'. script: 81f3, on @user_script:1.":                             false,
+		"READONLY You can't write against a read only replica.":                                                                false,
+	} {
+		if got := redis.IsForbidden(said); got != want {
+			t.Errorf("%q is about rights: %v, want %v", said, got, want)
+		}
+	}
+}
