@@ -104,7 +104,7 @@ func (r *Bus) forgetRoster(ro *roster) {
 	defer r.mu.Unlock()
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
-	if !ro.open && ro.settledLocked() && r.rosters[ro.keys.room] == ro {
+	if ro.open == nil && ro.settledLocked() && r.rosters[ro.keys.room] == ro {
 		delete(r.rosters, ro.keys.room)
 	}
 }

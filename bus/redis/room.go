@@ -108,7 +108,7 @@ func (r *Bus) begin(name string, sink bus.Sink) (*room, error) {
 	rm.mending = rm.trail != nil
 	r.rooms[name] = rm
 	r.turns.add(rm)
-	rm.roster = r.rosterLocked(rm.keys)
+	rm.roster = r.rosterLocked(rm)
 	r.mu.Unlock()
 	if rm.mending {
 		rm.link.mender.add([]*room{rm}, nil)
