@@ -40,6 +40,8 @@ func (r *Bus) rosterLoop() {
 
 // writeRosters returns false if it should be tried again later.
 func (r *Bus) writeRosters(taken []*roster) (ok bool) {
+	r.writing.Lock()
+	defer r.writing.Unlock()
 	inc, leased := r.lease.current()
 	if inc == "" { // the server has not let us in yet
 		for _, ro := range taken {
@@ -109,39 +111,6 @@ func (r *Bus) forgetRoster(ro *roster) {
 	}
 }
 
-// writeIndex notes rooms that an incarnation is about to be in. It comes before the incarnation is in them, so that whoever
-// reaps it finds them.
-func (r *Bus) writeIndex(inc string, rooms []any) error {
-	if len(rooms) == 0 {
-		return nil
-	}
-	q := r.query(r.ctx, r.own)
-	added := q.do(append([]any{"sadd", roomsOfKey(inc)}, rooms...)...)
-	q.do("pexpire", roomsOfKey(inc), r.cfg.presenceLife.Milliseconds())
-	if err := q.send(); err != nil {
-		return err
-	}
-	return added.Err()
-}
-
-// leaveIndex takes out of the index the rooms that nobody is in through this node. It does no harm if it fails.
-func (r *Bus) leaveIndex(inc string, written []*roster) {
-	var rooms []any
-	for _, ro := range written {
-		ro.mu.Lock()
-		if len(ro.want) == 0 && len(ro.dirty) == 0 && !ro.whole && ro.inc == inc && ro.indexed {
-			ro.indexed = false
-			rooms = append(rooms, ro.keys.room)
-		}
-		ro.mu.Unlock()
-	}
-	if len(rooms) > 0 {
-		q := r.query(r.ctx, r.own)
-		q.do(append([]any{"srem", roomsOfKey(inc)}, rooms...)...)
-		_ = q.send()
-	}
-}
-
 // leaveAll takes this node's members out of all rooms, and gives up the lease. The loop that writes rosters is about to end.
 func (r *Bus) leaveAll() {
 	select {
@@ -177,14 +146,18 @@ func (r *Bus) leaveAll() {
 	defer cancel()
 	q := r.query(ctx, r.own)
 	q.do("del", leaseKey(inc))
-	q.do("del", roomsOfKey(inc))
-	q.do("srem", incarnationsKey(r.tag()), inc)
+	for _, tag := range r.tags() {
+		q.do("srem", incarnationsKey(tag), inc)
+	}
 	_ = q.send()
 }
 
 func (r *Bus) leaveRooms(inc string, rooms []string) error {
 	ctx, cancel := context.WithTimeout(r.ctx, silence)
 	defer cancel()
+	if more, err := r.readIndex(ctx, inc); err != nil || r.reapRooms(ctx, inc, more) != nil {
+		return
+	}
 	return r.reapRooms(ctx, inc, rooms)
 }
 

@@ -174,6 +174,35 @@ func TestRedisARoomThatCouldNotBeListedIsListedLater(t *testing.T) {
 	}
 }
 
+// A room that nobody is in any more is not listed for ever, though the list could not be told.
+func TestRedisARoomThatCouldNotBeTakenOffTheListIsLater(t *testing.T) {
+	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
+	r := openRedis(t, redis.Config{URL: limitedURL(server), HeartbeatInterval: 300 * time.Millisecond, CompareInterval: time.Hour})
+	sub, told := subscribe(t, r, "lobby")
+	sub.Enter(bus.Member{ID: "ann"})
+	told.change(bus.Joined, "ann")
+	allow(t, server, "allchannels", "-srem")
+	sub.Close()
+	eventually(t, "a refusal", func() bool { return refusals(t, server, "srem") > 0 })
+	allow(t, server, "allchannels")
+	eventually(t, "no room to be listed", func() bool {
+		rooms, err := r.Rooms(t.Context())
+		return err == nil && len(rooms) == 0
+	})
+}
+
+// What lists nodes does not outlive them for ever, even if none of them lived for long.
+func TestRedisTheListOfNodesExpires(t *testing.T) {
+	server := bustest.StartRedis(t)
+	cfg := never
+	cfg.URL = server.URL()
+	openRedis(t, cfg)
+	if left := server.Client().PTTL(t.Context(), "parley:incarnations").Val(); left <= 0 {
+		t.Errorf("it expires in %v", left)
+	}
+}
+
 // Who starts waits before it takes dead nodes for dead. What it has met meanwhile, and no list names, it sees to then.
 func TestRedisADeadNodeThatIsMetTooSoonIsSeenToLater(t *testing.T) {
 	server := bustest.StartRedis(t)

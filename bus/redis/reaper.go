@@ -50,7 +50,7 @@ func (p *reaper) run() {
 	r := p.bus
 	tick := time.NewTicker(r.cfg.HeartbeatInterval / 2)
 	defer tick.Stop()
-	for {
+	for n := 0; ; n++ {
 		select {
 		case <-tick.C:
 		case <-r.ctx.Done():
@@ -60,6 +60,11 @@ func (p *reaper) run() {
 			r.complain("look for dead nodes", err)
 		}
 	}
+		if n%2 == 0 {
+			if err := r.compareIndex(); err != nil && r.ctx.Err() == nil {
+				r.complain("compare the list of rooms", err)
+			}
+		}
 }
 
 func (p *reaper) round(ctx context.Context) error {
@@ -159,19 +164,17 @@ func (p *reaper) accuseAll(suspects map[string]map[string]struct{}) {
 // incarnation sent can put it back: members.lua knows when its lease ended.
 func (p *reaper) reap(ctx context.Context, inc string, met map[string]struct{}) error {
 	r := p.bus
-	q := r.query(ctx, r.own)
-	index := q.do("smembers", roomsOfKey(inc))
-	if err := q.send(); err != nil {
+	rooms, err := r.readIndex(ctx, inc)
+	if err != nil {
 		return err
 	}
-	rooms, _ := index.StringSlice()
 	for room := range met {
 		rooms = append(rooms, room)
 	}
 	if err := r.reapRooms(ctx, inc, rooms); err != nil {
 		return err
 	}
-	q = r.query(ctx, r.own)
+	q := r.query(ctx, r.own)
 	for _, tag := range r.tags() {
 		q.do("srem", incarnationsKey(tag), inc)
 	}

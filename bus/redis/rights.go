@@ -69,6 +69,7 @@ func (r *Bus) trials() []trial {
 	try(ofNodes, "SADD", rooms, "")
 	try(ofNodes, "PEXPIRE", rooms, "10000")
 	try(ofNodes, "SMEMBERS", rooms)
+	try(ofNodes, "SCARD", rooms)
 	try(ofNodes, "SREM", incarnationsKey(r.tag()), "")
 	try(ofNodes, "EXISTS", incarnationsKey(r.tag()))
 	try(ofNodes, "GET", layoutKey+r.tag())

@@ -301,7 +301,7 @@ func (ro *roster) written(p *rosterPlan, err error) (ok bool) {
 				ro.mayHaveLocked(user)
 			}
 		}
-		ro.indexed = ro.indexed && !p.fresh
+		ro.indexed = ro.indexed && !p.fresh && err != nil // where Redis has changed, the index may have, too
 		if number == answerReaped {
 			ro.bus.lease.distrust(ro.inc)
 		}
