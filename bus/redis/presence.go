@@ -77,7 +77,7 @@ func (r *Bus) writeRosters(taken []*roster) (ok bool) {
 	}
 	err := r.exec(r.ctx, r.own, cmds)
 	written := make([]*roster, 0, len(plans))
-	former := make(map[string][]string)
+	former := make(map[string][]*roster)
 	for _, p := range plans {
 		if !p.roster.written(p, err) {
 			ok = false
@@ -88,12 +88,22 @@ func (r *Bus) writeRosters(taken []*roster) (ok bool) {
 		}
 		written = append(written, p.roster)
 		if p.former != "" {
-			former[p.former] = append(former[p.former], p.roster.keys.room)
+			former[p.former] = append(former[p.former], p.roster)
 		}
 	}
-	for inc, rooms := range former {
+	for inc, rosters := range former {
+		rooms := make([]string, len(rosters))
+		for i, ro := range rosters {
+			rooms[i] = ro.keys.room
+		}
 		if err := r.reapRooms(r.ctx, inc, rooms); err != nil {
-			r.complain("leave rooms under an earlier lease", err) // a reaper sees to it
+			ok = false
+			r.complain("leave rooms under an earlier lease", err)
+			for _, ro := range rosters {
+				if !ro.leaveLater(inc) {
+					r.reaper.accuse(inc, ro.keys.room)
+				}
+			}
 		}
 	}
 	r.leaveIndex(inc, written)

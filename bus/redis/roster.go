@@ -313,6 +313,19 @@ func (ro *roster) written(p *rosterPlan, err error) (ok bool) {
 	return ok
 }
 
+// leaveLater has an earlier incarnation, which could not be taken out of the room, taken out with the next that is written. It reports
+// false where a later one is to be.
+func (ro *roster) leaveLater(former string) bool {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	if ro.former != "" && ro.former != former {
+		return false
+	}
+	ro.former, ro.whole = former, true
+	ro.queueLocked()
+	return true
+}
+
 // mayHaveLocked notes that Redis has a user, if it did what it was told.
 func (ro *roster) mayHaveLocked(user string) {
 	if w, in := ro.want[user]; in && !w.known {
