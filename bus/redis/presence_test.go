@@ -205,7 +205,34 @@ func TestRedisTheListOfNodesExpires(t *testing.T) {
 
 // Who starts waits before it takes dead nodes for dead. What it has met meanwhile, and no list names, it sees to then.
 func TestRedisADeadNodeThatIsMetTooSoonIsSeenToLater(t *testing.T) {
+	deadIsSeenTo(t, func(*bustest.RedisServer, string) {}, func(*bustest.RedisServer) {})
+}
+
+// It does also where it could not at first.
+func TestRedisADeadNodeThatCouldNotBeTakenOutIsSeenToLater(t *testing.T) {
+	deadIsSeenTo(t, func(server *bustest.RedisServer, _ string) {
+		allow(t, server, "allchannels", "-unlink") // which only taking out needs
+	}, func(server *bustest.RedisServer) {
+		eventually(t, "a refusal", func() bool { return refusals(t, server, "unlink") > 0 })
+		allow(t, server, "allchannels")
+	})
+}
+
+// And where another node sees to the dead one, which need not know of the room.
+func TestRedisADeadNodeThatAnotherSeesToIsSeenToLater(t *testing.T) {
+	deadIsSeenTo(t, func(server *bustest.RedisServer, dead string) {
+		if err := server.Client().Set(t.Context(), "parley:reap:"+dead, "1", 5*time.Second).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}, func(*bustest.RedisServer) {})
+}
+
+// deadIsSeenTo has a node meet a dead one in a room that it is not in, and that no list names any more.
+func deadIsSeenTo(t *testing.T, before func(server *bustest.RedisServer, dead string), meanwhile func(server *bustest.RedisServer)) {
+	t.Helper()
+	t.Parallel()
 	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
 	ctx, c, k := t.Context(), server.Client(), redis.KeysOf("lobby")
 	cfg := never
 	cfg.URL = server.URL()
@@ -215,10 +242,12 @@ func TestRedisADeadNodeThatIsMetTooSoonIsSeenToLater(t *testing.T) {
 	if err := c.Del(ctx, "parley:lease:"+dead, "parley:rooms:"+dead, "parley:incarnations").Err(); err != nil {
 		t.Fatal(err)
 	}
-	lives := openRedis(t, redis.Config{URL: server.URL(), HeartbeatInterval: time.Second, CompareInterval: time.Hour})
+	lives := openRedis(t, redis.Config{URL: limitedURL(server), HeartbeatInterval: time.Second, CompareInterval: time.Hour})
+	before(server, dead)
 	if roster, err := lives.Roster(ctx, "lobby"); err != nil || roster.Count != 1 {
 		t.Fatalf("%d members are read, %v", roster.Count, err)
 	}
+	meanwhile(server)
 	eventually(t, "the dead node to be out of the room", func() bool {
 		there, err := c.HExists(ctx, k.Incarnations, dead).Result()
 		return err == nil && !there
