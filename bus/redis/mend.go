@@ -28,6 +28,20 @@ type trail struct {
 	until  time.Time // when it may be forgotten
 	again  bool      // it could not be asked about
 	due    bool      // it is to be asked about on this connection
+	sent   bool      // that was asked, and not answered yet
+}
+
+// settle takes the answer to a question about the trail, which was asked of the server of that run.
+func (tr *trail) settle(v verdict, run string) {
+	if tr.run = run; !v.broken {
+		return
+	}
+	before := slices.IndexFunc(tr.known, func(i bus.ID) bool { return !v.point.Less(i) })
+	if before < 0 {
+		before = len(tr.known)
+	}
+	// From now on the marker must not be lost.
+	tr.known, tr.acked, tr.newest = append([]bus.ID{v.marker}, tr.known[before:]...), bus.ID{}, v.marker
 }
 
 // recentIDs are the last entries that were delivered in a room, oldest first: those of the last half minute, since a node may be
@@ -83,8 +97,16 @@ func (t *trails) leave(tr *trail) {
 	tr.until = time.Now().Add(trailLife)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if had := t.byRoom[tr.keys.room]; had != nil && tr.acked.Less(had.acked) {
-		tr.acked = had.acked // of what was published while somebody came
+	if had := t.byRoom[tr.keys.room]; had != nil {
+		if tr.acked.Less(had.acked) {
+			tr.acked = had.acked // of what was published while somebody came
+		}
+		if had.again || had.due || had.sent { // the log may have lost what is older, too
+			if tr.acked.Less(tr.known[0]) {
+				tr.acked = tr.known[0]
+			}
+			tr.known, tr.newest, tr.run, tr.again = had.known, had.newest, had.run, true
+		}
 	}
 	t.byRoom[tr.keys.room] = tr
 }
@@ -95,7 +117,7 @@ func (t *trails) take(room string) *trail {
 	defer t.mu.Unlock()
 	tr := t.byRoom[room]
 	if tr != nil {
-		tr.due = false
+		tr.again, tr.due, tr.sent = false, false, false
 	}
 	delete(t.byRoom, room)
 	return tr
@@ -331,7 +353,7 @@ func (r *Bus) appendTrail(out []byte, tr *trail, run string) (_ []byte, due bool
 	if !tr.due {
 		return out, false
 	}
-	tr.due = false
+	tr.due, tr.sent = false, true
 	floor := tr.acked
 	if floor.Less(tr.known[0]) {
 		floor = tr.known[0]
@@ -373,20 +395,14 @@ func (m *mender) answeredTrail(tr *trail, run string, v resp.Value) {
 	out, err := m.verdict(v)
 	r.trails.mu.Lock()
 	defer r.trails.mu.Unlock()
-	switch {
-	case r.trails.byRoom[tr.keys.room] != tr: // it is somebody else's by now, who asks anew
-	case err != nil:
-		tr.again = true
-	case out.broken: // from now on the marker must not be lost
-		before := slices.IndexFunc(tr.known, func(i bus.ID) bool { return !out.point.Less(i) })
-		if before < 0 {
-			before = len(tr.known)
-		}
-		tr.known, tr.acked = append([]bus.ID{out.marker}, tr.known[before:]...), bus.ID{}
-		tr.newest, tr.run = out.marker, run
-	default:
-		tr.run = run
+	if r.trails.byRoom[tr.keys.room] != tr {
+		return // it is somebody else's by now, who asks anew
 	}
+	if tr.sent = false; err != nil {
+		tr.again = true
+		return
+	}
+	tr.settle(out, run)
 }
 
 // refusedPause is the time between two questions about a room whose loss the server refuses to note, as one that is full does.
@@ -394,7 +410,7 @@ const refusedPause = time.Second
 
 // mendLocked has the link ask whether the log has lost what the room knows. Until the answer has come the log is not read.
 func (rm *room) mendLocked() {
-	rm.mending, rm.asked = true, false
+	rm.mending, rm.asked, rm.sure = true, false, bus.ID{}
 	if rm.mendRefused {
 		rm.mendRefused = false
 		rm.mendAfter(refusedPause)
@@ -481,15 +497,16 @@ func (rm *room) mended(question uint64, run string, v resp.Value) {
 		if rm.trail != nil { // who joins is not kept waiting
 			rm.trail.again = true
 			rm.bus.trails.leave(rm.trail)
+			rm.trail = nil
 		}
 	case rm.trail != nil:
+		rm.trail.settle(out, run)
 	case out.broken:
 		rm.run = run
 		rm.brokenLocked(out)
 	default:
 		rm.run, rm.sure = run, rm.at
 	}
-	rm.trail = nil
 	rm.readSoonLocked()
 }
 

@@ -306,7 +306,7 @@ func (rd *reading) join(read logRead) (again bool) {
 	rm.newest, rm.run = read.lastBreak, rm.bus.server.runNow()
 	rm.horizon = rm.at
 	rm.last = rm.at
-	rm.state = live
+	rm.state, rm.trail = live, nil
 	rm.readyLocked()
 	whole := rm.releaseLocked()
 	rm.repaired = 0
