@@ -377,12 +377,12 @@ func (rd *reading) advance(read logRead) (again bool) {
 	rm.sure = bus.ID{}
 	rm.state = live
 	whole := rm.releaseLocked()
-	rm.releaseWaitersLocked(func(w *waiter) bool { return w.reads < rd.number })
+	rm.releaseWaitersLocked(func(w *waiter) bool { return w.reads < rd.number || !w.lost && !rm.at.Less(w.id) })
 	if rm.repaired > 0 {
 		rm.bus.cfg.Observer.Repaired(rm.repaired)
 	}
 	rm.repaired = 0
-	if !whole {
+	if !whole || len(rm.waiters) > 0 { // what those wait for who came meanwhile would have arrived by now
 		rm.state = repairing
 		return true
 	}
