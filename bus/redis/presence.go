@@ -154,6 +154,9 @@ func (r *Bus) leaveAll() {
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, silence)
 	defer cancel()
+	if more, err := r.readIndex(ctx, inc); err != nil || r.reapRooms(ctx, inc, more) != nil {
+		return
+	}
 	q := r.query(ctx, r.own)
 	q.do("del", leaseKey(inc))
 	for _, tag := range r.tags() {
@@ -165,9 +168,6 @@ func (r *Bus) leaveAll() {
 func (r *Bus) leaveRooms(inc string, rooms []string) error {
 	ctx, cancel := context.WithTimeout(r.ctx, silence)
 	defer cancel()
-	if more, err := r.readIndex(ctx, inc); err != nil || r.reapRooms(ctx, inc, more) != nil {
-		return
-	}
 	return r.reapRooms(ctx, inc, rooms)
 }
 

@@ -192,6 +192,26 @@ func TestRedisARoomThatCouldNotBeTakenOffTheListIsLater(t *testing.T) {
 	})
 }
 
+// A node that ends is in no room any more, not in those either that it had left before the server went back to what it was.
+func TestRedisANodeThatEndsLeavesRoomsThatItIsInAgain(t *testing.T) {
+	server := bustest.StartRedis(t)
+	cfg := never
+	cfg.URL = server.URL()
+	r := openRedis(t, cfg)
+	inc, c, k := r.Incarnation(), server.Client(), redis.KeysOf("lobby")
+	sub, told := subscribe(t, r, "lobby")
+	sub.Enter(bus.Member{ID: "ann"})
+	told.change(bus.Joined, "ann")
+	before := stateOf(t, c)
+	sub.Close()
+	eventually(t, "ann to have left", func() bool { return c.Exists(t.Context(), "parley:rooms:"+inc).Val() == 0 })
+	before.putBack(t, c)
+	_ = r.Close()
+	if there, err := c.HExists(t.Context(), k.Incarnations, inc).Result(); err != nil || there {
+		t.Errorf("it is in the room: %v, %v", there, err)
+	}
+}
+
 // What lists nodes does not outlive them for ever, even if none of them lived for long.
 func TestRedisTheListOfNodesExpires(t *testing.T) {
 	server := bustest.StartRedis(t)
