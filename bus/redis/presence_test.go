@@ -174,6 +174,38 @@ func TestRedisARoomThatCouldNotBeListedIsListedLater(t *testing.T) {
 	}
 }
 
+// Nobody leaves because all leases are gone at once, as after a server's clock was put forward, or it went back to what it was long ago:
+// nodes take new ones.
+func TestRedisNobodyLeavesBecauseAllLeasesAreGone(t *testing.T) {
+	t.Parallel()
+	server := bustest.StartRedis(t)
+	cfg := redis.Config{URL: server.URL(), HeartbeatInterval: 400 * time.Millisecond, LeaseTTL: time.Minute}
+	a, b := openRedis(t, cfg), openRedis(t, cfg)
+	subA, atA := subscribe(t, a, "lobby")
+	subB, atB := subscribe(t, b, "lobby")
+	subA.Enter(bus.Member{ID: "ann"})
+	subB.Enter(bus.Member{ID: "bob"})
+	for _, told := range []*listener{atA, atB} {
+		told.change(bus.Joined, "ann")
+		told.change(bus.Joined, "bob")
+	}
+	for range 6 {
+		time.Sleep(time.Second) // a reaper draws no conclusions from what it sees earlier
+		formerA, formerB := a.Incarnation(), b.Incarnation()
+		if err := server.Client().Del(t.Context(), "parley:lease:"+formerA, "parley:lease:"+formerB).Err(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "both to have other leases", func() bool { return a.Incarnation() != formerA && b.Incarnation() != formerB })
+	}
+	subA.Enter(bus.Member{ID: "end"})
+	for _, told := range []*listener{atA, atB} {
+		told.change(bus.Joined, "end")
+		if heard := told.heard(); len(heard) != 3 {
+			t.Errorf("told are %v", heard)
+		}
+	}
+}
+
 // A room that nobody is in any more is not listed for ever, though the list could not be told.
 func TestRedisARoomThatCouldNotBeTakenOffTheListIsLater(t *testing.T) {
 	server := bustest.StartRedis(t)

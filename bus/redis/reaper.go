@@ -97,13 +97,18 @@ func (p *reaper) round(ctx context.Context) error {
 	if len(incs) == 0 {
 		return nil
 	}
+	own, _ := r.lease.current()
 	q = r.query(ctx, r.own)
 	leases := make([]*redis.Cmd, len(incs))
 	for i, inc := range incs {
 		leases[i] = q.do("exists", leaseKey(inc))
 	}
+	ours := q.do("exists", leaseKey(own)) // last: what takes all leases at once takes ours as well
 	if err := q.send(); err != nil {
 		return err
+	}
+	if n, err := ours.Int(); err != nil || n == 0 {
+		return nil // they were lost, or have run out by a clock that was put forward: that says nothing of nodes
 	}
 	alive := make(map[string]struct{}, len(incs))
 	for i, inc := range incs {
