@@ -22,6 +22,9 @@ var failoverFaults = []promise{
 	{name: "nor is it forgotten by who could not come back", test: lostTailOfWhoGaveUp, tcp: true, conf: primary},
 	{name: "nor by who leaves while a full server refuses to note it", test: lostTailRefused, tcp: true, conf: primary},
 	{name: "nor by who has been there meanwhile", test: lostTailRefusedAgain, tcp: true, conf: primary},
+	{name: "what a full server takes once it has memory comes after the loss", test: func(c *cluster) { saidAfterRefusal(c, false, false) }, tcp: true, conf: primary},
+	{name: "from outside the room, too", test: func(c *cluster) { saidAfterRefusal(c, true, false) }, tcp: true, conf: primary},
+	{name: "and from who has come back", test: func(c *cluster) { saidAfterRefusal(c, true, true) }, tcp: true, conf: primary},
 	{name: "what a server said before a full one took over proves nothing", test: promotedDuringRead, tcp: true, conf: primary, settings: uncompared},
 	{name: "two failovers from one point are two breaks", test: twoFailovers, tcp: true, conf: primary},
 	{name: "a demoted primary that keeps its connections is left", test: demoted, tcp: true, conf: primary},
@@ -337,6 +340,33 @@ func lostTailRefusedAgain(c *cluster) {
 	again.Close()
 	c.fill(replica, false)
 	c.noted(replica, kept, lost)
+}
+
+// saidAfterRefusal has a node say something as soon as a full server may note what the node knows to be lost.
+func saidAfterRefusal(c *cluster, leaves, returns bool) {
+	replica := c.replica()
+	a := c.openProxied()
+	sub, atA := a.subscribe(room)
+	kept := a.publish(room, "kept")
+	c.promote(replica)
+	a.publish(room, "lost")
+	atA.WaitBody(c.t, "lost")
+	if leaves {
+		sub.Close()
+	}
+	fresh := c.openOn(replica)
+	c.fill(replica, true)
+	a.wire.redirect(replica)
+	until(c.t, "the node to be there", func() bool { return a.seen.count(&a.seen.reconnects) > 0 })
+	if returns {
+		a.subscribe(room)
+	}
+	if o := a.await(a.start(room, bus.Draft{Body: []byte("too much")})); o.err == nil {
+		c.t.Error("a full server takes what is said")
+	}
+	c.fill(replica, false)
+	a.publish(room, "next")
+	check(c.t, "the log after what was kept", bodies(fresh.after(room, kept, 10).Messages), []string{"break", "next"})
 }
 
 // promotedDuringRead has a node be told that a log has what it knows, and read a log that does not: of a server that took over meanwhile,

@@ -243,13 +243,13 @@ func (m *mender) appendQuestions(out []byte, await []awaited) ([]byte, []awaited
 			m.mu.Unlock()
 			break
 		}
-		out, await = m.ask(out, await, rm)
+		out, await = m.ask(out, await, rm, false)
 	}
 	for _, tr := range trails {
 		out, await = m.askTrail(out, await, tr)
 	}
 	for _, rm := range heads {
-		out, await = m.ask(out, await, rm) // first, since the newest id may then be a marker's
+		out, await = m.ask(out, await, rm, false) // first, since the newest id may then be a marker's
 		var answer func(resp.Value)
 		out, answer = rm.appendHead(out)
 		await = append(await, awaited{answer: answer})
@@ -257,9 +257,9 @@ func (m *mender) appendQuestions(out []byte, await []awaited) ([]byte, []awaited
 	return out, await
 }
 
-// ask appends a room's question, unless it was sent.
-func (m *mender) ask(out []byte, await []awaited, rm *room) ([]byte, []awaited) {
-	out, answer := rm.appendMend(out)
+// ask appends a room's question, unless it was sent; where it was refused, once more if that is wanted.
+func (m *mender) ask(out []byte, await []awaited, rm *room, again bool) ([]byte, []awaited) {
+	out, answer := rm.appendMend(out, again)
 	if answer != nil {
 		await = m.await(await, answer)
 	}
@@ -275,14 +275,18 @@ func (m *mender) askTrail(out []byte, await []awaited, tr *trail) ([]byte, []awa
 	return out, await
 }
 
-// askFirst appends the question of a room that something is about to be appended to. rm is nil where it is not subscribed to.
+// askFirst appends the questions about a room that something is about to be appended to, those too that could not be answered before. rm
+// is nil where it is not subscribed to.
 func (m *mender) askFirst(out []byte, await []awaited, rm *room, name string) ([]byte, []awaited) {
 	if rm != nil {
-		return m.ask(out, await, rm)
+		out, await = m.ask(out, await, rm, true)
 	}
 	t := &m.link.bus.trails
 	t.mu.Lock()
 	tr := t.byRoom[name]
+	if tr != nil && tr.again {
+		tr.again, tr.due = false, true
+	}
 	t.mu.Unlock()
 	if tr == nil {
 		return out, await
@@ -435,15 +439,19 @@ func (rm *room) reconnected() {
 	}
 }
 
-// appendMend appends the room's question, if there is one, and gives what takes the answer.
-func (rm *room) appendMend(out []byte) ([]byte, func(resp.Value)) {
+// appendMend appends the room's question, if there is one, and gives what takes the answer. It may ask again at once what was refused.
+func (rm *room) appendMend(out []byte, again bool) ([]byte, func(resp.Value)) {
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
+	if again && rm.state == repairing && rm.mendRefused {
+		rm.mending, rm.asked, rm.sure = true, false, bus.ID{}
+	}
 	if rm.state == over || !rm.mending || rm.asked {
 		return out, nil
 	}
 	rm.asked = true
 	rm.question++
+	rm.mendRefused = false
 	question := rm.question
 	run := rm.bus.server.runNow()
 	rm.idsMu.Lock()
