@@ -12,6 +12,7 @@ import (
 
 var closePromises = []promise{
 	{name: "nothing comes after a subscription's end", test: nothingAfterSubscriptionClose},
+	{name: "a subscription that has ended does nothing to the next", test: endedIsNotTheNext},
 	{name: "a subscription's end waits for its sink", test: closeWaitsForSink},
 	{name: "nothing comes after Close", test: nothingAfterClose},
 	{name: "calls after Close say so", test: callsAfterClose},
@@ -33,6 +34,28 @@ func nothingAfterSubscriptionClose(c *cluster) {
 	seen := len(witness.Seen().Messages)
 	s := witness.Wait(c.t, "traffic to go on", func(s Seen) bool { return len(s.Messages) > seen+50 })
 	check(c.t, "changes by who entered after the end", len(s.Changes), 0)
+}
+
+func endedIsNotTheNext(c *cluster) {
+	a, b := c.open(), c.open()
+	subB, atB := b.subscribe(room)
+	ended, _ := a.subscribe(room)
+	ended.Close()
+	next, atA := a.subscribe(room)
+	enterAll(c, next, atB, "ann")
+	ended.Enter(bus.Member{ID: "bob"})
+	ended.Leave("ann")
+	ended.Close()
+	ctx, cancel := patient()
+	defer cancel()
+	if err := ended.Sync(ctx); !errors.Is(err, bus.ErrClosed) {
+		c.t.Errorf("Sync: %v", err)
+	}
+	enterAll(c, next, atB, "end")
+	check(c.t, "who is there", users(subB.Roster()), []string{"ann", "end"})
+	check(c.t, "changes", len(atB.Seen().Changes), 2)
+	b.publish(room, "m")
+	atA.WaitBody(c.t, "m")
 }
 
 // busy is a sink that takes its time: for the first message until it is freed, then a little for each.

@@ -1,6 +1,7 @@
 package bustest
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"slices"
@@ -18,6 +19,13 @@ var failoverFaults = []promise{
 	{name: "what waits for a new server comes after the break", test: queuedForNewServer, tcp: true, conf: primary},
 	{name: "a lost tail of a room that all have left is told", test: lostTailOfALeftRoom, tcp: true, conf: primary},
 	{name: "a lost tail that came from outside is told", test: lostTailFromOutside, tcp: true, conf: primary},
+	{name: "nor is it forgotten by who could not come back", test: lostTailOfWhoGaveUp, tcp: true, conf: primary},
+	{name: "nor by who leaves while a full server refuses to note it", test: lostTailRefused, tcp: true, conf: primary},
+	{name: "nor by who has been there meanwhile", test: lostTailRefusedAgain, tcp: true, conf: primary},
+	{name: "what a full server takes once it has memory comes after the loss", test: func(c *cluster) { saidAfterRefusal(c, false, false) }, tcp: true, conf: primary},
+	{name: "from outside the room, too", test: func(c *cluster) { saidAfterRefusal(c, true, false) }, tcp: true, conf: primary},
+	{name: "and from who has come back", test: func(c *cluster) { saidAfterRefusal(c, true, true) }, tcp: true, conf: primary},
+	{name: "what a server said before a full one took over proves nothing", test: promotedDuringRead, tcp: true, conf: primary, settings: uncompared},
 	{name: "two failovers from one point are two breaks", test: twoFailovers, tcp: true, conf: primary},
 	{name: "a demoted primary that keeps its connections is left", test: demoted, tcp: true, conf: primary},
 	{name: "a demoted primary without a successor is no server", test: demotedAlone, tcp: true, conf: primary},
@@ -246,6 +254,144 @@ func lostTailFromOutside(c *cluster) {
 	for _, since := range []bus.ID{kept, lost} {
 		c.told(fresh, since)
 	}
+}
+
+// lostTailOfWhoGaveUp has a node begin to subscribe, and give up, before the tail that it has seen is lost.
+func lostTailOfWhoGaveUp(c *cluster) {
+	replica := c.replica()
+	a := c.openProxied()
+	sub, atA := a.subscribe(room)
+	kept := a.publish(room, "kept")
+	c.promote(replica)
+	lost := a.publish(room, "lost")
+	atA.WaitBody(c.t, "lost")
+	sub.Close()
+	held, release := a.wire.holdAnswer(lost.String())
+	ctx, giveUp := context.WithCancel(context.Background())
+	gaveUp := make(chan error)
+	go func() {
+		_, err := a.Subscribe(ctx, room, NewRecorder(c.t))
+		gaveUp <- err
+	}()
+	c.await(held, "the log to be read")
+	giveUp()
+	if err := <-gaveUp; err == nil {
+		c.t.Error("subscribed without the answer")
+	}
+	release()
+	a.wire.redirect(replica)
+	c.noted(replica, kept, lost)
+}
+
+// noted waits until a server has noted the loss of what followed kept.
+func (c *cluster) noted(server *RedisServer, kept, lost bus.ID) {
+	c.t.Helper()
+	fresh := c.openOn(server)
+	until(c.t, "the break to be in the log", func() bool { return !fresh.after(room, kept, 1).LastBreak.IsZero() })
+	for _, since := range []bus.ID{kept, lost} {
+		c.told(fresh, since)
+	}
+}
+
+// fill has a server be full, or have memory again.
+func (c *cluster) fill(server *RedisServer, full bool) {
+	c.t.Helper()
+	ctx, cancel := patient()
+	defer cancel()
+	most := "0"
+	if full {
+		most = "1"
+	}
+	if err := server.Client().ConfigSet(ctx, "maxmemory", most).Err(); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+func lostTailRefused(c *cluster) {
+	replica := c.replica()
+	a := c.openProxied()
+	sub, atA := a.subscribe(room)
+	kept := a.publish(room, "kept")
+	c.promote(replica)
+	lost := a.publish(room, "lost")
+	atA.WaitBody(c.t, "lost")
+	c.fill(replica, true)
+	a.wire.redirect(replica)
+	until(c.t, "the node to be there", func() bool { return a.seen.count(&a.seen.reconnects) > 0 })
+	sub.Close()
+	c.fill(replica, false)
+	c.noted(replica, kept, lost)
+}
+
+// lostTailRefusedAgain has a node be in the room, and leave it, while it can't be noted what the node had seen before.
+func lostTailRefusedAgain(c *cluster) {
+	replica := c.replica()
+	a := c.openProxied()
+	sub, atA := a.subscribe(room)
+	kept := a.publish(room, "kept")
+	c.promote(replica)
+	lost := a.publish(room, "lost")
+	atA.WaitBody(c.t, "lost")
+	sub.Close()
+	c.fill(replica, true)
+	a.wire.redirect(replica)
+	until(c.t, "the node to be there", func() bool { return a.seen.count(&a.seen.reconnects) > 0 })
+	again, _ := a.subscribe(room)
+	again.Close()
+	c.fill(replica, false)
+	c.noted(replica, kept, lost)
+}
+
+// saidAfterRefusal has a node say something as soon as a full server may note what the node knows to be lost.
+func saidAfterRefusal(c *cluster, leaves, returns bool) {
+	replica := c.replica()
+	a := c.openProxied()
+	sub, atA := a.subscribe(room)
+	kept := a.publish(room, "kept")
+	c.promote(replica)
+	a.publish(room, "lost")
+	atA.WaitBody(c.t, "lost")
+	if leaves {
+		sub.Close()
+	}
+	fresh := c.openOn(replica)
+	c.fill(replica, true)
+	a.wire.redirect(replica)
+	until(c.t, "the node to be there", func() bool { return a.seen.count(&a.seen.reconnects) > 0 })
+	if returns {
+		a.subscribe(room)
+	}
+	if o := a.await(a.start(room, bus.Draft{Body: []byte("too much")})); o.err == nil {
+		c.t.Error("a full server takes what is said")
+	}
+	c.fill(replica, false)
+	a.publish(room, "next")
+	check(c.t, "the log after what was kept", bodies(fresh.after(room, kept, 10).Messages), []string{"break", "next"})
+}
+
+// promotedDuringRead has a node be told that a log has what it knows, and read a log that does not: of a server that took over meanwhile,
+// and refuses to note the loss.
+func promotedDuringRead(c *cluster) {
+	replica := c.replica()
+	a := c.openProxied()
+	_, atA := a.subscribe(room)
+	a.publish(room, "kept")
+	c.promote(replica)
+	lost := a.publish(room, "lost")
+	atA.WaitBody(c.t, "lost")
+	c.openOn(replica).publish(room, "from who knows nothing")
+	c.fill(replica, true)
+	held, release := a.wire.holdAnswer(lost.String())
+	a.wire.cut()
+	c.await(held, "the log to be read")
+	a.wire.redirect(replica)
+	release()
+	c.hears(a, atA)
+	time.Sleep(3 * time.Second) // it asks, and reads, again and again
+	check(c.t, "delivered while the loss is not told", bodies(atA.Seen().Messages), []string{"kept", "lost"})
+	c.fill(replica, false)
+	atA.WaitBody(c.t, "from who knows nothing")
+	check(c.t, "delivered", bodies(atA.Seen().Messages)[2:], []string{"break", "from who knows nothing"})
 }
 
 func twoFailovers(c *cluster) {

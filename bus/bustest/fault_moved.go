@@ -18,6 +18,8 @@ var movedFaults = []promise{
 	{name: "nor does it matter if all leases run out meanwhile", test: func(c *cluster) { moves(c, 9*time.Second) }},
 	{name: "keys of a room that vanish are made anew, and nobody leaves", test: keysVanish},
 	{name: "who leaves once the key that has him has vanished is gone for all", test: leavesVanished},
+	{name: "who has left a room leaves it again when the server is what it was", test: leftBeforeGoingBack},
+	{name: "rooms are listed again once what lists them has vanished", test: listVanished},
 	{name: "who left while the server was away is gone once it is back", test: leftMeanwhile},
 	{name: "a full server takes leaves at once and enters later", test: fullServer},
 	{name: "a node stays ready though a full server gives it no lease", test: fullPastLease},
@@ -169,6 +171,54 @@ func leavesVanished(c *cluster) {
 		})
 		c.within(10*time.Second, since, "leaving")
 	}
+}
+
+// leftBeforeGoingBack has a server have again whom a room has lost with the last of its node's subscriptions. Nobody watches one of the
+// rooms, and the node lives.
+func leftBeforeGoingBack(c *cluster) {
+	a, b := c.open(), c.open()
+	_, atB := b.subscribe(room)
+	var subs []bus.Subscription
+	all := []string{room, "unwatched", "in which somebody stays"}
+	for _, name := range all {
+		sub, atA := a.subscribe(name)
+		enterAll(c, sub, atA, "ann")
+		subs = append(subs, sub)
+	}
+	atB.Wait(c.t, "ann to join", changed(bus.Joined, "ann", 1))
+	before := c.snapshot()
+	for _, sub := range subs[:2] {
+		sub.Close()
+	}
+	until(c.t, "ann to have left", func() bool { return b.roster(all[0]).Count+b.roster(all[1]).Count == 0 })
+	c.rewind(before)
+	check(c.t, "those who are there again", b.roster("unwatched").Count, 1)
+	back := time.Now()
+	until(c.t, "ann to have left again", func() bool { return b.roster(all[0]).Count+b.roster(all[1]).Count == 0 })
+	c.within(leaseOver, back, "leaving again")
+	check(c.t, "those who stay", b.roster(all[2]).Count, 1)
+	rooms, err := b.Rooms(context.Background())
+	must(c, err)
+	check(c.t, "rooms", rooms, all[2:])
+}
+
+// listVanished deletes what lists a node's rooms.
+func listVanished(c *cluster) {
+	a, b := c.open(), c.open()
+	all := numbered("room", 3)
+	for _, name := range all {
+		sub, atA := a.subscribe(name)
+		enterAll(c, sub, atA, "ann")
+	}
+	c.deleteSets()
+	since := time.Now()
+	until(c.t, "the rooms to be listed", func() bool {
+		rooms, err := b.Rooms(context.Background())
+		must(c, err)
+		slices.Sort(rooms)
+		return slices.Equal(rooms, all)
+	})
+	c.within(10*time.Second, since, "listing them again")
 }
 
 // leftMeanwhile has somebody leave while all leases run out: nothing of his node's earlier life keeps him.

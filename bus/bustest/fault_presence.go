@@ -1,7 +1,6 @@
 package bustest
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"time"
@@ -101,10 +100,20 @@ func deadNodeForgotten(c *cluster) {
 	atA.Wait(c.t, "ann", changed(bus.Joined, "ann", 1))
 	dead.die()
 	since := time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	c.deleteSets()
+	until(c.t, "the room that nobody watches to be empty", func() bool { return a.roster(unwatched).Count == 0 })
+	atA.Wait(c.t, "ann's leave", changed(bus.Left, "ann", 1))
+	c.within(leaseOver+10*time.Second, since, "leaving")
+	until(c.t, "bob alone to be there", func() bool { return slices.Equal(users(a.roster(room)), []string{"bob"}) })
+}
+
+// deleteSets deletes what the server has of nodes, and of where they are.
+func (c *cluster) deleteSets() {
+	c.t.Helper()
+	ctx, cancel := patient()
 	defer cancel()
 	client := c.server.Client()
-	var sets []string // of nodes, and of where they are
+	var sets []string
 	for _, key := range client.Keys(ctx, "*").Val() {
 		if client.Type(ctx, key).Val() == "set" {
 			sets = append(sets, key)
@@ -114,10 +123,6 @@ func deadNodeForgotten(c *cluster) {
 	if err := client.Del(ctx, sets...).Err(); err != nil {
 		c.t.Fatal(err)
 	}
-	until(c.t, "the room that nobody watches to be empty", func() bool { return a.roster(unwatched).Count == 0 })
-	atA.Wait(c.t, "ann's leave", changed(bus.Left, "ann", 1))
-	c.within(leaseOver+10*time.Second, since, "leaving")
-	until(c.t, "bob alone to be there", func() bool { return slices.Equal(users(a.roster(room)), []string{"bob"}) })
 }
 
 func deadNodeOfTwo(c *cluster) {

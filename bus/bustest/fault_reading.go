@@ -14,6 +14,7 @@ var readingFaults = []promise{
 	{name: "what was missed during a read of the log is read after it", test: missedDuringRead, settings: uncompared},
 	{name: "what could not be held during a read of the log is read after it", test: tooMuchDuringRead, settings: uncompared},
 	{name: "Sync is not over with a read of the log that began before it", test: syncDuringRead, settings: uncompared},
+	{name: "Sync is over once the log was read, however long that takes", test: syncDuringLongRead, settings: uncompared},
 	{name: "a change missed during a read of the roster is read after it", test: changedDuringRead, settings: uncompared},
 	{name: "a message of a log that goes on below what was delivered shows the loss", test: goesOnBelow, settings: uncompared},
 }
@@ -70,7 +71,12 @@ func missedDuringRead(c *cluster) {
 }
 
 // syncDuringRead has a message that is acknowledged while the log is read, and does not arrive.
-func syncDuringRead(c *cluster) {
+func syncDuringRead(c *cluster) { syncWhileReading(c, 0) }
+
+// syncDuringLongRead has the read last longer than anything that was published takes to arrive.
+func syncDuringLongRead(c *cluster) { syncWhileReading(c, 1500*time.Millisecond) }
+
+func syncWhileReading(c *cluster, long time.Duration) {
 	a, b := c.open(), c.openProxied()
 	sub, r := b.subscribe(room)
 	c.hears(a, r)
@@ -87,6 +93,7 @@ func syncDuringRead(c *cluster) {
 	c.await(asked, "the newest id to be asked for")
 	answer()
 	c.hears(b, r) // over the same connection, so it has the answer
+	time.Sleep(long)
 	release()
 	c.await(synced, "Sync")
 	check(c.t, "delivered when Sync returned", r.Seen().Has("three"), true)

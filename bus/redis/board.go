@@ -23,6 +23,8 @@ const (
 const versionLife = 24 * time.Hour
 
 var (
+	//go:embed post.lua
+	postText string
 	//go:embed draw.lua
 	drawText string
 	//go:embed count.lua
@@ -64,13 +66,8 @@ func (r *Bus) Rooms(ctx context.Context) (names []string, err error) {
 
 // Post implements bus.Board.
 func (r *Bus) Post(ctx context.Context, text string, until time.Time) error {
-	now := strconv.FormatInt(r.now().UnixMilli(), 10)
-	_, err := r.reads.TxPipelined(ctx, func(p redis.Pipeliner) error {
-		p.ZRemRangeByScore(ctx, boardKey, "-inf", now)
-		p.ZAddArgs(ctx, boardKey, redis.ZAddArgs{GT: true, Members: []redis.Z{{Score: float64(until.UnixMilli()), Member: text}}})
-		p.Set(ctx, versionKey, rand.Text(), versionLife)
-		return nil
-	})
+	keys := []string{boardKey, versionKey}
+	err := r.reads.Eval(ctx, postText, keys, text, until.UnixMilli(), r.now().UnixMilli(), rand.Text(), versionLife.Milliseconds()).Err()
 	if err != nil {
 		return unavailable(err)
 	}

@@ -330,16 +330,28 @@ func (r *Bus) retag(tag string) {
 // follow asks for what the commands were refused, because other nodes have the keys, where they are.
 func (c *Cluster) follow(ctx context.Context, cmds []redis.Cmder) error {
 	var elsewhere []redis.Cmder
+	var rosters []*redis.Cmd
 	for _, cmd := range cmds {
-		if err := cmd.Err(); err != nil && (strings.HasPrefix(err.Error(), "MOVED ") || strings.HasPrefix(err.Error(), "ASK ")) {
+		err := cmd.Err()
+		if err == nil || !isRedirect(err.Error()) {
+			continue
+		}
+		if roster, ok := cmd.(*redis.Cmd); ok && roster.Args()[1] == rosterSHA {
+			rosters = append(rosters, roster)
+		} else if strings.HasPrefix(err.Error(), "MOVED ") || strings.HasPrefix(err.Error(), "ASK ") {
 			elsewhere = append(elsewhere, cmd)
 		}
 	}
-	if elsewhere != nil {
+	if elsewhere != nil || rosters != nil {
 		c.look()
+	}
+	if elsewhere != nil {
 		if err := execOnce(ctx, c.topo, elsewhere); err != nil {
 			return err
 		}
+	}
+	for _, cmd := range rosters {
+		c.readRosterApart(ctx, cmd)
 	}
 	for _, cmd := range cmds {
 		if err := cmd.Err(); err == nil || !strings.HasPrefix(err.Error(), "TRYAGAIN") {
@@ -350,6 +362,44 @@ func (c *Cluster) follow(ctx context.Context, cmds []redis.Cmder) error {
 		}
 	}
 	return nil
+}
+
+// readRosterApart reads a roster as roster.lua does, key by key: while a slot moves, a primary that is asked for it takes those of its
+// keys that have not come yet for empty, or refuses the script.
+func (c *Cluster) readRosterApart(ctx context.Context, cmd *redis.Cmd) {
+	answer, err := c.rosterApart(ctx, cmd.Args())
+	if cmd.SetErr(err); err == nil {
+		cmd.SetVal(answer)
+	}
+}
+
+func (c *Cluster) rosterApart(ctx context.Context, args []any) (answer []any, err error) {
+	incarnations, usersBase, most := args[3], args[4].(string), args[5].(int) // evalsha sha 1 incarnations users most inc number ...
+	known := make(map[string]uint64)
+	for i := 6; i+1 < len(args); i += 2 {
+		known[args[i].(string)] = args[i+1].(uint64)
+	}
+	read, err := c.topo.Do(ctx, "hgetall", incarnations).Slice()
+	if err != nil {
+		return nil, err
+	}
+	answer = []any{read}
+	_, numbers, _ := parseIncarnations(read)
+	for inc, number := range numbers {
+		if had, is := known[inc]; is && had == number {
+			continue
+		}
+		users, err := c.topo.Do(ctx, "hgetall", usersBase+inc).Slice()
+		if err != nil {
+			return nil, err
+		}
+		count := len(users) / 2
+		if most > 0 {
+			users = users[:2*min(most, count)]
+		}
+		answer = append(answer, []any{inc, int64(count), users})
+	}
+	return answer, nil
 }
 
 // readApart reads a log as read.lua does, key by key: while a slot moves, its keys are on both primaries, and no script has all.

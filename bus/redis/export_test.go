@@ -235,6 +235,11 @@ func (r *Bus) OwnUsers(room string) string {
 	return keysOf(r.db, room).usersOf(inc)
 }
 
+// UsersIn is that key, where a room of a Cluster is.
+func (c *Cluster) UsersIn(room string) string {
+	return c.ownerOf(SlotOf(room)).OwnUsers(room)
+}
+
 // Receive hands a payload to a subscription as its link does.
 func Receive(s bus.Subscription, payload string) { s.(*room).receive(payload) }
 

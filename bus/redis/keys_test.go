@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"parley/bus"
+	"parley/bus/bustest"
 	"parley/bus/redis"
 )
 
@@ -142,5 +143,40 @@ func TestRedisOccupiedRoomsDoNotExpire(t *testing.T) {
 	subscribe(t, other, "lobby") // whose first comparison prolongs their lives
 	for _, key := range keys[:2] {
 		eventually(t, key+" to live on", func() bool { return r.Client().TTL(ctx, key).Val() > 50*time.Minute })
+	}
+}
+
+// What is posted is forgotten with the last end of it, though nothing is posted any more, and no sooner.
+func TestRedisTextsExpireWithTheLastOfThem(t *testing.T) {
+	server := bustest.StartRedis(t)
+	r := openRedis(t, redis.Config{URL: server.URL()})
+	const key = "parley:{%board}:texts"
+	expires := func(want time.Duration) {
+		t.Helper()
+		if got := server.Client().PTTL(t.Context(), key).Val(); got > want || got < want-time.Minute {
+			t.Errorf("it expires in %v, want %v", got, want)
+		}
+	}
+	post := func(text string, life time.Duration) {
+		t.Helper()
+		if err := r.Post(t.Context(), text, time.Now().Add(life)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	post("one", time.Hour)
+	expires(time.Hour)
+	post("two", 2*time.Hour)
+	post("three", time.Hour)
+	expires(2 * time.Hour)
+	// As an earlier version has left it.
+	if err := server.Client().Persist(t.Context(), key).Err(); err != nil {
+		t.Fatal(err)
+	}
+	post("four", time.Hour)
+	if texts, _, err := r.Posted(t.Context(), ""); err != nil || len(texts) != 4 {
+		t.Errorf("%v are posted, %v", texts, err)
+	}
+	if left := server.Client().PTTL(t.Context(), key).Val(); left > 0 {
+		t.Errorf("texts of which some last longer expire in %v", left)
 	}
 }

@@ -157,14 +157,22 @@ func (l *lease) send(q *query, inc string) (until int64, err error) {
 	clock := redis.NewTimeCmd(q.ctx, "time")
 	q.cmds = slices.Insert(q.cmds, 0, redis.Cmder(clock))
 	life := l.bus.cfg.presenceLife.Milliseconds()
-	q.do("pexpire", incarnationsKey(l.bus.tag()), life)
 	q.do("pexpire", roomsOfKey(inc), life)
 	if err := q.send(); err != nil {
 		return 0, err
 	}
 	l.bus.skew.Store(int64(time.Until(clock.Val())))
 	// Apart from it, since a full Redis refuses this. Whoever meets the incarnation in a room suspects it anyway.
-	_ = l.bus.own.SAdd(q.ctx, incarnationsKey(l.bus.tag()), inc).Err()
+	q = l.bus.query(q.ctx, l.bus.own)
+	for _, tag := range l.bus.tags() {
+		q.do("sadd", incarnationsKey(tag), inc)
+		q.do("pexpire", incarnationsKey(tag), life)
+		if tag != l.bus.tag() { // who finds nodes there, and no layout, takes it for the first
+			q.do("set", layoutKey+tag, layout, "nx", "px", layoutLife.Milliseconds())
+			q.do("pexpire", layoutKey+tag, layoutLife.Milliseconds())
+		}
+	}
+	_ = q.send()
 	return clock.Val().Add(l.bus.cfg.LeaseTTL).UnixMilli(), nil
 }
 

@@ -2,9 +2,12 @@ package redis_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
+	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -23,7 +26,9 @@ type follower struct {
 	sub     bus.Subscription  // guarded by mu; nil before it has a list
 	version uint64            // guarded by mu; of the list, what is older is in it
 	before  []bus.Change      // guarded by mu; what came before the list
-	names   map[string]string // guarded by mu; of who is there
+	names   map[string]string // guarded by mu; of who is there, of a crowd of some
+	count   int               // guarded by mu; of all
+	crowd   bool              // guarded by mu; not all were listed
 	told    []string          // guarded by mu; the last of what it was told
 	wrong   string            // guarded by mu; what can't follow on what it knew
 }
@@ -53,17 +58,21 @@ func (f *follower) applyLocked(c bus.Change) {
 		return
 	case bus.Left:
 		delete(f.names, c.Member.ID)
+		f.count--
+	case bus.Joined:
+		f.count++
+		fallthrough
 	default:
 		f.names[c.Member.ID] = c.Member.Name
 	}
-	if there == (c.Kind == bus.Joined) || c.Count != len(f.names) {
-		f.wrong = fmt.Sprintf("%v makes %d of %v", c, c.Count, f.names)
+	if there == (c.Kind == bus.Joined) && !f.crowd || c.Count != f.count {
+		f.wrong = fmt.Sprintf("%v makes %d of %v", c, f.count, f.names)
 	}
 }
 
 func (f *follower) listLocked() {
 	r := f.sub.Roster()
-	f.version, f.names = r.Version, namesOf(r)
+	f.version, f.names, f.count, f.crowd = r.Version, namesOf(r), r.Count, r.Count > len(r.Members)
 }
 
 // begin takes the list.
@@ -77,11 +86,14 @@ func (f *follower) begin(sub bus.Subscription) {
 	}
 }
 
-// follows is whom it takes to be there, and what was wrong.
-func (f *follower) follows() (names map[string]string, wrong string) {
+// follows is how many it takes to be there, whom, unless they were too many to be listed, and what was wrong.
+func (f *follower) follows() (count int, names map[string]string, wrong string) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return maps.Clone(f.names), f.wrong
+	if f.crowd {
+		return f.count, nil, f.wrong
+	}
+	return f.count, maps.Clone(f.names), f.wrong
 }
 
 func namesOf(r bus.Roster) map[string]string {
@@ -138,9 +150,73 @@ func (s state) putBack(t *testing.T, c *goredis.Client) {
 	}
 }
 
-// In rooms over four nodes users come, leave, change their names and their nodes, and rooms are left altogether, while connections are
-// cut, nodes die, keys vanish and the server stands still, is emptied, or is put back to what it was. Once it is quiet everybody lists
-// exactly who is there, under the newest names, and so does who follows what he is told.
+// A stall holds all that passes over a node's connections, as if its process stood still, or the network.
+type stall struct{ passing sync.RWMutex }
+
+func (s *stall) dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	c, err := (&net.Dialer{}).DialContext(ctx, network, addr)
+	return stalledConn{c, s}, err
+}
+
+type stalledConn struct {
+	net.Conn
+	stall *stall
+}
+
+func (c stalledConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	c.stall.passing.RLock()
+	defer c.stall.passing.RUnlock()
+	return n, err
+}
+
+func (c stalledConn) Write(b []byte) (int, error) {
+	c.stall.passing.RLock()
+	defer c.stall.passing.RUnlock()
+	return c.Conn.Write(b)
+}
+
+// A chaosNode is a node in some rooms.
+type chaosNode struct {
+	*redis.Bus
+	seats  map[string]*chaosSeat
+	wire   *stall        // nil where the connections are the system's
+	stands chan struct{} // closed once it does not stand still any more
+}
+
+type chaosSeat struct {
+	sub    bus.Subscription // nil while the node is not in the room
+	told   *follower
+	chosen map[string]int // who is in the room through it -> the number of the name
+}
+
+// openIntoChaos opens a node, however long a busy machine takes for it.
+func openIntoChaos(t *testing.T, url string, rooms []string, wire *stall) *chaosNode {
+	t.Helper()
+	cfg := redis.Config{URL: url, Timeout: 300 * time.Millisecond, HeartbeatInterval: 200 * time.Millisecond, CompareInterval: 300 * time.Millisecond}
+	if wire != nil {
+		cfg.SetDial(wire.dial)
+	}
+	n := &chaosNode{seats: make(map[string]*chaosSeat), wire: wire}
+	for _, room := range rooms {
+		n.seats[room] = &chaosSeat{chosen: make(map[string]int)}
+	}
+	eventually(t, "a node to open", func() (ok bool) {
+		b, err := redis.Open(t.Context(), cfg)
+		if err != nil && errors.Is(err, redis.ErrMisconfigured) {
+			t.Fatal(err)
+		}
+		n.Bus = b
+		return err == nil
+	})
+	t.Cleanup(func() { _ = n.Close() })
+	return n
+}
+
+// In rooms over four nodes users come, leave, change their names and their nodes, one room is crowded, and rooms are left altogether,
+// and come back to at once, while connections are cut, nodes end, die and stand still beyond their leases, keys vanish and the server
+// stands still, is emptied, or is put back to what it was. Once it is quiet everybody lists exactly who is there, under the newest
+// names, and so does who follows what he is told.
 func TestRedisListsOutliveChaos(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	t.Log("seed", seed)
@@ -154,40 +230,73 @@ func TestRedisListsOutliveChaos(t *testing.T) {
 }
 
 func listsOutliveChaos(t *testing.T, random *rand.Rand, long time.Duration) {
-	rooms := []string{"one", "two", "three"}
+	const crowd, crowded = "crowd", bus.RosterMax + 100
+	rooms := []string{"one", "two", "three", crowd}
 	server := bustest.StartRedis(t)
 	admin := server.Client()
-	type seat struct {
-		sub    bus.Subscription // nil while the node is not in the room
-		told   *follower
-		chosen map[string]int // who is in the room through it -> the number of the name
-	}
-	type node struct {
-		*redis.Bus
-		seats map[string]*seat
-	}
-	open := func() *node {
-		n := &node{openRedis(t, redis.Config{
-			URL: server.URL(), Timeout: 300 * time.Millisecond, HeartbeatInterval: 200 * time.Millisecond, CompareInterval: 300 * time.Millisecond,
-		}), make(map[string]*seat)}
-		for _, room := range rooms {
-			n.seats[room] = &seat{chosen: make(map[string]int)}
+	var nodes []*chaosNode
+	open := func(i int) *chaosNode {
+		if i%2 == 0 {
+			return openIntoChaos(t, server.URL(), rooms, nil)
 		}
-		return n
+		return openIntoChaos(t, server.URL(), rooms, new(stall))
 	}
-	nodes := []*node{open(), open(), open(), open()}
+	for i := range 4 {
+		nodes = append(nodes, open(i))
+	}
 	names := 0
 	nameOf := func(user string, n int) string { return fmt.Sprint(user, "#", n) }
 	var did []string
 	do := func(format string, args ...any) {
 		did = append(did[max(0, len(did)-400):], time.Now().Format("05.000 ")+fmt.Sprintf(format, args...))
 	}
+	// in has a node be in a room, if it can.
+	in := func(i int, room string) *chaosSeat {
+		s := nodes[i].seats[room]
+		if s.sub != nil {
+			return s
+		}
+		told := new(follower)
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+		defer cancel()
+		sub, err := nodes[i].Subscribe(ctx, room, told)
+		if err != nil {
+			do("%d can't be in %s: %v", i, room, err)
+			return nil
+		}
+		do("%d is in %s", i, room)
+		s.sub, s.told = sub, told
+		told.begin(sub)
+		return s
+	}
+	out := func(i int, room string) {
+		if s := nodes[i].seats[room]; s.sub != nil {
+			do("%d leaves %s", i, room)
+			s.sub.Close()
+			s.sub = nil
+			clear(s.chosen)
+		}
+	}
+	enter := func(i int, room, user string) {
+		if s := in(i, room); s != nil {
+			names++
+			do("%d %s +%s", i, room, nameOf(user, names))
+			s.chosen[user] = names
+			s.sub.Enter(bus.Member{ID: user, Name: nameOf(user, names), Named: int64(names)})
+		}
+	}
+	goOn := func(n *chaosNode) {
+		if n.stands != nil {
+			<-n.stands
+		}
+	}
 	var states []state
 	for began := time.Now(); time.Since(began) < long; {
 		i := random.IntN(len(nodes))
 		n, room := nodes[i], rooms[random.IntN(len(rooms))]
 		s := n.seats[room]
-		switch random.IntN(60) {
+		user := fmt.Sprint("u", random.IntN(5))
+		switch random.IntN(70) {
 		case 0:
 			do("%d reconnects", i)
 			n.Reconnect()
@@ -201,8 +310,9 @@ func listsOutliveChaos(t *testing.T, random *rand.Rand, long time.Duration) {
 			server.Resume()
 		case 3:
 			do("%d dies", i)
+			goOn(n)
 			n.Die()
-			nodes[i] = open()
+			nodes[i] = open(i)
 		case 4:
 			states = append(states[max(0, len(states)-4):], stateOf(t, admin))
 			do("remember %d", len(states))
@@ -213,6 +323,14 @@ func listsOutliveChaos(t *testing.T, random *rand.Rand, long time.Duration) {
 				states[which].putBack(t, admin)
 				states = states[:which+1]
 			}
+		case 22, 23:
+			do("go back at once")
+			before := stateOf(t, admin)
+			for range random.IntN(3) {
+				out(random.IntN(len(nodes)), rooms[random.IntN(len(rooms))])
+			}
+			time.Sleep(time.Duration(random.Int64N(int64(100 * time.Millisecond)))) // on its way, or done
+			before.putBack(t, admin)
 		case 6:
 			if random.IntN(4) == 0 {
 				do("flush")
@@ -225,42 +343,75 @@ func listsOutliveChaos(t *testing.T, random *rand.Rand, long time.Duration) {
 				admin.Del(t.Context(), key)
 			}
 		case 9, 10, 11:
+			out(i, room)
+		case 12, 13:
 			if s.sub != nil {
-				do("%d leaves %s", i, room)
-				s.sub.Close()
-				s.sub = nil
+				again := slices.Sorted(maps.Keys(s.chosen))
+				out(i, room)
+				for _, user := range again[:random.IntN(len(again)+1)] {
+					enter(i, room, user)
+				}
+			}
+		case 14:
+			if random.IntN(2) == 0 {
+				do("%d ends", i)
+				goOn(n)
+				_ = n.Close()
+				nodes[i] = open(i)
+			}
+		case 15, 16:
+			if n.wire != nil && (n.stands == nil || over(n.stands)) {
+				do("%d stands still", i)
+				n.stands = make(chan struct{})
+				n.wire.passing.Lock()
+				time.AfterFunc(time.Duration(random.Int64N(int64(1500*time.Millisecond))), func() {
+					n.wire.passing.Unlock()
+					close(n.stands)
+				})
+			}
+		case 17, 18, 19:
+			enter(i, room, user)
+			enter((i+1)%len(nodes), room, user)
+		case 20:
+			if s := in(i, crowd); s != nil {
+				do("%d crowds", i)
+				first := random.IntN(crowded)
+				for j := range random.IntN(crowded) {
+					user := fmt.Sprint("c", (first+j)%crowded)
+					if random.IntN(8) == 0 {
+						delete(s.chosen, user)
+						s.sub.Leave(user)
+						continue
+					}
+					names++
+					s.chosen[user] = names
+					s.sub.Enter(bus.Member{ID: user, Name: nameOf(user, names), Named: int64(names)})
+				}
+			}
+		case 21:
+			if s := n.seats[crowd]; s.sub != nil {
+				do("%d crowds no more", i)
+				for user := range s.chosen {
+					s.sub.Leave(user)
+				}
 				clear(s.chosen)
 			}
 		default:
-			if s.sub == nil {
-				told := new(follower)
-				ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-				sub, err := n.Subscribe(ctx, room, told)
-				cancel()
-				if err != nil {
-					do("%d can't be in %s: %v", i, room, err)
-					continue
-				}
-				do("%d is in %s", i, room)
-				s.sub, s.told = sub, told
-				told.begin(sub)
-			}
-			user := fmt.Sprint("u", random.IntN(5))
-			if _, in := s.chosen[user]; in && random.IntN(3) > 0 {
+			if _, there := s.chosen[user]; there && random.IntN(3) > 0 {
 				do("%d %s -%s", i, room, user)
 				delete(s.chosen, user)
 				s.sub.Leave(user)
 				break
 			}
-			names++
-			do("%d %s +%s", i, room, nameOf(user, names))
-			s.chosen[user] = names
-			s.sub.Enter(bus.Member{ID: user, Name: nameOf(user, names), Named: int64(names)})
+			enter(i, room, user)
 		}
 		time.Sleep(time.Duration(random.Int64N(int64(10 * time.Millisecond))))
 	}
 
-	reader := open()
+	for _, n := range nodes {
+		goOn(n)
+	}
+	reader := open(0)
 	quiet := time.Now()
 	for _, room := range rooms {
 		newest := make(map[string]int) // of those whom who is there has chosen
@@ -269,28 +420,39 @@ func listsOutliveChaos(t *testing.T, random *rand.Rand, long time.Duration) {
 				newest[user] = max(newest[user], name)
 			}
 		}
+		// right reports whether a list has who is there, by that name or a later one: of a crowd so many as are listed.
+		right := func(names map[string]string) bool {
+			for user, name := range names {
+				var is int
+				_, _ = fmt.Sscanf(strings.TrimPrefix(name, user), "#%d", &is)
+				if least, there := newest[user]; !there || is < least {
+					return false
+				}
+			}
+			return len(names) == min(len(newest), bus.RosterMax)
+		}
+		small := len(newest) <= bus.RosterMax
 		agrees := func() (lists []string, ok bool) {
 			read, err := reader.Roster(t.Context(), room)
 			if err != nil {
 				return []string{err.Error()}, false
 			}
 			all := namesOf(read)
-			ok = len(all) == len(newest)
-			for user, name := range newest {
-				var is int
-				_, _ = fmt.Sscanf(strings.TrimPrefix(all[user], user), "#%d", &is)
-				ok = ok && is >= name
-			}
-			lists = append(lists, fmt.Sprint("read: ", all))
+			ok = read.Count == len(newest) && right(all)
+			lists = append(lists, fmt.Sprint("read: ", read.Count, all))
 			for i, n := range nodes {
 				s := n.seats[room]
 				if s.sub == nil {
 					continue
 				}
-				listed := namesOf(s.sub.Roster())
-				follows, wrong := s.told.follows()
-				lists = append(lists, fmt.Sprintf("%d (%s): %v, follows %v %s", i, n.Incarnation(), listed, follows, wrong))
-				ok = ok && maps.Equal(listed, all) && maps.Equal(follows, all) && wrong == ""
+				r := s.sub.Roster()
+				listed := namesOf(r)
+				count, follows, wrong := s.told.follows()
+				lists = append(lists, fmt.Sprintf("%d (%s): %d %v, follows %d %v %s", i, n.Incarnation(), r.Count, listed, count, follows, wrong))
+				ok = ok && r.Count == len(newest) && right(listed) && count == len(newest) && wrong == ""
+				if small {
+					ok = ok && maps.Equal(listed, all) && (follows == nil || maps.Equal(follows, all))
+				}
 			}
 			return lists, ok
 		}
@@ -311,4 +473,13 @@ func listsOutliveChaos(t *testing.T, random *rand.Rand, long time.Duration) {
 		_ = n.Close()
 	}
 	_ = reader.Close()
+}
+
+func over(done <-chan struct{}) bool {
+	select {
+	case <-done:
+		return true
+	default:
+		return false
+	}
 }

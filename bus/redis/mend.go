@@ -28,6 +28,20 @@ type trail struct {
 	until  time.Time // when it may be forgotten
 	again  bool      // it could not be asked about
 	due    bool      // it is to be asked about on this connection
+	sent   bool      // that was asked, and not answered yet
+}
+
+// settle takes the answer to a question about the trail, which was asked of the server of that run.
+func (tr *trail) settle(v verdict, run string) {
+	if tr.run = run; !v.broken {
+		return
+	}
+	before := slices.IndexFunc(tr.known, func(i bus.ID) bool { return !v.point.Less(i) })
+	if before < 0 {
+		before = len(tr.known)
+	}
+	// From now on the marker must not be lost.
+	tr.known, tr.acked, tr.newest = append([]bus.ID{v.marker}, tr.known[before:]...), bus.ID{}, v.marker
 }
 
 // recentIDs are the last entries that were delivered in a room, oldest first: those of the last half minute, since a node may be
@@ -83,8 +97,16 @@ func (t *trails) leave(tr *trail) {
 	tr.until = time.Now().Add(trailLife)
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if had := t.byRoom[tr.keys.room]; had != nil && tr.acked.Less(had.acked) {
-		tr.acked = had.acked // of what was published while somebody came
+	if had := t.byRoom[tr.keys.room]; had != nil {
+		if tr.acked.Less(had.acked) {
+			tr.acked = had.acked // of what was published while somebody came
+		}
+		if had.again || had.due || had.sent { // the log may have lost what is older, too
+			if tr.acked.Less(tr.known[0]) {
+				tr.acked = tr.known[0]
+			}
+			tr.known, tr.newest, tr.run, tr.again = had.known, had.newest, had.run, true
+		}
 	}
 	t.byRoom[tr.keys.room] = tr
 }
@@ -95,7 +117,7 @@ func (t *trails) take(room string) *trail {
 	defer t.mu.Unlock()
 	tr := t.byRoom[room]
 	if tr != nil {
-		tr.due = false
+		tr.again, tr.due, tr.sent = false, false, false
 	}
 	delete(t.byRoom, room)
 	return tr
@@ -221,13 +243,13 @@ func (m *mender) appendQuestions(out []byte, await []awaited) ([]byte, []awaited
 			m.mu.Unlock()
 			break
 		}
-		out, await = m.ask(out, await, rm)
+		out, await = m.ask(out, await, rm, false)
 	}
 	for _, tr := range trails {
 		out, await = m.askTrail(out, await, tr)
 	}
 	for _, rm := range heads {
-		out, await = m.ask(out, await, rm) // first, since the newest id may then be a marker's
+		out, await = m.ask(out, await, rm, false) // first, since the newest id may then be a marker's
 		var answer func(resp.Value)
 		out, answer = rm.appendHead(out)
 		await = append(await, awaited{answer: answer})
@@ -235,9 +257,9 @@ func (m *mender) appendQuestions(out []byte, await []awaited) ([]byte, []awaited
 	return out, await
 }
 
-// ask appends a room's question, unless it was sent.
-func (m *mender) ask(out []byte, await []awaited, rm *room) ([]byte, []awaited) {
-	out, answer := rm.appendMend(out)
+// ask appends a room's question, unless it was sent; where it was refused, once more if that is wanted.
+func (m *mender) ask(out []byte, await []awaited, rm *room, again bool) ([]byte, []awaited) {
+	out, answer := rm.appendMend(out, again)
 	if answer != nil {
 		await = m.await(await, answer)
 	}
@@ -253,14 +275,18 @@ func (m *mender) askTrail(out []byte, await []awaited, tr *trail) ([]byte, []awa
 	return out, await
 }
 
-// askFirst appends the question of a room that something is about to be appended to. rm is nil where it is not subscribed to.
+// askFirst appends the questions about a room that something is about to be appended to, those too that could not be answered before. rm
+// is nil where it is not subscribed to.
 func (m *mender) askFirst(out []byte, await []awaited, rm *room, name string) ([]byte, []awaited) {
 	if rm != nil {
-		return m.ask(out, await, rm)
+		out, await = m.ask(out, await, rm, true)
 	}
 	t := &m.link.bus.trails
 	t.mu.Lock()
 	tr := t.byRoom[name]
+	if tr != nil && tr.again {
+		tr.again, tr.due = false, true
+	}
 	t.mu.Unlock()
 	if tr == nil {
 		return out, await
@@ -331,7 +357,7 @@ func (r *Bus) appendTrail(out []byte, tr *trail, run string) (_ []byte, due bool
 	if !tr.due {
 		return out, false
 	}
-	tr.due = false
+	tr.due, tr.sent = false, true
 	floor := tr.acked
 	if floor.Less(tr.known[0]) {
 		floor = tr.known[0]
@@ -373,20 +399,14 @@ func (m *mender) answeredTrail(tr *trail, run string, v resp.Value) {
 	out, err := m.verdict(v)
 	r.trails.mu.Lock()
 	defer r.trails.mu.Unlock()
-	switch {
-	case r.trails.byRoom[tr.keys.room] != tr: // it is somebody else's by now, who asks anew
-	case err != nil:
-		tr.again = true
-	case out.broken: // from now on the marker must not be lost
-		before := slices.IndexFunc(tr.known, func(i bus.ID) bool { return !out.point.Less(i) })
-		if before < 0 {
-			before = len(tr.known)
-		}
-		tr.known, tr.acked = append([]bus.ID{out.marker}, tr.known[before:]...), bus.ID{}
-		tr.newest, tr.run = out.marker, run
-	default:
-		tr.run = run
+	if r.trails.byRoom[tr.keys.room] != tr {
+		return // it is somebody else's by now, who asks anew
 	}
+	if tr.sent = false; err != nil {
+		tr.again = true
+		return
+	}
+	tr.settle(out, run)
 }
 
 // refusedPause is the time between two questions about a room whose loss the server refuses to note, as one that is full does.
@@ -394,7 +414,7 @@ const refusedPause = time.Second
 
 // mendLocked has the link ask whether the log has lost what the room knows. Until the answer has come the log is not read.
 func (rm *room) mendLocked() {
-	rm.mending, rm.asked = true, false
+	rm.mending, rm.asked, rm.sure = true, false, bus.ID{}
 	if rm.mendRefused {
 		rm.mendRefused = false
 		rm.mendAfter(refusedPause)
@@ -419,15 +439,19 @@ func (rm *room) reconnected() {
 	}
 }
 
-// appendMend appends the room's question, if there is one, and gives what takes the answer.
-func (rm *room) appendMend(out []byte) ([]byte, func(resp.Value)) {
+// appendMend appends the room's question, if there is one, and gives what takes the answer. It may ask again at once what was refused.
+func (rm *room) appendMend(out []byte, again bool) ([]byte, func(resp.Value)) {
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
+	if again && rm.state == repairing && rm.mendRefused {
+		rm.mending, rm.asked, rm.sure = true, false, bus.ID{}
+	}
 	if rm.state == over || !rm.mending || rm.asked {
 		return out, nil
 	}
 	rm.asked = true
 	rm.question++
+	rm.mendRefused = false
 	question := rm.question
 	run := rm.bus.server.runNow()
 	rm.idsMu.Lock()
@@ -481,15 +505,16 @@ func (rm *room) mended(question uint64, run string, v resp.Value) {
 		if rm.trail != nil { // who joins is not kept waiting
 			rm.trail.again = true
 			rm.bus.trails.leave(rm.trail)
+			rm.trail = nil
 		}
 	case rm.trail != nil:
+		rm.trail.settle(out, run)
 	case out.broken:
 		rm.run = run
 		rm.brokenLocked(out)
 	default:
 		rm.run, rm.sure = run, rm.at
 	}
-	rm.trail = nil
 	rm.readSoonLocked()
 }
 

@@ -45,7 +45,7 @@ func (rm *room) leave() *room {
 // arrive has a room that left another primary go on at this one.
 func (r *Bus) arrive(rm *room, from *room) {
 	rm.bus, rm.link = r, r.linkOf(rm.name)
-	rm.roster = from.roster.transplant(r)
+	rm.roster = from.roster.transplant(r, rm)
 	if tr := r.trails.take(rm.name); tr != nil && rm.state == joining && rm.trail == nil {
 		rm.trail = tr
 	}
@@ -66,14 +66,14 @@ func (r *Bus) arrive(rm *room, from *room) {
 	rm.roster.rewrite()
 }
 
-// transplant gives the same roster for another primary, and leaves this one with nothing to do. What the incarnation here has in the
+// transplant gives the same roster for a room at another primary, and leaves this one with nothing to do. What the incarnation here has in the
 // room moves with the slot, and is taken out once the other's is written.
-func (ro *roster) transplant(r *Bus) *roster {
+func (ro *roster) transplant(r *Bus, to *room) *roster {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
 	next := &roster{
 		bus: r, keys: ro.keys, want: maps.Clone(ro.want), dirty: make(map[string]struct{}), whole: true,
-		inc: ro.inc, number: ro.number, former: ro.former, touched: ro.touched, open: ro.open,
+		inc: ro.inc, number: ro.number, former: ro.former, touched: ro.touched, open: to,
 		sets: ro.sets, users: ro.users, version: ro.version, unkept: ro.unkept,
 	}
 	ro.forgetLocked()
@@ -91,7 +91,7 @@ func (ro *roster) forgetLocked() {
 	clear(ro.want)
 	clear(ro.dirty)
 	ro.sets, ro.users, ro.unkept = nil, nil, nil
-	ro.whole, ro.touched, ro.open, ro.former = false, false, false, ""
+	ro.whole, ro.touched, ro.open, ro.former = false, false, nil, ""
 	ro.queueLocked() // so that it is dropped
 }
 

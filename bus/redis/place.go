@@ -20,6 +20,7 @@ type place struct {
 	mu     sync.RWMutex  // nobody holds it who takes a room's mu, or calls a function of a caller's
 	shard  *Bus          // guarded by mu; nil if no primary has the slot
 	sub    *room         // guarded by mu; nil if the room is not subscribed to
+	of     *placed       // guarded by mu; the subscription whose sub is
 	moving chan struct{} // guarded by mu; while the room moves: closed once it has; until then nobody subscribes
 }
 
@@ -194,15 +195,14 @@ func (c *Cluster) Subscribe(ctx context.Context, name string, sink bus.Sink) (bu
 		return nil, bus.ErrClosed
 	}
 	s := &placed{place: c.use(name)}
-	p := s.place
-	rm, err := p.begin(ctx, sink)
+	rm, err := s.begin(ctx, sink)
 	if err != nil {
-		c.release(p)
+		c.release(s.place)
 		return nil, err
 	}
 	for {
 		err := rm.join(ctx, func() {})
-		if now := p.current(); err != nil && errors.Is(err, bus.ErrClosed) && now != rm {
+		if now := s.current(); err != nil && errors.Is(err, bus.ErrClosed) && now != rm {
 			rm = now // the part that it was at is closed
 			continue
 		}
@@ -212,12 +212,13 @@ func (c *Cluster) Subscribe(ctx context.Context, name string, sink bus.Sink) (bu
 		}
 		break
 	}
-	s.last = p.current().Last()
+	s.last = s.current().Last()
 	return s, nil
 }
 
 // begin has the room join where it is, once it does not move.
-func (p *place) begin(ctx context.Context, sink bus.Sink) (rm *room, err error) {
+func (s *placed) begin(ctx context.Context, sink bus.Sink) (rm *room, err error) {
+	p := s.place
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for p.sub == nil && p.moving != nil {
@@ -235,7 +236,7 @@ func (p *place) begin(ctx context.Context, sink bus.Sink) (rm *room, err error) 
 		return nil, unavailable(fmt.Errorf("subscribe to %s: %w", p.keys.room, errNoPrimary))
 	}
 	if rm, err = p.shard.begin(p.keys.room, sink); err == nil {
-		p.sub = rm
+		p.sub, p.of = rm, s
 	}
 	return rm, err
 }
@@ -249,10 +250,18 @@ func await(ctx context.Context, done <-chan struct{}) error {
 	}
 }
 
-func (p *place) current() *room {
-	p.mu.RLock()
-	defer p.mu.RUnlock()
-	return p.sub
+// current is the room, nil once the subscription is closed: there may be another by then.
+func (s *placed) current() *room {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.currentLocked()
+}
+
+func (s *placed) currentLocked() *room {
+	if s.of != s {
+		return nil
+	}
+	return s.sub
 }
 
 // Last implements bus.Subscription.
@@ -270,8 +279,8 @@ func (s *placed) Signal(body []byte, done func(error)) { s.cluster.Signal(s.keys
 func (s *placed) Enter(m bus.Member) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.sub != nil {
-		s.sub.Enter(m)
+	if rm := s.currentLocked(); rm != nil {
+		rm.Enter(m)
 	}
 }
 
@@ -279,19 +288,18 @@ func (s *placed) Enter(m bus.Member) {
 func (s *placed) Leave(user string) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	if s.sub != nil {
-		s.sub.Leave(user)
+	if rm := s.currentLocked(); rm != nil {
+		rm.Leave(user)
 	}
 }
 
 // Roster implements bus.Subscription.
 func (s *placed) Roster() bus.Roster {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.sub == nil {
+	rm := s.current()
+	if rm == nil {
 		return bus.Roster{}
 	}
-	return s.sub.Roster()
+	return rm.Roster()
 }
 
 // Sync implements bus.Subscription.
@@ -303,7 +311,7 @@ func (s *placed) Sync(ctx context.Context) error {
 		}
 		err := rm.Sync(ctx)
 		s.mu.RLock()
-		now, moving := s.sub, s.moving
+		now, moving := s.currentLocked(), s.moving
 		s.mu.RUnlock()
 		switch {
 		case moving != nil && errors.Is(err, bus.ErrClosed): // it is over where it was
@@ -322,8 +330,8 @@ func (s *placed) Sync(ctx context.Context) error {
 func (s *placed) Close() {
 	s.over.Do(func() {
 		s.mu.Lock()
-		rm := s.sub
-		s.sub = nil
+		rm := s.currentLocked()
+		s.sub, s.of = nil, nil
 		s.mu.Unlock()
 		if rm != nil {
 			rm.Close()

@@ -40,6 +40,8 @@ func (r *Bus) rosterLoop() {
 
 // writeRosters returns false if it should be tried again later.
 func (r *Bus) writeRosters(taken []*roster) (ok bool) {
+	r.writing.Lock()
+	defer r.writing.Unlock()
 	inc, leased := r.lease.current()
 	if inc == "" { // the server has not let us in yet
 		for _, ro := range taken {
@@ -75,7 +77,7 @@ func (r *Bus) writeRosters(taken []*roster) (ok bool) {
 	}
 	err := r.exec(r.ctx, r.own, cmds)
 	written := make([]*roster, 0, len(plans))
-	former := make(map[string][]string)
+	former := make(map[string][]*roster)
 	for _, p := range plans {
 		if !p.roster.written(p, err) {
 			ok = false
@@ -86,12 +88,22 @@ func (r *Bus) writeRosters(taken []*roster) (ok bool) {
 		}
 		written = append(written, p.roster)
 		if p.former != "" {
-			former[p.former] = append(former[p.former], p.roster.keys.room)
+			former[p.former] = append(former[p.former], p.roster)
 		}
 	}
-	for inc, rooms := range former {
+	for inc, rosters := range former {
+		rooms := make([]string, len(rosters))
+		for i, ro := range rosters {
+			rooms[i] = ro.keys.room
+		}
 		if err := r.reapRooms(r.ctx, inc, rooms); err != nil {
-			r.complain("leave rooms under an earlier lease", err) // a reaper sees to it
+			ok = false
+			r.complain("leave rooms under an earlier lease", err)
+			for _, ro := range rosters {
+				if !ro.leaveLater(inc) {
+					r.reaper.accuse(inc, ro.keys.room)
+				}
+			}
 		}
 	}
 	r.leaveIndex(inc, written)
@@ -104,41 +116,8 @@ func (r *Bus) forgetRoster(ro *roster) {
 	defer r.mu.Unlock()
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
-	if !ro.open && ro.settledLocked() && r.rosters[ro.keys.room] == ro {
+	if ro.open == nil && ro.settledLocked() && r.rosters[ro.keys.room] == ro {
 		delete(r.rosters, ro.keys.room)
-	}
-}
-
-// writeIndex notes rooms that an incarnation is about to be in. It comes before the incarnation is in them, so that whoever
-// reaps it finds them.
-func (r *Bus) writeIndex(inc string, rooms []any) error {
-	if len(rooms) == 0 {
-		return nil
-	}
-	q := r.query(r.ctx, r.own)
-	added := q.do(append([]any{"sadd", roomsOfKey(inc)}, rooms...)...)
-	q.do("pexpire", roomsOfKey(inc), r.cfg.presenceLife.Milliseconds())
-	if err := q.send(); err != nil {
-		return err
-	}
-	return added.Err()
-}
-
-// leaveIndex takes out of the index the rooms that nobody is in through this node. It does no harm if it fails.
-func (r *Bus) leaveIndex(inc string, written []*roster) {
-	var rooms []any
-	for _, ro := range written {
-		ro.mu.Lock()
-		if len(ro.want) == 0 && len(ro.dirty) == 0 && !ro.whole && ro.inc == inc && ro.indexed {
-			ro.indexed = false
-			rooms = append(rooms, ro.keys.room)
-		}
-		ro.mu.Unlock()
-	}
-	if len(rooms) > 0 {
-		q := r.query(r.ctx, r.own)
-		q.do(append([]any{"srem", roomsOfKey(inc)}, rooms...)...)
-		_ = q.send()
 	}
 }
 
@@ -175,10 +154,14 @@ func (r *Bus) leaveAll() {
 	}
 	ctx, cancel := context.WithTimeout(r.ctx, silence)
 	defer cancel()
+	if more, err := r.readIndex(ctx, inc); err != nil || r.reapRooms(ctx, inc, more) != nil {
+		return
+	}
 	q := r.query(ctx, r.own)
 	q.do("del", leaseKey(inc))
-	q.do("del", roomsOfKey(inc))
-	q.do("srem", incarnationsKey(r.tag()), inc)
+	for _, tag := range r.tags() {
+		q.do("srem", incarnationsKey(tag), inc)
+	}
 	_ = q.send()
 }
 

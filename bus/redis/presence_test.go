@@ -174,9 +174,117 @@ func TestRedisARoomThatCouldNotBeListedIsListedLater(t *testing.T) {
 	}
 }
 
+// Nobody leaves because all leases are gone at once, as after a server's clock was put forward, or it went back to what it was long ago:
+// nodes take new ones.
+func TestRedisNobodyLeavesBecauseAllLeasesAreGone(t *testing.T) {
+	t.Parallel()
+	server := bustest.StartRedis(t)
+	cfg := redis.Config{URL: server.URL(), HeartbeatInterval: 400 * time.Millisecond, LeaseTTL: time.Minute}
+	a, b := openRedis(t, cfg), openRedis(t, cfg)
+	subA, atA := subscribe(t, a, "lobby")
+	subB, atB := subscribe(t, b, "lobby")
+	subA.Enter(bus.Member{ID: "ann"})
+	subB.Enter(bus.Member{ID: "bob"})
+	for _, told := range []*listener{atA, atB} {
+		told.change(bus.Joined, "ann")
+		told.change(bus.Joined, "bob")
+	}
+	for range 6 {
+		time.Sleep(time.Second) // a reaper draws no conclusions from what it sees earlier
+		formerA, formerB := a.Incarnation(), b.Incarnation()
+		if err := server.Client().Del(t.Context(), "parley:lease:"+formerA, "parley:lease:"+formerB).Err(); err != nil {
+			t.Fatal(err)
+		}
+		eventually(t, "both to have other leases", func() bool { return a.Incarnation() != formerA && b.Incarnation() != formerB })
+	}
+	subA.Enter(bus.Member{ID: "end"})
+	for _, told := range []*listener{atA, atB} {
+		told.change(bus.Joined, "end")
+		if heard := told.heard(); len(heard) != 3 {
+			t.Errorf("told are %v", heard)
+		}
+	}
+}
+
+// A room that nobody is in any more is not listed for ever, though the list could not be told.
+func TestRedisARoomThatCouldNotBeTakenOffTheListIsLater(t *testing.T) {
+	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
+	r := openRedis(t, redis.Config{URL: limitedURL(server), HeartbeatInterval: 300 * time.Millisecond, CompareInterval: time.Hour})
+	sub, told := subscribe(t, r, "lobby")
+	sub.Enter(bus.Member{ID: "ann"})
+	told.change(bus.Joined, "ann")
+	allow(t, server, "allchannels", "-srem")
+	sub.Close()
+	eventually(t, "a refusal", func() bool { return refusals(t, server, "srem") > 0 })
+	allow(t, server, "allchannels")
+	eventually(t, "no room to be listed", func() bool {
+		rooms, err := r.Rooms(t.Context())
+		return err == nil && len(rooms) == 0
+	})
+}
+
+// A node that ends is in no room any more, not in those either that it had left before the server went back to what it was.
+func TestRedisANodeThatEndsLeavesRoomsThatItIsInAgain(t *testing.T) {
+	server := bustest.StartRedis(t)
+	cfg := never
+	cfg.URL = server.URL()
+	r := openRedis(t, cfg)
+	inc, c, k := r.Incarnation(), server.Client(), redis.KeysOf("lobby")
+	sub, told := subscribe(t, r, "lobby")
+	sub.Enter(bus.Member{ID: "ann"})
+	told.change(bus.Joined, "ann")
+	before := stateOf(t, c)
+	sub.Close()
+	eventually(t, "ann to have left", func() bool { return c.Exists(t.Context(), "parley:rooms:"+inc).Val() == 0 })
+	before.putBack(t, c)
+	_ = r.Close()
+	if there, err := c.HExists(t.Context(), k.Incarnations, inc).Result(); err != nil || there {
+		t.Errorf("it is in the room: %v, %v", there, err)
+	}
+}
+
+// What lists nodes does not outlive them for ever, even if none of them lived for long.
+func TestRedisTheListOfNodesExpires(t *testing.T) {
+	server := bustest.StartRedis(t)
+	cfg := never
+	cfg.URL = server.URL()
+	openRedis(t, cfg)
+	if left := server.Client().PTTL(t.Context(), "parley:incarnations").Val(); left <= 0 {
+		t.Errorf("it expires in %v", left)
+	}
+}
+
 // Who starts waits before it takes dead nodes for dead. What it has met meanwhile, and no list names, it sees to then.
 func TestRedisADeadNodeThatIsMetTooSoonIsSeenToLater(t *testing.T) {
+	deadIsSeenTo(t, func(*bustest.RedisServer, string) {}, func(*bustest.RedisServer) {})
+}
+
+// It does also where it could not at first.
+func TestRedisADeadNodeThatCouldNotBeTakenOutIsSeenToLater(t *testing.T) {
+	deadIsSeenTo(t, func(server *bustest.RedisServer, _ string) {
+		allow(t, server, "allchannels", "-unlink") // which only taking out needs
+	}, func(server *bustest.RedisServer) {
+		eventually(t, "a refusal", func() bool { return refusals(t, server, "unlink") > 0 })
+		allow(t, server, "allchannels")
+	})
+}
+
+// And where another node sees to the dead one, which need not know of the room.
+func TestRedisADeadNodeThatAnotherSeesToIsSeenToLater(t *testing.T) {
+	deadIsSeenTo(t, func(server *bustest.RedisServer, dead string) {
+		if err := server.Client().Set(t.Context(), "parley:reap:"+dead, "1", 5*time.Second).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}, func(*bustest.RedisServer) {})
+}
+
+// deadIsSeenTo has a node meet a dead one in a room that it is not in, and that no list names any more.
+func deadIsSeenTo(t *testing.T, before func(server *bustest.RedisServer, dead string), meanwhile func(server *bustest.RedisServer)) {
+	t.Helper()
+	t.Parallel()
 	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
 	ctx, c, k := t.Context(), server.Client(), redis.KeysOf("lobby")
 	cfg := never
 	cfg.URL = server.URL()
@@ -186,10 +294,12 @@ func TestRedisADeadNodeThatIsMetTooSoonIsSeenToLater(t *testing.T) {
 	if err := c.Del(ctx, "parley:lease:"+dead, "parley:rooms:"+dead, "parley:incarnations").Err(); err != nil {
 		t.Fatal(err)
 	}
-	lives := openRedis(t, redis.Config{URL: server.URL(), HeartbeatInterval: time.Second, CompareInterval: time.Hour})
+	lives := openRedis(t, redis.Config{URL: limitedURL(server), HeartbeatInterval: time.Second, CompareInterval: time.Hour})
+	before(server, dead)
 	if roster, err := lives.Roster(ctx, "lobby"); err != nil || roster.Count != 1 {
 		t.Fatalf("%d members are read, %v", roster.Count, err)
 	}
+	meanwhile(server)
 	eventually(t, "the dead node to be out of the room", func() bool {
 		there, err := c.HExists(ctx, k.Incarnations, dead).Result()
 		return err == nil && !there

@@ -1,7 +1,11 @@
 package redis
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -50,11 +54,16 @@ func (p *reaper) run() {
 	r := p.bus
 	tick := time.NewTicker(r.cfg.HeartbeatInterval / 2)
 	defer tick.Stop()
-	for {
+	for n := 0; ; n++ {
 		select {
 		case <-tick.C:
 		case <-r.ctx.Done():
 			return
+		}
+		if n%2 == 0 {
+			if err := r.compareIndex(); err != nil && r.ctx.Err() == nil {
+				r.complain("compare the list of rooms", err)
+			}
 		}
 		if err := p.round(r.ctx); err != nil && r.ctx.Err() == nil {
 			r.complain("look for dead nodes", err)
@@ -81,25 +90,25 @@ func (p *reaper) round(ctx context.Context) error {
 	suspects := p.suspects
 	p.suspects = make(map[string]map[string]struct{})
 	p.mu.Unlock()
-	done := false
-	defer func() {
-		if !done { // the next round sees to them
-			p.accuseAll(suspects)
-		}
-	}()
+	defer func() { p.accuseAll(suspects) }() // the next round sees to those that are left
 	for inc := range suspects {
 		incs = append(incs, inc)
 	}
 	if len(incs) == 0 {
 		return nil
 	}
+	own, _ := r.lease.current()
 	q = r.query(ctx, r.own)
 	leases := make([]*redis.Cmd, len(incs))
 	for i, inc := range incs {
 		leases[i] = q.do("exists", leaseKey(inc))
 	}
+	ours := q.do("exists", leaseKey(own)) // last: what takes all leases at once takes ours as well
 	if err := q.send(); err != nil {
 		return err
+	}
+	if n, err := ours.Int(); err != nil || n == 0 {
+		return nil // they were lost, or have run out by a clock that was put forward: that says nothing of nodes
 	}
 	alive := make(map[string]struct{}, len(incs))
 	for i, inc := range incs {
@@ -115,21 +124,27 @@ func (p *reaper) round(ctx context.Context) error {
 	if r.lease.steadyFor() < 2*r.cfg.HeartbeatInterval {
 		return nil
 	}
+	var failed []error
 	for _, inc := range incs {
 		if _, ok := alive[inc]; ok {
+			delete(suspects, inc)
 			continue
 		}
-		if mine, err := p.claim(ctx, inc); err != nil {
+		mine, err := p.claim(ctx, inc)
+		if err != nil {
 			return err
-		} else if !mine {
-			continue // if it stays in a room, it is met there again
+		}
+		if !mine { // whoever reaps it need not know where it was met; in rooms that are subscribed to it is met again
+			maps.DeleteFunc(suspects[inc], func(room string, _ struct{}) bool { return r.roomNamed(room) != nil })
+			continue
 		}
 		if err := p.reap(ctx, inc, suspects[inc]); err != nil {
-			return err
+			failed = append(failed, err)
+			continue
 		}
+		delete(suspects, inc)
 	}
-	done = true
-	return nil
+	return errors.Join(failed...)
 }
 
 // claim reports whether it is this node that is to reap an incarnation. The claim ends if it is not prolonged.
@@ -159,39 +174,43 @@ func (p *reaper) accuseAll(suspects map[string]map[string]struct{}) {
 // incarnation sent can put it back: members.lua knows when its lease ended.
 func (p *reaper) reap(ctx context.Context, inc string, met map[string]struct{}) error {
 	r := p.bus
-	q := r.query(ctx, r.own)
-	index := q.do("smembers", roomsOfKey(inc))
-	if err := q.send(); err != nil {
+	rooms, err := r.readIndex(ctx, inc)
+	if err != nil {
 		return err
 	}
-	rooms, _ := index.StringSlice()
 	for room := range met {
 		rooms = append(rooms, room)
 	}
 	if err := r.reapRooms(ctx, inc, rooms); err != nil {
 		return err
 	}
-	q = r.query(ctx, r.own)
+	q := r.query(ctx, r.own)
 	for _, tag := range r.tags() {
 		q.do("srem", incarnationsKey(tag), inc)
 	}
 	return q.send()
 }
 
-// reapRooms takes an incarnation out of the rooms, and them out of its index.
+// reapRooms takes an incarnation out of the rooms, and them out of its index. A room where that fails keeps no other.
 func (r *Bus) reapRooms(ctx context.Context, inc string, rooms []string) error {
-	for len(rooms) > 0 {
-		n := min(len(rooms), rosterBatch)
+	var failed error
+	for some := range slices.Chunk(rooms, rosterBatch) {
 		q := r.query(ctx, r.own)
-		done := []any{"srem", roomsOfKey(inc)}
-		for _, room := range rooms[:n] {
+		taken := make([]*redis.Cmd, len(some))
+		for i, room := range some {
 			k := r.keys(room)
-			q.do("evalsha", r.scripts.staying, 2, k.incarnations, k.usersOf(inc), k.channel, inc, "x", 0, 0,
+			taken[i] = q.do("evalsha", r.scripts.staying, 2, k.incarnations, k.usersOf(inc), k.channel, inc, "x", 0, 0,
 				r.cfg.presenceLife.Milliseconds(), 0)
-			done = append(done, room)
 		}
-		if err := q.send(); err != nil {
-			return err
+		err := q.send()
+		done := []any{"srem", roomsOfKey(inc)}
+		for i, room := range some {
+			if _, err := taken[i].Int64(); err == nil {
+				done = append(done, room)
+			}
+		}
+		if failed = cmp.Or(failed, err); len(done) == 2 {
+			return failed // nothing works
 		}
 		q = r.query(ctx, r.own)
 		q.do(done...)
@@ -199,7 +218,6 @@ func (r *Bus) reapRooms(ctx context.Context, inc string, rooms []string) error {
 		if err := q.send(); err != nil {
 			return err
 		}
-		rooms = rooms[n:]
 	}
-	return nil
+	return failed
 }

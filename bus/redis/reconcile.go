@@ -268,7 +268,7 @@ func (c *comparison) settleOwn(users int, number uint64) {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
 	if ro.writes == c.writes && ro.settledLocked() && (users != len(ro.want) || number != ro.number) {
-		ro.whole = true
+		ro.whole, ro.indexed = true, false
 		ro.queueLocked()
 	}
 }

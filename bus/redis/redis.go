@@ -131,6 +131,7 @@ type Bus struct {
 	lease         lease
 	reaper        reaper
 	changes       workQueue[*roster] // rosters to be written
+	writing       sync.Mutex         // held while rosters, and what names their rooms, are written
 	leaving       chan struct{}      // closed when rosterLoop is to end
 	left          chan struct{}      // closed when it has
 

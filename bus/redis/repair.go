@@ -306,7 +306,7 @@ func (rd *reading) join(read logRead) (again bool) {
 	rm.newest, rm.run = read.lastBreak, rm.bus.server.runNow()
 	rm.horizon = rm.at
 	rm.last = rm.at
-	rm.state = live
+	rm.state, rm.trail = live, nil
 	rm.readyLocked()
 	whole := rm.releaseLocked()
 	rm.repaired = 0
@@ -377,12 +377,12 @@ func (rd *reading) advance(read logRead) (again bool) {
 	rm.sure = bus.ID{}
 	rm.state = live
 	whole := rm.releaseLocked()
-	rm.releaseWaitersLocked(func(w *waiter) bool { return w.reads < rd.number })
+	rm.releaseWaitersLocked(func(w *waiter) bool { return w.reads < rd.number || !w.lost && !rm.at.Less(w.id) })
 	if rm.repaired > 0 {
 		rm.bus.cfg.Observer.Repaired(rm.repaired)
 	}
 	rm.repaired = 0
-	if !whole {
+	if !whole || len(rm.waiters) > 0 { // what those wait for who came meanwhile would have arrived by now
 		rm.state = repairing
 		return true
 	}

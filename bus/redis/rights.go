@@ -69,6 +69,7 @@ func (r *Bus) trials() []trial {
 	try(ofNodes, "SADD", rooms, "")
 	try(ofNodes, "PEXPIRE", rooms, "10000")
 	try(ofNodes, "SMEMBERS", rooms)
+	try(ofNodes, "SCARD", rooms)
 	try(ofNodes, "SREM", incarnationsKey(r.tag()), "")
 	try(ofNodes, "EXISTS", incarnationsKey(r.tag()))
 	try(ofNodes, "GET", layoutKey+r.tag())
@@ -94,14 +95,15 @@ func (r *Bus) trials() []trial {
 	try("", r.scripts.unsubscribe, k.channel)
 	if r.tag() == "" { // which a Cluster has in one place only
 		const ofBoard = "on keys parley:{%board}:*, parley:bucket:*"
-		texts, bucket := boardKey+":"+name, bucketKey("start "+name)
+		texts, version, bucket := boardKey+":"+name, versionKey+":"+name, bucketKey("start "+name)
 		try("", "MULTI")
 		try("", "EXEC")
 		try(ofBoard, "ZADD", texts, "GT", "0", "")
 		try(ofBoard, "ZRANGEBYSCORE", texts, "(0", "(0")
 		try(ofBoard, "ZREMRANGEBYSCORE", texts, "-inf", "0")
+		try(ofBoard, "EVAL", postText, "2", texts, version, "", "0", "0", "", "10000")
 		try(ofBoard, "EVAL", drawText, "1", bucket, "0", "1", "1")
-		for _, key := range []string{texts, bucket} {
+		for _, key := range []string{texts, version, bucket} {
 			try(ofBoard, "DEL", key)
 		}
 	}

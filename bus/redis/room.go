@@ -46,7 +46,7 @@ type room struct {
 	told           bus.ID         // the marker of a break that was told before it came by
 	newest         bus.ID         // the marker of the newest break that is known
 	run            string         // the server's of which the room knows this
-	trail          *trail         // what was known of the room before it was subscribed to, until the link has asked about that
+	trail          *trail         // what was known of the room before it was subscribed to, while it is joining
 	reads          uint64         // how often a read of the log began
 	waiters        []*waiter      // in Sync
 	heldChanges    []rosterChange // what arrived while the roster was being read
@@ -108,7 +108,7 @@ func (r *Bus) begin(name string, sink bus.Sink) (*room, error) {
 	rm.mending = rm.trail != nil
 	r.rooms[name] = rm
 	r.turns.add(rm)
-	rm.roster = r.rosterLocked(rm.keys)
+	rm.roster = r.rosterLocked(rm)
 	r.mu.Unlock()
 	if rm.mending {
 		rm.link.mender.add([]*room{rm}, nil)
@@ -165,6 +165,9 @@ func (rm *room) Close() {
 	if before != joining {
 		tr = rm.trailLocked()
 		tr.known = slices.Clone(tr.known[:min(trailKnown, len(tr.known))])
+	}
+	if tr != nil {
+		tr.again = rm.mending || before == repairing
 	}
 	rm.mu.Unlock()
 	if before == over {

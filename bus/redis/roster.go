@@ -35,7 +35,7 @@ type roster struct {
 	indexed bool                // the incarnation's index names the room
 	queued  bool                // rosterLoop is to look at it
 	writes  uint64              // how often something was sent for it
-	open    bool                // subscribed to
+	open    *room               // the subscription; nil without one
 
 	sets    map[string]*userSet   // by incarnation
 	users   map[string]attendance // their union
@@ -81,34 +81,40 @@ type attendance struct {
 	via int
 }
 
-// rosterLocked gives the room's roster. r.mu is held.
-func (r *Bus) rosterLocked(k *roomKeys) *roster {
-	ro := r.rosters[k.room]
-	if ro == nil {
-		ro = &roster{bus: r, keys: k, want: make(map[string]wanted), dirty: make(map[string]struct{})}
-		r.rosters[k.room] = ro
-	}
+// rosterLocked gives the roster of a room that is subscribed to. r.mu is held.
+func (r *Bus) rosterLocked(rm *room) *roster {
+	ro := r.rosterOfLocked(rm.name, rm.keys)
 	ro.mu.Lock()
-	ro.open = true
+	ro.open = rm
 	ro.sets, ro.users, ro.version, ro.listed = make(map[string]*userSet), make(map[string]attendance), 0, nil
 	ro.unkept = nil
 	ro.mu.Unlock()
 	return ro
 }
 
+func (r *Bus) rosterOfLocked(name string, k *roomKeys) *roster {
+	ro := r.rosters[name]
+	if ro == nil {
+		ro = &roster{bus: r, keys: k, want: make(map[string]wanted), dirty: make(map[string]struct{})}
+		r.rosters[name] = ro
+	}
+	return ro
+}
+
 // Enter implements bus.Subscription.
-func (rm *room) Enter(m bus.Member) { rm.roster.enter(m) }
+func (rm *room) Enter(m bus.Member) { rm.roster.enter(rm, m) }
 
 // Leave implements bus.Subscription.
-func (rm *room) Leave(user string) { rm.roster.leave(user) }
+func (rm *room) Leave(user string) { rm.roster.leave(rm, user) }
 
 // Roster implements bus.Subscription.
 func (rm *room) Roster() bus.Roster { return rm.roster.snapshot() }
 
-func (ro *roster) enter(m bus.Member) {
+// enter is called by a subscription, which need not be the one that there is by now.
+func (ro *roster) enter(from *room, m bus.Member) {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
-	if !ro.open {
+	if ro.open != from {
 		return
 	}
 	w, again := ro.want[m.ID]
@@ -132,10 +138,10 @@ func (ro *roster) enter(m bus.Member) {
 	ro.changedLocked(m.ID)
 }
 
-func (ro *roster) leave(user string) {
+func (ro *roster) leave(from *room, user string) {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
-	if _, in := ro.want[user]; in {
+	if _, in := ro.want[user]; in && ro.open == from {
 		delete(ro.want, user)
 		ro.changedLocked(user)
 	}
@@ -145,7 +151,7 @@ func (ro *roster) leave(user string) {
 func (ro *roster) leaveAll() {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
-	ro.open = false
+	ro.open = nil
 	for user := range ro.want {
 		delete(ro.want, user)
 		ro.dirty[user] = struct{}{}
@@ -295,16 +301,29 @@ func (ro *roster) written(p *rosterPlan, err error) (ok bool) {
 				ro.mayHaveLocked(user)
 			}
 		}
-		ro.indexed = ro.indexed && !p.fresh
+		ro.indexed = ro.indexed && !p.fresh && err != nil // where Redis has changed, the index may have, too
 		if number == answerReaped {
 			ro.bus.lease.distrust(ro.inc)
 		}
 		ro.whole = ro.whole || p.whole || err == nil || unknown
 	}
-	if !ok || !ro.open {
+	if !ok || ro.open == nil {
 		ro.queueLocked() // once more at least, so that it is forgotten
 	}
 	return ok
+}
+
+// leaveLater has an earlier incarnation, which could not be taken out of the room, taken out with the next that is written. It reports
+// false where a later one is to be.
+func (ro *roster) leaveLater(former string) bool {
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	if ro.former != "" && ro.former != former {
+		return false
+	}
+	ro.former, ro.whole = former, true
+	ro.queueLocked()
+	return true
 }
 
 // mayHaveLocked notes that Redis has a user, if it did what it was told.

@@ -22,7 +22,8 @@ type head struct {
 type waiter struct {
 	id    bus.ID
 	reads uint64 // that had begun
-	whole bool   // an id proves nothing: the log is being read
+	whole bool   // an id proves nothing yet: the log is being read
+	lost  bool   // an id proves nothing: the log had less than what was delivered
 	done  chan struct{}
 }
 
@@ -78,7 +79,7 @@ func (rm *room) await(ctx context.Context, h *head) error {
 		rm.mu.Unlock()
 		return bus.ErrClosed
 	}
-	w := &waiter{id: h.id, reads: rm.reads, whole: rm.state != live, done: make(chan struct{})}
+	w := &waiter{id: h.id, reads: rm.reads, whole: rm.state != live, lost: lost, done: make(chan struct{})}
 	rm.waiters = append(rm.waiters, w)
 	rm.mu.Unlock()
 	late := time.NewTimer(arrivesWithin)
