@@ -22,3 +22,24 @@ func TestMemoryForgetsBucketsThatAreFull(t *testing.T) {
 		t.Errorf("%d buckets are kept, one of which is not full", n)
 	}
 }
+
+// Of what nobody has any more nothing is kept.
+func TestMemoryForgetsWhatNobodyHas(t *testing.T) {
+	m, c := newMemory(bus.Retention{})
+	b := open(t, m)
+	count := func(of string, n int) {
+		t.Helper()
+		if total, err := b.Count(t.Context(), of, "node", n, time.Minute); err != nil || total != n {
+			t.Fatalf("%d are counted, %v", total, err)
+		}
+	}
+	for i := range 100 {
+		user := fmt.Sprint("user", i)
+		count(user, 1)
+		c.advance(time.Second)
+		count(user, 0)
+	}
+	if n := m.Counted(); n != 0 {
+		t.Errorf("of %d users it is kept that they have nothing", n)
+	}
+}

@@ -21,3 +21,10 @@ func (m *Store) Buckets() int {
 	defer m.board.mu.Unlock()
 	return len(m.board.buckets)
 }
+
+// Counted counts what is counted of holders.
+func (m *Store) Counted() int {
+	m.board.mu.Lock()
+	defer m.board.mu.Unlock()
+	return len(m.board.counts)
+}

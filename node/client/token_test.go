@@ -250,3 +250,29 @@ func TestATokenThatIsRefusedNowAndThenEndsNothing(t *testing.T) {
 		go fc.drain()
 	})
 }
+
+// However long a token takes to come, the connection has its time after that.
+func TestASlowTokenLeavesTheConnectionItsTime(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		k := &counting{t: t, takes: connectTimeout - time.Second}
+		o := n.options()
+		o.TokenFunc = k.give
+		done := make(chan *Client)
+		go func() {
+			c, err := Dial(t.Context(), "ws://node", o)
+			if err != nil {
+				t.Error(err)
+			}
+			done <- c
+		}()
+		fc := n.next()
+		time.Sleep(connectTimeout / 2) // a node that is busy
+		greet(fc, 0)
+		c := <-done
+		t.Cleanup(func() { c.Close() })
+		if tries := len(n.dialled()); tries != 1 {
+			t.Errorf("it took %d connections", tries)
+		}
+		go fc.drain()
+	})
+}

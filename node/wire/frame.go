@@ -170,6 +170,9 @@ func (f *Frame) field(name []byte) any {
 	return nil
 }
 
+// mostMillis bounds what is believed of a time, to a century: a token may last for years.
+const mostMillis = 100 * 365 * 24 * 3600 * 1000
+
 // read decodes a value that the scanner has passed. What is in nearly every frame does not go through encoding/json.
 func read(raw []byte, into any) error {
 	if into == nil || string(raw) == "null" {
@@ -190,8 +193,8 @@ func read(raw []byte, into any) error {
 		*into = n
 		return err
 	case *time.Duration:
-		ms, err := strconv.ParseUint(string(raw), 10, 32)
-		*into = time.Duration(ms) * time.Millisecond
+		ms, err := strconv.ParseUint(string(raw), 10, 64)
+		*into = time.Duration(min(ms, mostMillis)) * time.Millisecond
 		return err
 	case *Member:
 		return readMember(raw, into)
