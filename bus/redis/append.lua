@@ -31,6 +31,10 @@ for i = 8, #ARGV, 3 do
   end
   answers[#answers + 1] = answer
 end
-if n > 0 then appended(n) end
+if n > 0 then
+  appended(n)
+elseif prev then -- a repeat writes too: WAIT of newer servers waits only for what its own connection has written
+  call('SET', KEYS[2], prev, 'PX', ARGV[6])
+end
 if kept > 0 and call('HLEN', records) == kept then call('PEXPIREAT', records, (period + 2) * 605000 - 5000) end
 return answers

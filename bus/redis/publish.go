@@ -265,7 +265,7 @@ func (p *publisher) appendBatch(out []byte, await []awaited) ([]byte, []awaited)
 	if n := r.cfg.Replicas; n > 0 && slices.ContainsFunc(calls, appends) {
 		out = resp.AppendInt(resp.AppendArg(resp.AppendCommand(out, 3), "WAIT"), int64(n))
 		out = resp.AppendInt(out, (r.cfg.Timeout / 2).Milliseconds())
-		await = append(await, awaited{answer: p.replicated}) // it waits for all that the server has done, whoever asked for it: for repeats, too
+		await = append(await, awaited{answer: p.replicated})
 	}
 	return out, await
 }

@@ -29,6 +29,18 @@ func TestRedisAcknowledgesWhatReplicasHave(t *testing.T) {
 	if n := replica.Client().XLen(t.Context(), log).Val(); n != 2 {
 		t.Errorf("acknowledged were 2, and the replica has %d", n)
 	}
+	// What is written for a repeat is what WAIT waits for, where the first one came over another connection: Redis 7.0 waits for all that
+	// was written before, later ones and Valkey only for what the connection itself has written.
+	last := redis.KeysOf("lobby").Last
+	if !primary.Client().PExpire(t.Context(), last, time.Minute).Val() {
+		t.Fatal("there is no last id")
+	}
+	if _, err := tryAppend(t, other, "lobby", "m1", "m1"); err != nil {
+		t.Fatal(err)
+	}
+	if life := primary.Client().PTTL(t.Context(), last).Val(); life <= time.Minute {
+		t.Error("a repeat writes nothing: whoever repeats waits for nothing")
+	}
 	replica.Pause()
 	for _, node := range []*redis.Bus{r, r, other} { // all but the first are answered from the record
 		if _, err := tryAppend(t, node, "lobby", "m2", "m2"); !errors.Is(err, bus.ErrUnavailable) {
