@@ -418,6 +418,35 @@ func TestRedisClusterTheDeadAreStruckOffTheListOfTheFirstSlot(t *testing.T) {
 	})
 }
 
+// The dead of a primary are seen to though another primary is away, at which it must be asked whether one lives that was met here.
+func TestRedisClusterTheDeadAreSeenToThoughAnotherPartIsAway(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	rooms := roomsOf(servers, 0, 2)
+	openClusterNode(t, redis.Config{
+		URL: servers.URL(), Timeout: 5 * time.Second, HeartbeatInterval: 500 * time.Millisecond, CompareInterval: 500 * time.Millisecond,
+	}, rooms...)
+	tag := func(server int) string {
+		return "{" + strings.Replace(roomsOf(servers, server, 1)[0], " ", "+", 1) + "}"
+	}
+	elsewhere, dead := tag(1)+"elsewhere", tag(0)+"dead"
+	servers.Servers[1].Kill()
+	ctx, c := t.Context(), servers.Servers[0].Client()
+	met := func(i int, inc string) bool {
+		there, err := c.HExists(ctx, redis.KeysOf(rooms[i]).Incarnations, inc).Result()
+		return err == nil && there
+	}
+	for i, inc := range []string{elsewhere, dead} {
+		if err := c.HSet(ctx, redis.KeysOf(rooms[i]).Incarnations, inc, 1).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the dead to be gone", func() bool { return !met(1, dead) })
+	if !met(0, elsewhere) {
+		t.Error("one of whom nobody can know is taken for dead")
+	}
+}
+
 // Where a primary has got an earlier slot, nodes that came before and after it know of each other's rooms.
 func TestRedisClusterNodesKnowOfEachOtherWhateverSlotIsTheFirst(t *testing.T) {
 	t.Parallel()

@@ -67,9 +67,11 @@ func (r *Bus) compareIndex() error {
 	if err != nil {
 		return err
 	}
-	named := make(map[string]bool, len(rooms))
+	named := make(map[string]*roomKeys, len(rooms))
+	moved := make(map[string]bool) // who moved those takes this incarnation out of them
 	for _, room := range rooms {
-		named[room] = true
+		k := keysOf(r.db, room)
+		named[room], moved[room] = k, r.cluster != nil && r.cluster.ownerOf(slotOf(k.log)) != r
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -77,17 +79,15 @@ func (r *Bus) compareIndex() error {
 		if !ro.isIndexed(inc) {
 			continue
 		}
-		if !named[room] {
+		if named[room] == nil {
 			ro.unindexed()
 		}
 		delete(named, room)
 	}
-	for room := range named {
-		k := keysOf(r.db, room)
-		if r.cluster != nil && r.cluster.ownerOf(slotOf(k.log)) != r {
-			continue // who moved the room takes this incarnation out of it
+	for room, k := range named {
+		if !moved[room] {
+			r.rosterOfLocked(room, k).mayHave(inc)
 		}
-		r.rosterOfLocked(room, k).mayHave(inc)
 	}
 	return nil
 }

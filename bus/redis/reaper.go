@@ -104,16 +104,21 @@ func (p *reaper) round(ctx context.Context) error {
 		leases[i] = q.do("exists", leaseKey(inc))
 	}
 	ours := q.do("exists", leaseKey(own)) // last: what takes all leases at once takes ours as well
-	if err := q.send(); err != nil {
-		return err
-	}
-	if n, err := ours.Int(); err != nil || n == 0 {
+	err := q.send()                       // perhaps only of leases at another primary, which is away
+	if n, e := ours.Int(); e != nil {
+		return cmp.Or(err, e)
+	} else if n == 0 {
 		return nil // they were lost, or have run out by a clock that was put forward: that says nothing of nodes
 	}
-	alive := make(map[string]struct{}, len(incs))
+	alive, dead := make(map[string]struct{}, len(incs)), make([]string, 0, len(incs))
 	for i, inc := range incs {
-		if n, err := leases[i].Int(); err != nil || n > 0 {
+		switch n, err := leases[i].Int(); {
+		case err != nil:
+		case n > 0:
 			alive[inc] = struct{}{}
+			delete(suspects, inc)
+		default:
+			dead = append(dead, inc)
 		}
 	}
 	p.mu.Lock()
@@ -124,12 +129,8 @@ func (p *reaper) round(ctx context.Context) error {
 	if r.lease.steadyFor() < 2*r.cfg.HeartbeatInterval {
 		return nil
 	}
-	var failed []error
-	for _, inc := range incs {
-		if _, ok := alive[inc]; ok {
-			delete(suspects, inc)
-			continue
-		}
+	failed := []error{err}
+	for _, inc := range dead {
 		mine, err := p.claim(ctx, inc)
 		if err != nil {
 			return err
