@@ -256,17 +256,41 @@ func lostTailFromOutside(c *cluster) {
 	}
 }
 
+// A tail is what a node has seen and a promoted replica lacks.
+type tail struct {
+	replica    *RedisServer
+	node       *node
+	sub        bus.Subscription
+	heard      *Recorder
+	kept, lost bus.ID
+}
+
+// losesTail leaves the node with its old server.
+func (c *cluster) losesTail() (l tail) {
+	c.t.Helper()
+	l.replica, l.node = c.replica(), c.openProxied()
+	l.sub, l.heard = l.node.subscribe(room)
+	l.kept = l.node.publish(room, "kept")
+	c.promote(l.replica)
+	l.lost = l.node.publish(room, "lost")
+	l.heard.WaitBody(c.t, "lost")
+	return l
+}
+
+// refused has the node go to the replica, which is full and refuses to note the loss.
+func (c *cluster) refused(l tail) {
+	c.t.Helper()
+	c.fill(l.replica, true)
+	l.node.wire.redirect(l.replica)
+	until(c.t, "the node to be there", func() bool { return l.node.seen.count(&l.node.seen.reconnects) > 0 })
+}
+
 // lostTailOfWhoGaveUp has a node begin to subscribe, and give up, before the tail that it has seen is lost.
 func lostTailOfWhoGaveUp(c *cluster) {
-	replica := c.replica()
-	a := c.openProxied()
-	sub, atA := a.subscribe(room)
-	kept := a.publish(room, "kept")
-	c.promote(replica)
-	lost := a.publish(room, "lost")
-	atA.WaitBody(c.t, "lost")
-	sub.Close()
-	held, release := a.wire.holdAnswer(lost.String())
+	l := c.losesTail()
+	a := l.node
+	l.sub.Close()
+	held, release := a.wire.holdAnswer(l.lost.String())
 	ctx, giveUp := context.WithCancel(context.Background())
 	gaveUp := make(chan error)
 	go func() {
@@ -279,16 +303,16 @@ func lostTailOfWhoGaveUp(c *cluster) {
 		c.t.Error("subscribed without the answer")
 	}
 	release()
-	a.wire.redirect(replica)
-	c.noted(replica, kept, lost)
+	a.wire.redirect(l.replica)
+	c.noted(l)
 }
 
-// noted waits until a server has noted the loss of what followed kept.
-func (c *cluster) noted(server *RedisServer, kept, lost bus.ID) {
+// noted waits until the replica has noted the loss.
+func (c *cluster) noted(l tail) {
 	c.t.Helper()
-	fresh := c.openOn(server)
-	until(c.t, "the break to be in the log", func() bool { return !fresh.after(room, kept, 1).LastBreak.IsZero() })
-	for _, since := range []bus.ID{kept, lost} {
+	fresh := c.openOn(l.replica)
+	until(c.t, "the break to be in the log", func() bool { return !fresh.after(room, l.kept, 1).LastBreak.IsZero() })
+	for _, since := range []bus.ID{l.kept, l.lost} {
 		c.told(fresh, since)
 	}
 }
@@ -308,88 +332,60 @@ func (c *cluster) fill(server *RedisServer, full bool) {
 }
 
 func lostTailRefused(c *cluster) {
-	replica := c.replica()
-	a := c.openProxied()
-	sub, atA := a.subscribe(room)
-	kept := a.publish(room, "kept")
-	c.promote(replica)
-	lost := a.publish(room, "lost")
-	atA.WaitBody(c.t, "lost")
-	c.fill(replica, true)
-	a.wire.redirect(replica)
-	until(c.t, "the node to be there", func() bool { return a.seen.count(&a.seen.reconnects) > 0 })
-	sub.Close()
-	c.fill(replica, false)
-	c.noted(replica, kept, lost)
+	l := c.losesTail()
+	c.refused(l)
+	l.sub.Close()
+	c.fill(l.replica, false)
+	c.noted(l)
 }
 
 // lostTailRefusedAgain has a node be in the room, and leave it, while it can't be noted what the node had seen before.
 func lostTailRefusedAgain(c *cluster) {
-	replica := c.replica()
-	a := c.openProxied()
-	sub, atA := a.subscribe(room)
-	kept := a.publish(room, "kept")
-	c.promote(replica)
-	lost := a.publish(room, "lost")
-	atA.WaitBody(c.t, "lost")
-	sub.Close()
-	c.fill(replica, true)
-	a.wire.redirect(replica)
-	until(c.t, "the node to be there", func() bool { return a.seen.count(&a.seen.reconnects) > 0 })
-	again, _ := a.subscribe(room)
+	l := c.losesTail()
+	l.sub.Close()
+	c.refused(l)
+	again, _ := l.node.subscribe(room)
 	again.Close()
-	c.fill(replica, false)
-	c.noted(replica, kept, lost)
+	c.fill(l.replica, false)
+	c.noted(l)
 }
 
 // saidAfterRefusal has a node say something as soon as a full server may note what the node knows to be lost.
 func saidAfterRefusal(c *cluster, leaves, returns bool) {
-	replica := c.replica()
-	a := c.openProxied()
-	sub, atA := a.subscribe(room)
-	kept := a.publish(room, "kept")
-	c.promote(replica)
-	a.publish(room, "lost")
-	atA.WaitBody(c.t, "lost")
+	l := c.losesTail()
+	a := l.node
 	if leaves {
-		sub.Close()
+		l.sub.Close()
 	}
-	fresh := c.openOn(replica)
-	c.fill(replica, true)
-	a.wire.redirect(replica)
-	until(c.t, "the node to be there", func() bool { return a.seen.count(&a.seen.reconnects) > 0 })
+	fresh := c.openOn(l.replica)
+	c.refused(l)
 	if returns {
 		a.subscribe(room)
 	}
 	if o := a.await(a.start(room, bus.Draft{Body: []byte("too much")})); o.err == nil {
 		c.t.Error("a full server takes what is said")
 	}
-	c.fill(replica, false)
+	c.fill(l.replica, false)
 	a.publish(room, "next")
-	check(c.t, "the log after what was kept", bodies(fresh.after(room, kept, 10).Messages), []string{"break", "next"})
+	check(c.t, "the log after what was kept", bodies(fresh.after(room, l.kept, 10).Messages), []string{"break", "next"})
 }
 
 // promotedDuringRead has a node be told that a log has what it knows, and read a log that does not: of a server that took over meanwhile,
 // and refuses to note the loss.
 func promotedDuringRead(c *cluster) {
-	replica := c.replica()
-	a := c.openProxied()
-	_, atA := a.subscribe(room)
-	a.publish(room, "kept")
-	c.promote(replica)
-	lost := a.publish(room, "lost")
-	atA.WaitBody(c.t, "lost")
-	c.openOn(replica).publish(room, "from who knows nothing")
-	c.fill(replica, true)
-	held, release := a.wire.holdAnswer(lost.String())
+	l := c.losesTail()
+	a, atA := l.node, l.heard
+	c.openOn(l.replica).publish(room, "from who knows nothing")
+	c.fill(l.replica, true)
+	held, release := a.wire.holdAnswer(l.lost.String())
 	a.wire.cut()
 	c.await(held, "the log to be read")
-	a.wire.redirect(replica)
+	a.wire.redirect(l.replica)
 	release()
 	c.hears(a, atA)
 	time.Sleep(3 * time.Second) // it asks, and reads, again and again
 	check(c.t, "delivered while the loss is not told", bodies(atA.Seen().Messages), []string{"kept", "lost"})
-	c.fill(replica, false)
+	c.fill(l.replica, false)
 	atA.WaitBody(c.t, "from who knows nothing")
 	check(c.t, "delivered", bodies(atA.Seen().Messages)[2:], []string{"break", "from who knows nothing"})
 }
