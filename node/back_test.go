@@ -71,7 +71,7 @@ func TestANodeLeavesOthersWhatAUserMaySayThere(t *testing.T) {
 		s.ctx, s.cancel = context.WithCancel(t.Context())
 		defer s.cancel()
 		who := identity{user: User{ID: "ada"}, grant: &Grant{User: User{ID: "ada"}}}
-		for range 60 * most {
+		for range 15 * most {
 			s.spend(&who)
 			time.Sleep(time.Second / most)
 			synctest.Wait() // for a draw
