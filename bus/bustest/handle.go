@@ -3,6 +3,7 @@ package bustest
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"parley/bus"
 )
@@ -11,6 +12,7 @@ var handlePromises = []promise{
 	{name: "a subscription publishes as the bus does", test: subscriptionPublishes},
 	{name: "a closed subscription publishes still", test: closedSubscriptionPublishes},
 	{name: "a subscription of a closed bus publishes nothing", test: subscriptionOfAClosedBus},
+	{name: "a signal is answered, though nobody is there", test: signalToNobody},
 }
 
 // over publishes over a subscription and must succeed.
@@ -83,6 +85,25 @@ func subscriptionOfAClosedBus(c *cluster) {
 	for range 2 {
 		if err := <-done; !errors.Is(err, bus.ErrClosed) {
 			c.t.Errorf("settled with %v", err)
+		}
+	}
+}
+
+func signalToNobody(c *cluster) {
+	a := c.open()
+	sub, _ := a.subscribe("left")
+	sub.Close() // a bus may forget the room with it
+	for name, signal := range map[string]func(done func(error)){
+		"into a room that never was": func(done func(error)) { a.Signal("nowhere", []byte("typing"), done) },
+		"into a room that was left":  func(done func(error)) { sub.Signal([]byte("typing"), done) },
+	} {
+		told := make(chan error, 1)
+		signal(func(err error) { told <- err })
+		select {
+		case err := <-told:
+			check(c.t, "a signal "+name, err, nil)
+		case <-time.After(patience):
+			c.t.Errorf("a signal %s is not answered", name)
 		}
 	}
 }

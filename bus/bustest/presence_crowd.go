@@ -11,9 +11,26 @@ import (
 const crowd = 350
 
 var (
-	crowdPromises = []promise{{name: "a crowd leaves with its handle", test: crowdLeaves}}
-	crowdFaults   = []promise{{name: "a crowd leaves a room that nobody watches with its dead node", test: crowdDies}}
+	crowdPromises = []promise{
+		{name: "a crowd leaves with its handle", test: crowdLeaves},
+		{name: "a crowd is counted from outside, however large", test: crowdCounted},
+	}
+	crowdFaults = []promise{{name: "a crowd leaves a room that nobody watches with its dead node", test: crowdDies}}
 )
+
+// crowdCounted has more in a room than are read of it by a handle that is not subscribed.
+func crowdCounted(c *cluster) {
+	const many = 1200
+	a, b := c.open(), c.open()
+	sub, _ := a.subscribe(room)
+	for i := range many {
+		sub.Enter(bus.Member{ID: fmt.Sprint("user ", i)})
+	}
+	until(c.t, "all to be counted by who is there", func() bool { return sub.Roster().Count == many })
+	r := b.roster(room)
+	check(c.t, "members, counted from outside", r.Count, many)
+	check(c.t, "members that are listed", len(r.Members), bus.RosterMax)
+}
 
 func enterCrowd(c *cluster, n *node, name string) {
 	c.t.Helper()

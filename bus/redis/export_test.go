@@ -183,6 +183,9 @@ func (r *Bus) Sentinels() (addrs []string) {
 	return addrs
 }
 
+// BoardKey is where the board's texts are.
+const BoardKey = boardKey
+
 // MendSHA is in each question about what a room has lost.
 var MendSHA = plain.mend
 

@@ -1,6 +1,7 @@
 package redis_test
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -103,4 +104,23 @@ func TestRedisAClosedRoomHoldsNothing(t *testing.T) {
 			t.Errorf("%s: %d bytes are held for a room that is closed", c.held, n)
 		}
 	}
+}
+
+// What waits for a slot that stays half moved is not held for ever: its sender is told, and may say it again.
+func TestRedisClusterWhatASlotHalfMovedHoldsFailsInTime(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	room := roomsOf(servers, 0, 1)[0]
+	slot := redis.SlotOf(room)
+	n := openCluster(t, servers, room)
+	appendTo(t, n, room, "before", "")
+	servers.Begin(slot, 0, 1)
+	servers.MoveKeys(slot, 0, 1, 1)
+	if _, err := tryAppend(t, n, room, "held", "k"); !errors.Is(err, bus.ErrUnavailable) { // which waits for it
+		t.Errorf("what was held got %v", err)
+	}
+	servers.MoveKeys(slot, 0, 1, 1<<30)
+	servers.End(slot, 0, 1)
+	eventually(t, "it to be said again", func() bool { _, err := tryAppend(t, n, room, "held", "k"); return err == nil })
+	n.hears(room, "held", []string{"held"})
 }

@@ -53,3 +53,23 @@ func TestRedisAcknowledgesWhatReplicasHave(t *testing.T) {
 		t.Errorf("acknowledged were 3, and the replica has %d", n)
 	}
 }
+
+// With two replicas asked for, what one has is not acknowledged.
+func TestRedisAcknowledgesWhatAllReplicasAskedForHave(t *testing.T) {
+	t.Parallel()
+	primary := bustest.StartRedisTCP(t, "repl-diskless-sync-delay 0")
+	host, port, _ := net.SplitHostPort(primary.Addr())
+	bustest.StartRedisTCP(t, "replicaof "+host+" "+port)
+	second := bustest.StartRedisTCP(t, "replicaof "+host+" "+port)
+	eventually(t, "the replicas to follow", func() bool {
+		_ = primary.Client().Set(t.Context(), "x", 1, 0)
+		return primary.Client().Wait(t.Context(), 2, time.Second).Val() == 2
+	})
+	r := openRedis(t, redis.Config{URL: primary.URL(), Replicas: 2, Timeout: time.Second})
+	eventually(t, "an acknowledgement", func() bool { _, err := tryAppend(t, r, "lobby", "m0", "m0"); return err == nil })
+	second.Pause()
+	defer second.Resume()
+	if _, err := tryAppend(t, r, "lobby", "m1", "m1"); !errors.Is(err, bus.ErrUnavailable) {
+		t.Errorf("a message that one of two replicas has: %v", err)
+	}
+}

@@ -1,6 +1,9 @@
 package main
 
 import (
+	"context"
+	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -8,6 +11,7 @@ import (
 	"runtime"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -83,4 +87,27 @@ func TestSystemdIsTold(t *testing.T) {
 	if <-p.ended; p.err != nil {
 		t.Error(p.err)
 	}
+}
+
+// systemd is told twice at least in the time after which it ends the node.
+func TestTheWatchdogIsToldLongBeforeItBites(t *testing.T) {
+	const limit, long = 30 * time.Second, 10 * time.Minute
+	t.Setenv("WATCHDOG_USEC", fmt.Sprint(limit.Microseconds()))
+	t.Setenv("WATCHDOG_PID", "")
+	t.Setenv("NOTIFY_SOCKET", "")
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithTimeout(t.Context(), long)
+		defer cancel()
+		last, told := time.Now(), 0
+		keepWatchdog(ctx, slog.New(slog.DiscardHandler), func() {
+			if pause := time.Since(last); pause > limit/2 {
+				t.Errorf("it is told after %v, of %v", pause, limit)
+			}
+			last = time.Now()
+			told++
+		})
+		if told < int(long/limit) {
+			t.Errorf("it is told %d times in %v", told, long)
+		}
+	})
 }

@@ -33,3 +33,23 @@ func TestWhoTakesALittleAtATimeStays(t *testing.T) {
 		c.close()
 	})
 }
+
+// Who is being sent away is not slow: what a room has for it is dropped, and the room need not see to it.
+func TestWhatIsOfferedToWhoIsSentAwayIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ours, theirs := net.Pipe() // of which nothing is read
+		defer theirs.Close()
+		c := (&Group{cfg: Config{QueueBytes: 1000, StallTimeout: time.Minute}}).newConn(ours)
+		c.Put(make([]byte, 900))
+		piece := make([]byte, 200)
+		if c.Offer(piece) {
+			t.Error("more is taken than the queue holds")
+		}
+		c.Finish([]byte("bye"), 1012)
+		before := c.Waiting()
+		if !c.Offer(piece) || c.Waiting() != before {
+			t.Errorf("once it was said goodbye to %d bytes wait, before it were %d, or it is taken for slow", c.Waiting(), before)
+		}
+		c.Abort(0)
+	})
+}

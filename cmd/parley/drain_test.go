@@ -1,0 +1,34 @@
+package main
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+)
+
+// A drain may take longer than all else that a shutdown waits for: the last client, too, is said goodbye.
+func TestALongDrainCutsNobodyOff(t *testing.T) {
+	t.Parallel()
+	const drain, clients = afterDrain + 2*time.Second, 20
+	n := startNode(t, "--drain", drain.String())
+	ctx, cancel := context.WithTimeout(t.Context(), drain+patience)
+	defer cancel()
+	closed := make(chan websocket.StatusCode, clients)
+	for range clients {
+		c := dial(t, ctx, n, "/")
+		go func() {
+			_, _, err := c.Read(ctx)
+			closed <- websocket.CloseStatus(err)
+		}()
+	}
+	if err := n.terminate(); err != nil {
+		t.Errorf("%v: %s", err, n.stderr.Bytes())
+	}
+	for i := range clients {
+		if code := <-closed; code != websocket.StatusServiceRestart {
+			t.Errorf("client %d of %d was closed with %d", i+1, clients, code)
+		}
+	}
+}
