@@ -22,6 +22,7 @@ var connectionFaults = []promise{
 	{name: "what was trimmed before it arrived is told", test: overflowAndTrim, retention: bus.Retention{Size: 10}},
 	{name: "a message that did not arrive comes before the next", test: messageDropped},
 	{name: "the last message of a quiet room is missed and found", test: lastMessageDropped},
+	{name: "a room whose keys are spoilt harms no other", test: spoiltKeys},
 	{name: "Sync finds a message that did not arrive", test: syncFinds, settings: uncompared},
 	{name: "a node that stood still catches up", test: stoodStill},
 	{name: "Close ends, though the server is out of reach", test: closeOutOfReach},
@@ -225,14 +226,57 @@ func lastMessageDropped(c *cluster) {
 	_, r := b.subscribe(room)
 	a.publish(room, "before")
 	r.WaitBody(c.t, "before")
-	for name, rec := range map[string]*Recorder{room: r, "first": first} { // in one with messages, and in one without
-		dropped := b.wire.dropMessage("last in " + name)
-		a.publish(name, "last in "+name)
-		c.await(dropped, "the message to be dropped")
-		since := time.Now()
-		rec.WaitBody(c.t, "last in "+name)
-		c.within(10*time.Second, since, "finding the last message of "+name)
+	c.findsLast(a, b, room, r)
+	c.findsLast(a, b, "first", first) // without a message before it
+}
+
+// findsLast has a node miss a message, and find it though none follows.
+func (c *cluster) findsLast(from, to *node, name string, r *Recorder) {
+	c.t.Helper()
+	dropped := to.wire.dropMessage("last in " + name)
+	from.publish(name, "last in "+name)
+	c.await(dropped, "the message to be dropped")
+	since := time.Now()
+	r.WaitBody(c.t, "last in "+name)
+	c.within(10*time.Second, since, "finding the last message of "+name)
+}
+
+// spoiltKeys has keys of some rooms be of a kind that no command takes. All else goes on: what is missed in others is found, who is there
+// is told, and a dead node leaves.
+func spoiltKeys(c *cluster) {
+	a, b, dead := c.open(), c.openProxied(), c.openProxied()
+	sub, atA := a.subscribe(room)
+	_, atB := b.subscribe(room)
+	subDead, _ := dead.subscribe(room)
+	enterAll(c, subDead, atA, "ann")
+	heard := make(map[string]*Recorder)
+	for _, name := range numbered("spoilt", 100) { // so many that each is compared together with some of them
+		s, r := b.subscribe(name)
+		s.Enter(bus.Member{ID: "bob"})
+		heard[name] = r
 	}
+	for name, r := range heard {
+		r.Wait(c.t, "bob to be in "+name, changed(bus.Joined, "bob", 1))
+	}
+	ctx, cancel := patient()
+	defer cancel()
+	client := c.server.Client()
+	spoilt := 0
+	for _, key := range client.Keys(ctx, "*spoilt*").Val() {
+		if client.Type(ctx, key).Val() == "hash" {
+			must(c, client.Del(ctx, key).Err())
+			must(c, client.Set(ctx, key, "spoilt", 0).Err())
+			spoilt++
+		}
+	}
+	check(c.t, "keys of members that are spoilt", spoilt >= 200, true)
+	c.findsLast(a, b, room, atB)
+	enterAll(c, sub, atB, "dan")
+	dead.die()
+	since := time.Now()
+	atB.Wait(c.t, "ann to leave", changed(bus.Left, "ann", 1))
+	c.within(leaseOver, since, "leaving")
+	until(c.t, "the node to be ready", func() bool { return a.Ready() == nil && b.Ready() == nil })
 }
 
 func stoodStill(c *cluster) {

@@ -142,13 +142,26 @@ func (q *query) get(key string) *redis.Cmd { return q.do("get", key) }
 
 // send returns an error if any of the commands failed. That there is no such key is none.
 func (q *query) send() error {
+	if err := q.ask(); err != nil {
+		return err
+	}
+	return refused(q.cmds...)
+}
+
+// ask returns an error if there is no answer. What was answered may be a refusal.
+func (q *query) ask() error {
 	if q.bus.closed.Load() && q.bus.ctx.Err() != nil {
 		return bus.ErrClosed
 	}
 	if err := q.bus.exec(q.ctx, q.client, q.cmds); err != nil {
 		return unavailable(err)
 	}
-	for _, cmd := range q.cmds {
+	return nil
+}
+
+// refused gives the first refusal among the answers, nil without one.
+func refused(cmds ...redis.Cmder) error {
+	for _, cmd := range cmds {
 		if err := cmd.Err(); err != nil && err != redis.Nil {
 			return unavailable(err)
 		}

@@ -118,6 +118,16 @@ type comparison struct {
 	last, incarnations, own *redis.Cmd
 }
 
+// refused gives the refusal of one of its commands, nil without one.
+func (c *comparison) refused() error {
+	cmds := []redis.Cmder{c.last, c.incarnations}
+	if c.own != nil {
+		cmds = append(cmds, c.own)
+	}
+	return refused(cmds...)
+}
+
+// reconcileRooms returns an error if Redis does not answer. What it refuses of one room keeps no other from being compared.
 func (r *Bus) reconcileRooms(rooms []*room) error {
 	inc, _ := r.lease.current()
 	now := time.Now()
@@ -163,10 +173,14 @@ func (r *Bus) reconcileRooms(rooms []*room) error {
 	if len(q.cmds) == 0 {
 		return nil
 	}
-	if err := q.send(); err != nil {
+	if err := q.ask(); err != nil {
 		return err
 	}
 	for _, c := range comparisons {
+		if err := c.refused(); err != nil {
+			r.complain("compare "+c.room.name, err)
+			continue
+		}
 		c.settle()
 	}
 	return nil
