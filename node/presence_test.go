@@ -349,8 +349,9 @@ func untilPresence(p *nodetest.Peer, event string, of *nodetest.Peer) (before []
 func TestAnExplicitLeaveIsToldWithoutGrace(t *testing.T) {
 	onBoth(t, time.Hour, func(t *testing.T, c *nodetest.Cluster, _ *watch) {
 		a, b := joined(t, c.Nodes[0]), joined(t, c.Nodes[1])
-		joined(t, c.Nodes[1]) // keeps the room there, whose end would be a leave too
 		untilPresence(a, "join", b)
+		stays := joined(t, c.Nodes[1]) // and keeps the room there, whose end would be a leave too
+		untilPresence(a, "join", stays)
 		leave(b)
 		untilPresence(a, "leave", b)
 		b.Join("lobby")
