@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -314,6 +315,27 @@ func TestARenewedTokenChangesRightsAtOnce(t *testing.T) {
 	ada.Say(`{"op":"hello","token":"late"}`)
 	ada.WantError(wire.Expired)
 	ada.SendText("lobby", "still she")
+}
+
+// Each room that one may not be in any more is left, whichever others are.
+func TestARenewedTokenEndsTheStayInEachRoomThatItLacks(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1, withGrants).Nodes[0]
+	ada := nodetest.Dial(t, n.URL("/"))
+	hello(ada, "ada/*:join")
+	for _, room := range []string{"a", "b", "c", "d", "e"} {
+		ada.Join(room)
+	}
+	hello(ada, "ada/c:join")
+	var left []string
+	for range 4 {
+		left = append(left, ada.Until("left").Room)
+	}
+	if slices.Sort(left); !slices.Equal(left, []string{"a", "b", "d", "e"}) {
+		t.Errorf("left %v", left)
+	}
+	ada.Say(`{"op":"ping","req":1}`)
+	ada.Want("ok")
 }
 
 func TestARightTakenFromAStreamOfSeveralRoomsEndsAtOnce(t *testing.T) {
