@@ -6,11 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -174,228 +172,6 @@ func roomsOf(servers *bustest.RedisCluster, server, count int) (rooms []string) 
 	return rooms
 }
 
-// A room may be left, and come back to, at any moment while it moves: who is there then hears what is said, and Sync returns.
-func TestRedisClusterARoomIsLeftWhileItMoves(t *testing.T) {
-	t.Parallel()
-	n := openCluster(t, bustest.StartRedisCluster(t, 1, 0))
-	deadline, cancel := context.WithTimeout(t.Context(), 2*patience)
-	defer cancel()
-	var moving sync.WaitGroup
-	for i := range 50 {
-		sub, err := n.Subscribe(deadline, "lobby", &nothing{})
-		if err != nil {
-			t.Fatal(err)
-		}
-		sub.Enter(bus.Member{ID: fmt.Sprint("before", i)})
-		moving.Go(func() { n.MoveAway("lobby") })
-		if i%2 == 0 {
-			if err := sub.Sync(deadline); err != nil {
-				t.Fatalf("sync while it moves: %v", err)
-			}
-		}
-		sub.Close()
-		again, told := subscribe(t, n, "lobby")
-		said := fmt.Sprint("m", i)
-		appendTo(t, n, "lobby", said, said)
-		told.until(said, func(lines []string) bool { return slices.Contains(lines, said) })
-		again.Close()
-		moving.Wait()
-	}
-	eventually(t, "no place to be kept", func() bool { return n.Places() == 0 })
-}
-
-// Each room's slot moves key by key while all speak, and back.
-func TestRedisClusterSlotsMoveUnderTraffic(t *testing.T) {
-	t.Parallel()
-	servers := bustest.StartRedisCluster(t, 2, 0)
-	rooms := append(roomsOf(servers, 0, 2), roomsOf(servers, 1, 1)...)
-	a, b := openCluster(t, servers, rooms...), openCluster(t, servers, rooms...)
-	var fromA, fromB []*chatter
-	for _, room := range rooms {
-		a.subs[room].Enter(bus.Member{ID: "ann"})
-		b.subs[room].Enter(bus.Member{ID: "bob"})
-		fromA, fromB = append(fromA, a.chat(room, "a")), append(fromB, b.chat(room, "b"))
-	}
-	for range 2 {
-		for _, room := range rooms {
-			slot := redis.SlotOf(room)
-			from := servers.Owner(0, slot)
-			if servers.Move(slot, from, 1-from) == 0 {
-				t.Error("no key was moved")
-			}
-			until := len(a.told[room].heard()) + 20
-			a.told[room].until("traffic in "+room, func(lines []string) bool { return len(lines) > until })
-		}
-	}
-	for i, room := range rooms {
-		saidA, saidB := fromA[i].end(), fromB[i].end()
-		for _, n := range []*clusterNode{a, b} {
-			n.hears(room, "a", saidA)
-			n.hears(room, "b", saidB)
-			if n.told[room].broken() > 0 {
-				t.Errorf("a gap was told in %s", room)
-			}
-			eventually(t, "both to be there", func() bool { return n.subs[room].Roster().Count == 2 })
-		}
-		left := slices.DeleteFunc(a.told[room].heard(), func(l string) bool { return l != "-ann" && l != "-bob" })
-		if len(left) > 0 {
-			t.Errorf("in %s it was told: %v", room, left)
-		}
-	}
-}
-
-// A slot that is held half moved has its rooms wait, and no others. What was said meanwhile comes in order.
-func TestRedisClusterASlotHalfMovedIsWaitedOut(t *testing.T) {
-	t.Parallel()
-	servers := bustest.StartRedisCluster(t, 2, 0)
-	rooms := roomsOf(servers, 0, 2)
-	a, b := openCluster(t, servers, rooms...), openCluster(t, servers, rooms...)
-	moving, other := a.chat(rooms[0], "a"), a.chat(rooms[1], "a")
-	a.told[rooms[0]].until("some", func(lines []string) bool { return len(lines) > 10 })
-	slot := redis.SlotOf(rooms[0])
-	servers.Begin(slot, 0, 1)
-	if n := servers.MoveKeys(slot, 0, 1, 1); n != 1 {
-		t.Fatalf("%d keys moved", n)
-	}
-	heard := len(a.told[rooms[1]].heard())
-	time.Sleep(3 * time.Second) // which an operator's tool may take
-	a.told[rooms[1]].until("the room that stays to go on meanwhile", func(lines []string) bool { return len(lines) > heard+50 })
-	began := time.Now()
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	if _, err := b.After(ctx, rooms[0], bus.ID{}, 10, 0); err != nil {
-		t.Errorf("reading the room that moves: %v", err)
-	}
-	if err := b.subs[rooms[0]].Sync(ctx); err != nil {
-		t.Errorf("Sync of the room that moves: %v", err)
-	}
-	if took := time.Since(began); took > 3*time.Second {
-		t.Errorf("reading took %v", took)
-	}
-	servers.MoveKeys(slot, 0, 1, 1<<30)
-	servers.End(slot, 0, 1)
-	a.told[rooms[0]].until("more", func(lines []string) bool { return len(lines) > 40 })
-	for i, c := range []*chatter{moving, other} {
-		said := c.end()
-		a.hears(rooms[i], "a", said)
-		b.hears(rooms[i], "a", said)
-	}
-	if moving.late < 3*time.Second {
-		t.Errorf("the longest wait was %v: it did not have to wait", moving.late)
-	}
-}
-
-// fill publishes large messages, whose bodies begin so, until one is refused since too much is waiting, and gives the bodies and
-// outcomes of the others.
-func (n *clusterNode) fill(room, prefix string) (bodies []string, outcomes chan error) {
-	outcomes = make(chan error, 1000)
-	for i := 0; ; i++ {
-		body, refused := fmt.Sprint(prefix, i, strings.Repeat(" ", 20_000)), make(chan error, 1)
-		n.Publish(room, bus.Draft{Body: []byte(body)}, func(_ bus.ID, err error) {
-			if err != nil && strings.Contains(err.Error(), "too much is waiting") {
-				refused <- err
-				return
-			}
-			outcomes <- err
-		})
-		if len(refused) > 0 { // at once
-			return bodies, outcomes
-		}
-		if bodies = append(bodies, body); len(bodies) == cap(outcomes) {
-			n.t.Fatal("nothing is refused")
-		}
-	}
-}
-
-// What is refused while a slot moves is held within bounds, and acknowledged without a repeat. What fails, and what moves on, frees them.
-func TestRedisClusterHoldsWhatIsRefusedWhileASlotMoves(t *testing.T) {
-	t.Parallel()
-	servers := bustest.StartRedisCluster(t, 2, 0)
-	room := roomsOf(servers, 0, 1)[0]
-	slot := redis.SlotOf(room)
-	const fit = 10 // of 20 KB at least, into 256 KiB that are free; more where some are on their way meanwhile
-	n := openClusterNode(t, redis.Config{URL: servers.URL(), Timeout: 5 * time.Second, QueueBytes: 256 << 10}, room)
-	appendTo(t, n, room, "before", "")
-	halfMove := func() {
-		servers.Begin(slot, 0, 1)
-		servers.MoveKeys(slot, 0, 1, 1)
-	}
-	refused := func() { // by the primary, once more
-		before := servers.Do(0, "info", "errorstats")
-		eventually(t, "a refusal", func() bool { return servers.Do(0, "info", "errorstats") != before })
-	}
-	moveOn := func(prefix string, bodies []string, outcomes chan error) {
-		servers.MoveKeys(slot, 0, 1, 1<<30)
-		refused()
-		servers.End(slot, 0, 1)
-		for range bodies {
-			if err := <-outcomes; err != nil {
-				t.Errorf("what was held: %v", err)
-			}
-		}
-		n.hears(room, prefix, bodies)
-	}
-
-	halfMove()
-	bodies, outcomes := n.fill(room, "a")
-	prefix, attempt := "", 0
-	refused()
-	refused() // and so held in between
-	eventually(t, "the bound to be free once what was held has failed", func() bool {
-		servers.Do(0, "client", "kill", "type", "pubsub")
-		for range bodies {
-			if err := <-outcomes; !errors.Is(err, bus.ErrUnavailable) {
-				t.Errorf("what was held when the connection broke: %v", err)
-			}
-		}
-		attempt++
-		prefix = fmt.Sprint("b", attempt, " ")
-		bodies, outcomes = n.fill(room, prefix)
-		return len(bodies) >= fit
-	})
-	moveOn(prefix, bodies, outcomes)
-
-	servers.Move(slot, 1, 0)
-	appendTo(t, n, room, "it is back", "")
-	halfMove()
-	bodies, outcomes = n.fill(room, "c")
-	if len(bodies) < fit {
-		t.Errorf("once it was back %d large messages filled it", len(bodies))
-	}
-	moveOn("c", bodies, outcomes)
-}
-
-// A node that closes while a slot is half moved does not wait for the rest of the move: what is held fails.
-func TestRedisClusterCloseDoesNotWaitForASlotHalfMoved(t *testing.T) {
-	const quick = 5 * time.Second
-	t.Parallel()
-	servers := bustest.StartRedisCluster(t, 2, 0)
-	room := roomsOf(servers, 0, 1)[0]
-	slot := redis.SlotOf(room)
-	n := openCluster(t, servers, room)
-	appendTo(t, n, room, "before", "")
-	servers.Begin(slot, 0, 1)
-	servers.MoveKeys(slot, 0, 1, 1)
-	before := servers.Do(0, "info", "errorstats")
-	outcomes := make(chan error, 10)
-	for range cap(outcomes) {
-		n.Publish(room, bus.Draft{Body: []byte("held")}, func(_ bus.ID, err error) { outcomes <- err })
-	}
-	eventually(t, "a refusal", func() bool { return servers.Do(0, "info", "errorstats") != before })
-	began := time.Now()
-	if err := n.Close(); err != nil {
-		t.Error(err)
-	}
-	if took := time.Since(began); took > quick {
-		t.Errorf("it took %v to close", took)
-	}
-	for range cap(outcomes) {
-		if err := <-outcomes; !errors.Is(err, bus.ErrUnavailable) && !errors.Is(err, bus.ErrClosed) {
-			t.Errorf("what was held got %v", err)
-		}
-	}
-}
-
 // The dead are struck off the list that names them, also if that is under the tag of another slot than the node's own lease.
 func TestRedisClusterTheDeadAreStruckOffTheListOfTheFirstSlot(t *testing.T) {
 	t.Parallel()
@@ -464,138 +240,6 @@ func TestRedisClusterNodesKnowOfEachOtherWhateverSlotIsTheFirst(t *testing.T) {
 	})
 }
 
-// Who is in a room whose slot is half moved can be read, whichever of the room's keys have moved first.
-func TestRedisClusterARosterIsReadThoughItsSlotIsHalfMoved(t *testing.T) {
-	t.Parallel()
-	servers := bustest.StartRedisCluster(t, 2, 0)
-	rooms := roomsOf(servers, 0, 2)
-	a, b := openCluster(t, servers, rooms...), openCluster(t, servers)
-	host, port, _ := net.SplitHostPort(servers.Servers[1].Addr())
-	for i, room := range rooms {
-		a.subs[room].Enter(bus.Member{ID: "ann", Name: "Ann"})
-		a.told[room].change(bus.Joined, "ann")
-		users := a.UsersIn(room)
-		keys := []string{redis.KeysOf(room).Incarnations, users}
-		if i > 0 {
-			slices.Reverse(keys)
-		}
-		servers.Begin(redis.SlotOf(room), 0, 1)
-		for _, key := range keys {
-			servers.Do(0, "migrate", host, port, key, 0, 5000)
-			r, err := b.Cluster.Roster(t.Context(), room)
-			if want := []bus.Member{{ID: "ann", Name: "Ann"}}; err != nil || r.Count != 1 || !slices.Equal(r.Members, want) {
-				t.Errorf("with %s moved it reads %v, %v", key, r, err)
-			}
-		}
-	}
-}
-
-// What a node had in a room at the primary that the room has left is taken out of it, also where that can't be done at once.
-func TestRedisClusterNobodyStaysInARoomThatHasMoved(t *testing.T) {
-	t.Parallel()
-	servers := bustest.StartRedisCluster(t, 2, 0)
-	room := roomsOf(servers, 0, 1)[0]
-	allow := func(rule ...any) {
-		for i := range servers.Servers {
-			servers.Do(i, append([]any{"acl", "setuser", "node", "on", ">secret", "~*", "&*", "+@all"}, rule...)...)
-		}
-	}
-	allow()
-	n := openClusterNode(t, redis.Config{
-		URL: strings.Replace(servers.URL(), "://", "://node:secret@", 1), Timeout: 5 * time.Second, CompareInterval: 500 * time.Millisecond,
-	}, room)
-	n.subs[room].Enter(bus.Member{ID: "ann"})
-	n.told[room].change(bus.Joined, "ann")
-	allow("-unlink") // which only taking out needs
-	servers.Move(redis.SlotOf(room), 0, 1)
-	eventually(t, "a refusal", func() bool { return strings.Contains(servers.Do(1, "acl", "log"), "unlink") })
-	allow()
-	n.subs[room].Leave("ann")
-	eventually(t, "nobody to be there", func() bool {
-		r, err := n.Cluster.Roster(t.Context(), room)
-		return err == nil && r.Count == 0 && n.subs[room].Roster().Count == 0
-	})
-}
-
-// A slot that goes and comes back before it is noticed takes the subscriptions with it. They are made again.
-func TestRedisClusterHearsASlotThatComesBack(t *testing.T) {
-	t.Parallel()
-	servers := bustest.StartRedisCluster(t, 2, 0)
-	room := roomsOf(servers, 0, 1)[0]
-	slot, channel := redis.SlotOf(room), redis.KeysOf(room).Channel
-	a, b := openCluster(t, servers, room), openCluster(t, servers, room)
-	c := a.chat(room, "a")
-	for range 4 {
-		servers.Move(slot, 0, 1)
-		servers.Move(slot, 1, 0)
-		eventually(t, "both to be subscribed", func() bool {
-			return servers.Do(0, "pubsub", "shardnumsub", channel) == "["+channel+" 2]"
-		})
-	}
-	b.hears(room, "a", c.end())
-}
-
-// A move that is given up leaves nobody deaf whose connection broke meanwhile: what was refused is asked again.
-func TestRedisClusterHearsASlotWhoseMoveIsGivenUp(t *testing.T) {
-	t.Parallel()
-	servers := bustest.StartRedisCluster(t, 2, 0)
-	room := roomsOf(servers, 0, 1)[0]
-	slot := redis.SlotOf(room)
-	a, b := openCluster(t, servers, room), openCluster(t, servers, room)
-	appendTo(t, a, room, "before", "")
-	servers.Begin(slot, 0, 1) // from here on what needs a key that is not there is refused
-	refused := func() (n int) {
-		_, stat, _ := strings.Cut(servers.Do(0, "info", "errorstats"), "errorstat_TRYAGAIN:count=")
-		_, _ = fmt.Sscan(stat, &n)
-		return n
-	}
-	before := refused()
-	servers.Do(0, "client", "kill", "type", "pubsub")
-	eventually(t, "what both ask to be refused", func() bool { return refused() >= before+2 })
-	for i := range servers.Servers {
-		servers.Do(i, "cluster", "setslot", slot, "stable")
-	}
-	c := a.chat(room, "a")
-	a.told[room].until("traffic", func(lines []string) bool { return len(lines) > 20 })
-	said := c.end()
-	a.hears(room, "a", said)
-	b.hears(room, "a", said)
-}
-
-// What is under way when its room begins to move is refused where the room was. What was published after it does not overtake it.
-func TestRedisClusterWhatIsUnderWayWhenItsRoomMovesStaysFirst(t *testing.T) {
-	t.Parallel()
-	servers := bustest.StartRedisCluster(t, 2, 0)
-	room := roomsOf(servers, 0, 1)[0]
-	b := newBrake("said first")
-	cfg := redis.Config{URL: servers.URL(), Links: 1, Timeout: patience}
-	cfg.SetDial(b.dial)
-	n := openClusterNode(t, cfg, room)
-	appendTo(t, n, room, "before", "")
-	said, outcomes := []string{"said first"}, make(chan error, 10)
-	for i := range cap(outcomes) {
-		if i > 0 {
-			said = append(said, fmt.Sprint("said then ", i))
-		}
-		n.Publish(room, bus.Draft{Body: []byte(said[i])}, func(_ bus.ID, err error) { outcomes <- err })
-		<-b.reached
-	}
-	servers.Move(redis.SlotOf(room), 0, 1)
-	looks := func() int { return bustest.Calls(t, servers.Servers[0].Client())["cluster|slots"] }
-	before := looks()
-	eventually(t, "the node to know", func() bool { // the third look comes after the second was followed, which began after the move
-		_, _ = n.After(t.Context(), room, bus.ID{}, 1, 0) // has it look
-		return looks() >= before+3
-	})
-	close(b.release)
-	for range cap(outcomes) {
-		if err := <-outcomes; err != nil {
-			t.Error(err)
-		}
-	}
-	n.hears(room, "said", said)
-}
-
 // What the node knows of where a room is goes with the last use of the room.
 func TestRedisClusterKeepsNoPlaceOfARoomThatIsNotInUse(t *testing.T) {
 	t.Parallel()
@@ -624,33 +268,6 @@ func TestRedisClusterKeepsNoPlaceOfARoomThatIsNotInUse(t *testing.T) {
 	if places := n.Places(); places != 0 {
 		t.Errorf("%d places are known, of no room", places)
 	}
-}
-
-// What a room holds until its log can be read counts no more at a primary that it has left.
-func TestRedisClusterWhatARoomHoldsIsGivenBackWhenItMoves(t *testing.T) {
-	t.Parallel()
-	servers := bustest.StartRedisCluster(t, 2, 0)
-	room := roomsOf(servers, 0, 1)[0]
-	n := openClusterNode(t, redis.Config{URL: servers.URL(), CompareInterval: 300 * time.Millisecond}, room)
-	other := openCluster(t, servers)
-	appendTo(t, other, room, "before", "")
-	n.told[room].expect("before")
-	logs := func(sign string) {
-		for i := range servers.Servers {
-			servers.Do(i, "acl", "setuser", "default", sign+"xrange", sign+"xrevrange")
-		}
-	}
-	logs("-")
-	servers.Do(0, "client", "kill", "type", "pubsub")
-	eventually(t, "messages to be held", func() bool {
-		_, _ = tryAppend(t, other, room, "m", "")
-		return n.Held() > 0
-	})
-	servers.Move(redis.SlotOf(room), 0, 1)
-	eventually(t, "nothing to be held", func() bool { return n.Held() == 0 })
-	logs("+")
-	appendTo(t, other, room, "the end", "")
-	n.told[room].until("the end", func(lines []string) bool { return slices.Contains(lines, "the end") })
 }
 
 // aloneInCluster is a Redis Cluster of one node, which has all slots.
@@ -865,4 +482,22 @@ func TestRedisClusterIsWhatItsURLSays(t *testing.T) {
 	if !errors.Is(err, redis.ErrMisconfigured) || !strings.Contains(err.Error(), "say redis://") {
 		t.Errorf("says %v", err)
 	}
+}
+
+// A failover is followed as soon as the old primary says so: not only when a heartbeat is due.
+func TestRedisClusterAFailoverIsFollowedAtOnce(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 3, 1)
+	room := roomsOf(servers, 0, 1)[0]
+	n := openClusterNode(t, redis.Config{URL: servers.URL(), Timeout: 5 * time.Second, HeartbeatInterval: time.Minute}, room)
+	chat := n.chat(room, "a")
+	n.told[room].until("some", func(lines []string) bool { return len(lines) > 10 })
+	servers.FailOver(3)
+	promoted := time.Now()
+	heard := len(n.told[room].heard())
+	n.told[room].until("more", func(lines []string) bool { return len(lines) > heard+20 })
+	if took := time.Since(promoted); took > failoverWithin {
+		t.Errorf("it took %v from the promotion", took)
+	}
+	n.hears(room, "a", chat.end())
 }
