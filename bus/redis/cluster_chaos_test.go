@@ -1,7 +1,6 @@
 package redis_test
 
 import (
-	"context"
 	"fmt"
 	"maps"
 	"math/rand/v2"
@@ -9,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"parley/bus"
 	"parley/bus/bustest"
 	"parley/bus/redis"
 )
@@ -41,38 +39,16 @@ func TestRedisClusterListsOutliveMoves(t *testing.T) {
 		nodes, seats = append(nodes, n), append(seats, in)
 	}
 	names := 0
-	var did []string
-	do := func(format string, args ...any) {
-		did = append(did[max(0, len(did)-200):], time.Now().Format("05.000 ")+fmt.Sprintf(format, args...))
-	}
+	var did diary
+	do := did.note
 	enter := func(i int, room, user string) {
-		s := seats[i][room]
-		if s.sub == nil {
-			told := new(follower)
-			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-			defer cancel()
-			sub, err := nodes[i].Subscribe(ctx, room, told)
-			if err != nil {
-				do("%d can't be in %s: %v", i, room, err)
-				return
-			}
-			do("%d is in %s", i, room)
-			s.sub, s.told = sub, told
-			told.begin(sub)
-		}
-		names++
-		do("%d %s +%s#%d", i, room, user, names)
-		s.chosen[user] = names
-		s.sub.Enter(bus.Member{ID: user, Name: fmt.Sprint(user, "#", names), Named: int64(names)})
-	}
-	out := func(i int, room string) {
-		if s := seats[i][room]; s.sub != nil {
-			do("%d leaves %s", i, room)
-			s.sub.Close()
-			s.sub = nil
-			clear(s.chosen)
+		if s := seats[i][room]; s.come(t, i, nodes[i], room, &did) {
+			names++
+			do("%d %s +%s#%d", i, room, user, names)
+			s.enter(user, names)
 		}
 	}
+	out := func(i int, room string) { seats[i][room].leave(i, room, &did) }
 	half := "" // the room whose slot is half moved
 	move := func() {
 		slot, from := redis.SlotOf(half), at[half]
@@ -110,8 +86,7 @@ func TestRedisClusterListsOutliveMoves(t *testing.T) {
 		default:
 			if _, there := s.chosen[user]; there && random.IntN(3) > 0 {
 				do("%d %s -%s", i, room, user)
-				delete(s.chosen, user)
-				s.sub.Leave(user)
+				s.end(user)
 				break
 			}
 			enter(i, room, user)
@@ -123,12 +98,7 @@ func TestRedisClusterListsOutliveMoves(t *testing.T) {
 	}
 	quiet := time.Now()
 	for _, room := range rooms {
-		want := make(map[string]int)
-		for i := range nodes {
-			for user, name := range seats[i][room].chosen {
-				want[user] = max(want[user], name)
-			}
-		}
+		want := newest(seats[0][room], seats[1][room], seats[2][room])
 		agrees := func() (lists []string, ok bool) {
 			read, err := nodes[0].Roster(t.Context(), room)
 			if err != nil {
@@ -137,9 +107,7 @@ func TestRedisClusterListsOutliveMoves(t *testing.T) {
 			all := namesOf(read)
 			ok = len(all) == len(want)
 			for user, least := range want {
-				var is int
-				_, _ = fmt.Sscanf(strings.TrimPrefix(all[user], user), "#%d", &is)
-				ok = ok && is >= least
+				ok = ok && numberOf(user, all[user]) >= least
 			}
 			lists = append(lists, fmt.Sprint("read: ", all))
 			for i := range nodes {

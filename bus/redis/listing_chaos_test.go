@@ -8,6 +8,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -190,6 +191,72 @@ type chaosSeat struct {
 	chosen map[string]int // who is in the room through it -> the number of the name
 }
 
+// come has a node be in a room, if it can.
+func (s *chaosSeat) come(t *testing.T, i int, n bus.Bus, room string, d *diary) bool {
+	if s.sub != nil {
+		return true
+	}
+	told := new(follower)
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
+	defer cancel()
+	sub, err := n.Subscribe(ctx, room, told)
+	if err != nil {
+		d.note("%d can't be in %s: %v", i, room, err)
+		return false
+	}
+	d.note("%d is in %s", i, room)
+	s.sub, s.told = sub, told
+	told.begin(sub)
+	return true
+}
+
+// leave has it be there no more, nor who is there through it.
+func (s *chaosSeat) leave(i int, room string, d *diary) {
+	if s.sub != nil {
+		d.note("%d leaves %s", i, room)
+		s.sub.Close()
+		s.sub = nil
+		clear(s.chosen)
+	}
+}
+
+// enter has a user be there under the name of that number.
+func (s *chaosSeat) enter(user string, number int) {
+	s.chosen[user] = number
+	s.sub.Enter(bus.Member{ID: user, Name: fmt.Sprint(user, "#", number), Named: int64(number)})
+}
+
+// end has a user be there no more.
+func (s *chaosSeat) end(user string) {
+	delete(s.chosen, user)
+	s.sub.Leave(user)
+}
+
+// numberOf gives the number of a user's name, 0 if it is not his.
+func numberOf(user, name string) int {
+	digits, _ := strings.CutPrefix(name, user+"#")
+	number, _ := strconv.Atoi(digits)
+	return number
+}
+
+// newest are those who are there through some seats of a room, with the greatest of the numbers that each has.
+func newest(seats ...*chaosSeat) map[string]int {
+	out := make(map[string]int)
+	for _, s := range seats {
+		for user, number := range s.chosen {
+			out[user] = max(out[user], number)
+		}
+	}
+	return out
+}
+
+// A diary is what was done last.
+type diary []string
+
+func (d *diary) note(format string, args ...any) {
+	*d = append((*d)[max(0, len(*d)-400):], time.Now().Format("05.000 ")+fmt.Sprintf(format, args...))
+}
+
 // openIntoChaos opens a node, however long a busy machine takes for it.
 func openIntoChaos(t *testing.T, url string, rooms []string, wire *stall) *chaosNode {
 	t.Helper()
@@ -245,44 +312,14 @@ func listsOutliveChaos(t *testing.T, random *rand.Rand, long time.Duration) {
 		nodes = append(nodes, open(i))
 	}
 	names := 0
-	nameOf := func(user string, n int) string { return fmt.Sprint(user, "#", n) }
-	var did []string
-	do := func(format string, args ...any) {
-		did = append(did[max(0, len(did)-400):], time.Now().Format("05.000 ")+fmt.Sprintf(format, args...))
-	}
-	// in has a node be in a room, if it can.
-	in := func(i int, room string) *chaosSeat {
-		s := nodes[i].seats[room]
-		if s.sub != nil {
-			return s
-		}
-		told := new(follower)
-		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
-		defer cancel()
-		sub, err := nodes[i].Subscribe(ctx, room, told)
-		if err != nil {
-			do("%d can't be in %s: %v", i, room, err)
-			return nil
-		}
-		do("%d is in %s", i, room)
-		s.sub, s.told = sub, told
-		told.begin(sub)
-		return s
-	}
-	out := func(i int, room string) {
-		if s := nodes[i].seats[room]; s.sub != nil {
-			do("%d leaves %s", i, room)
-			s.sub.Close()
-			s.sub = nil
-			clear(s.chosen)
-		}
-	}
+	var did diary
+	do := did.note
+	out := func(i int, room string) { nodes[i].seats[room].leave(i, room, &did) }
 	enter := func(i int, room, user string) {
-		if s := in(i, room); s != nil {
+		if s := nodes[i].seats[room]; s.come(t, i, nodes[i], room, &did) {
 			names++
-			do("%d %s +%s", i, room, nameOf(user, names))
-			s.chosen[user] = names
-			s.sub.Enter(bus.Member{ID: user, Name: nameOf(user, names), Named: int64(names)})
+			do("%d %s +%s#%d", i, room, user, names)
+			s.enter(user, names)
 		}
 	}
 	goOn := func(n *chaosNode) {
@@ -373,19 +410,17 @@ func listsOutliveChaos(t *testing.T, random *rand.Rand, long time.Duration) {
 			enter(i, room, user)
 			enter((i+1)%len(nodes), room, user)
 		case 20:
-			if s := in(i, crowd); s != nil {
+			if s := n.seats[crowd]; s.come(t, i, n, crowd, &did) {
 				do("%d crowds", i)
 				first := random.IntN(crowded)
 				for j := range random.IntN(crowded) {
 					user := fmt.Sprint("c", (first+j)%crowded)
 					if random.IntN(8) == 0 {
-						delete(s.chosen, user)
-						s.sub.Leave(user)
+						s.end(user)
 						continue
 					}
 					names++
-					s.chosen[user] = names
-					s.sub.Enter(bus.Member{ID: user, Name: nameOf(user, names), Named: int64(names)})
+					s.enter(user, names)
 				}
 			}
 		case 21:
@@ -399,8 +434,7 @@ func listsOutliveChaos(t *testing.T, random *rand.Rand, long time.Duration) {
 		default:
 			if _, there := s.chosen[user]; there && random.IntN(3) > 0 {
 				do("%d %s -%s", i, room, user)
-				delete(s.chosen, user)
-				s.sub.Leave(user)
+				s.end(user)
 				break
 			}
 			enter(i, room, user)
@@ -414,18 +448,15 @@ func listsOutliveChaos(t *testing.T, random *rand.Rand, long time.Duration) {
 	reader := open(0)
 	quiet := time.Now()
 	for _, room := range rooms {
-		newest := make(map[string]int) // of those whom who is there has chosen
+		var seats []*chaosSeat
 		for _, n := range nodes {
-			for user, name := range n.seats[room].chosen {
-				newest[user] = max(newest[user], name)
-			}
+			seats = append(seats, n.seats[room])
 		}
+		newest := newest(seats...)
 		// right reports whether a list has who is there, by that name or a later one: of a crowd so many as are listed.
 		right := func(names map[string]string) bool {
 			for user, name := range names {
-				var is int
-				_, _ = fmt.Sscanf(strings.TrimPrefix(name, user), "#%d", &is)
-				if least, there := newest[user]; !there || is < least {
+				if least, there := newest[user]; !there || numberOf(user, name) < least {
 					return false
 				}
 			}
