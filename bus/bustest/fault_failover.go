@@ -232,10 +232,7 @@ func lostTailOfALeftRoom(c *cluster) {
 	a.wire.redirect(replica)
 	fresh := c.openOn(replica)
 	fresh.publish(room, "from a node that knows nothing")
-	until(c.t, "the break to be in the log", func() bool { return !fresh.after(room, kept, 1).LastBreak.IsZero() })
-	for _, since := range []bus.ID{before, kept, lost, last} {
-		c.told(fresh, since)
-	}
+	c.notedOn(fresh, kept, before, kept, lost, last)
 	_, r := a.subscribe(room)
 	c.goesOn(fresh, r)
 	check(c.t, "breaks told to who comes later", len(r.Seen().Breaks()), 0)
@@ -249,11 +246,7 @@ func lostTailFromOutside(c *cluster) {
 	c.promote(replica)
 	lost := a.publish(room, "lost")
 	a.wire.redirect(replica)
-	fresh := c.openOn(replica)
-	until(c.t, "the break to be in the log", func() bool { return !fresh.after(room, kept, 1).LastBreak.IsZero() })
-	for _, since := range []bus.ID{kept, lost} {
-		c.told(fresh, since)
-	}
+	c.notedOn(c.openOn(replica), kept, kept, lost)
 }
 
 // A tail is what a node has seen and a promoted replica lacks.
@@ -280,7 +273,7 @@ func (c *cluster) losesTail() (l tail) {
 // refused has the node go to the replica, which is full and refuses to note the loss.
 func (c *cluster) refused(l tail) {
 	c.t.Helper()
-	c.fill(l.replica, true)
+	c.configureOn(l.replica, "maxmemory", "1")
 	l.node.wire.redirect(l.replica)
 	until(c.t, "the node to be there", func() bool { return l.node.seen.count(&l.node.seen.reconnects) > 0 })
 }
@@ -310,24 +303,15 @@ func lostTailOfWhoGaveUp(c *cluster) {
 // noted waits until the replica has noted the loss.
 func (c *cluster) noted(l tail) {
 	c.t.Helper()
-	fresh := c.openOn(l.replica)
-	until(c.t, "the break to be in the log", func() bool { return !fresh.after(room, l.kept, 1).LastBreak.IsZero() })
-	for _, since := range []bus.ID{l.kept, l.lost} {
-		c.told(fresh, since)
-	}
+	c.notedOn(c.openOn(l.replica), l.kept, l.kept, l.lost)
 }
 
-// fill has a server be full, or have memory again.
-func (c *cluster) fill(server *RedisServer, full bool) {
+// notedOn waits until what followed kept is noted to be lost, and has that told to who comes back from each of these.
+func (c *cluster) notedOn(fresh *node, kept bus.ID, each ...bus.ID) {
 	c.t.Helper()
-	ctx, cancel := patient()
-	defer cancel()
-	most := "0"
-	if full {
-		most = "1"
-	}
-	if err := server.Client().ConfigSet(ctx, "maxmemory", most).Err(); err != nil {
-		c.t.Fatal(err)
+	until(c.t, "the break to be in the log", func() bool { return !fresh.after(room, kept, 1).LastBreak.IsZero() })
+	for _, since := range each {
+		c.told(fresh, since)
 	}
 }
 
@@ -335,7 +319,7 @@ func lostTailRefused(c *cluster) {
 	l := c.losesTail()
 	c.refused(l)
 	l.sub.Close()
-	c.fill(l.replica, false)
+	c.configureOn(l.replica, "maxmemory", "0")
 	c.noted(l)
 }
 
@@ -346,7 +330,7 @@ func lostTailRefusedAgain(c *cluster) {
 	c.refused(l)
 	again, _ := l.node.subscribe(room)
 	again.Close()
-	c.fill(l.replica, false)
+	c.configureOn(l.replica, "maxmemory", "0")
 	c.noted(l)
 }
 
@@ -365,7 +349,7 @@ func saidAfterRefusal(c *cluster, leaves, returns bool) {
 	if o := a.await(a.start(room, bus.Draft{Body: []byte("too much")})); o.err == nil {
 		c.t.Error("a full server takes what is said")
 	}
-	c.fill(l.replica, false)
+	c.configureOn(l.replica, "maxmemory", "0")
 	a.publish(room, "next")
 	check(c.t, "the log after what was kept", bodies(fresh.after(room, l.kept, 10).Messages), []string{"break", "next"})
 }
@@ -376,7 +360,7 @@ func promotedDuringRead(c *cluster) {
 	l := c.losesTail()
 	a, atA := l.node, l.heard
 	c.openOn(l.replica).publish(room, "from who knows nothing")
-	c.fill(l.replica, true)
+	c.configureOn(l.replica, "maxmemory", "1")
 	held, release := a.wire.holdAnswer(l.lost.String())
 	a.wire.cut()
 	c.await(held, "the log to be read")
@@ -385,7 +369,7 @@ func promotedDuringRead(c *cluster) {
 	c.hears(a, atA)
 	time.Sleep(3 * time.Second) // it asks, and reads, again and again
 	check(c.t, "delivered while the loss is not told", bodies(atA.Seen().Messages), []string{"kept", "lost"})
-	c.fill(l.replica, false)
+	c.configureOn(l.replica, "maxmemory", "0")
 	atA.WaitBody(c.t, "from who knows nothing")
 	check(c.t, "delivered", bodies(atA.Seen().Messages)[2:], []string{"break", "from who knows nothing"})
 }

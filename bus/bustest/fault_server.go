@@ -248,9 +248,14 @@ func serverFull(c *cluster) {
 
 func (c *cluster) configure(name, value string) {
 	c.t.Helper()
+	c.configureOn(c.server, name, value)
+}
+
+func (c *cluster) configureOn(server *RedisServer, name, value string) {
+	c.t.Helper()
 	ctx, cancel := patient()
 	defer cancel()
-	if err := c.server.Client().ConfigSet(ctx, name, value).Err(); err != nil {
+	if err := server.Client().ConfigSet(ctx, name, value).Err(); err != nil {
 		c.t.Fatal(err)
 	}
 }
