@@ -351,28 +351,29 @@ func (c *Cluster) follow(ctx context.Context, cmds []redis.Cmder) error {
 		}
 	}
 	for _, cmd := range rosters {
-		c.readRosterApart(ctx, cmd)
+		readApart(ctx, cmd, c.rosterApart)
 	}
 	for _, cmd := range cmds {
 		if err := cmd.Err(); err == nil || !strings.HasPrefix(err.Error(), "TRYAGAIN") {
 			continue
 		}
 		if cmd, ok := cmd.(*redis.Cmd); ok && cmd.Args()[1] == readSHA {
-			c.readApart(ctx, cmd)
+			readApart(ctx, cmd, c.logApart)
 		}
 	}
 	return nil
 }
 
-// readRosterApart reads a roster as roster.lua does, key by key: while a slot moves, a primary that is asked for it takes those of its
-// keys that have not come yet for empty, or refuses the script.
-func (c *Cluster) readRosterApart(ctx context.Context, cmd *redis.Cmd) {
-	answer, err := c.rosterApart(ctx, cmd.Args())
+// readApart has a command hold what its script answers, read key by key: while a slot moves, its keys are on both primaries, and no script
+// has all.
+func readApart(ctx context.Context, cmd *redis.Cmd, read func(context.Context, []any) ([]any, error)) {
+	answer, err := read(ctx, cmd.Args())
 	if cmd.SetErr(err); err == nil {
 		cmd.SetVal(answer)
 	}
 }
 
+// rosterApart reads what roster.lua does. A primary that is asked for it may take keys that have not come yet for empty.
 func (c *Cluster) rosterApart(ctx context.Context, args []any) (answer []any, err error) {
 	incarnations, usersBase, most := args[3], args[4].(string), args[5].(int) // evalsha sha 1 incarnations users most inc number ...
 	known := make(map[string]uint64)
@@ -402,34 +403,31 @@ func (c *Cluster) rosterApart(ctx context.Context, args []any) (answer []any, er
 	return answer, nil
 }
 
-// readApart reads a log as read.lua does, key by key: while a slot moves, its keys are on both primaries, and no script has all.
-func (c *Cluster) readApart(ctx context.Context, cmd *redis.Cmd) {
+// logApart reads what read.lua does.
+func (c *Cluster) logApart(ctx context.Context, args []any) (answer []any, err error) {
 	const entries = 32
-	args := cmd.Args() // evalsha sha 3 log last break command from to limit bytes
+	// evalsha sha 3 log last break command from to limit bytes
 	log, last, lastBreak, command, from, to := args[3], args[4], args[5], args[6], args[7], args[8]
 	limit, ok := args[9].(int)
 	if !ok || limit > entries {
 		limit = entries
 	}
-	answer := []any{nil, nil, int64(0)}
+	answer = []any{nil, nil, int64(0)}
 	for i, key := range []any{last, lastBreak} { // before the entries, as there
 		v, err := c.topo.Do(ctx, "get", key).Result()
 		if err != nil && err != redis.Nil {
-			cmd.SetErr(err)
-			return
+			return nil, err
 		}
 		answer[i] = v
 	}
 	read, err := c.topo.Do(ctx, command, log, from, to, "count", limit+1).Slice()
 	if err != nil {
-		cmd.SetErr(err)
-		return
+		return nil, err
 	}
 	if len(read) > limit {
 		read, answer[2] = read[:limit], int64(1)
 	}
-	cmd.SetErr(nil)
-	cmd.SetVal(append(answer, read...))
+	return append(answer, read...), nil
 }
 
 // readHead reads a room's newest id where it is.

@@ -13,12 +13,9 @@ func (r *Bus) writeIndex(inc string, rooms []any) error {
 		return nil
 	}
 	q := r.query(r.ctx, r.own)
-	added := q.do(append([]any{"sadd", roomsOfKey(inc)}, rooms...)...)
+	q.do(append([]any{"sadd", roomsOfKey(inc)}, rooms...)...)
 	q.do("pexpire", roomsOfKey(inc), r.cfg.presenceLife.Milliseconds())
-	if err := q.send(); err != nil {
-		return err
-	}
-	return added.Err()
+	return q.send()
 }
 
 // leaveIndex takes out of the index the rooms that nobody is in through this node. Where it fails, comparing shows it.

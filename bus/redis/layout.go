@@ -48,13 +48,10 @@ func (r *Bus) claimLayout(ctx context.Context) error {
 	return r.own.Expire(ctx, layoutKey+r.tag(), layoutLife).Err() // which a full Redis takes too
 }
 
-func (r *Bus) keepLayout(ctx context.Context) error {
-	_, err := r.own.Pipelined(ctx, func(p redis.Pipeliner) error {
-		p.SetNX(ctx, layoutKey+r.tag(), layout, layoutLife)
-		p.Expire(ctx, layoutKey+r.tag(), layoutLife)
-		return nil
-	})
-	return err
+// keepLayout has the layout stand under a tag, and prolongs its life.
+func (q *query) keepLayout(tag string) {
+	q.do("set", layoutKey+tag, layout, "nx", "px", layoutLife.Milliseconds())
+	q.do("pexpire", layoutKey+tag, layoutLife.Milliseconds())
 }
 
 // layoutLoop keeps the layout's key from expiring.
@@ -67,7 +64,9 @@ func (r *Bus) layoutLoop() {
 		case <-r.ctx.Done():
 			return
 		}
-		if err := r.keepLayout(r.ctx); err != nil && r.ctx.Err() == nil {
+		q := r.query(r.ctx, r.own)
+		q.keepLayout(r.tag())
+		if err := q.send(); err != nil && r.ctx.Err() == nil {
 			r.complain("keep the layout's key", err)
 		}
 	}

@@ -168,8 +168,7 @@ func (l *lease) send(q *query, inc string) (until int64, err error) {
 		q.do("sadd", incarnationsKey(tag), inc)
 		q.do("pexpire", incarnationsKey(tag), life)
 		if tag != l.bus.tag() { // who finds nodes there, and no layout, takes it for the first
-			q.do("set", layoutKey+tag, layout, "nx", "px", layoutLife.Milliseconds())
-			q.do("pexpire", layoutKey+tag, layoutLife.Milliseconds())
+			q.keepLayout(tag)
 		}
 	}
 	_ = q.send()

@@ -414,7 +414,7 @@ const refusedPause = time.Second
 
 // mendLocked has the link ask whether the log has lost what the room knows. Until the answer has come the log is not read.
 func (rm *room) mendLocked() {
-	rm.mending, rm.asked, rm.sure = true, false, bus.ID{}
+	rm.askAnewLocked()
 	if rm.mendRefused {
 		rm.mendRefused = false
 		rm.mendAfter(refusedPause)
@@ -422,6 +422,9 @@ func (rm *room) mendLocked() {
 		rm.link.mender.add([]*room{rm}, nil)
 	}
 }
+
+// askAnewLocked has nothing count that was answered before.
+func (rm *room) askAnewLocked() { rm.mending, rm.asked, rm.sure = true, false, bus.ID{} }
 
 func (rm *room) mendAfter(pause time.Duration) {
 	time.AfterFunc(pause, func() { rm.link.mender.add([]*room{rm}, nil) })
@@ -444,7 +447,7 @@ func (rm *room) appendMend(out []byte, again bool) ([]byte, func(resp.Value)) {
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
 	if again && rm.state == repairing && rm.mendRefused {
-		rm.mending, rm.asked, rm.sure = true, false, bus.ID{}
+		rm.askAnewLocked()
 	}
 	if rm.state == over || !rm.mending || rm.asked {
 		return out, nil

@@ -66,8 +66,8 @@ func (r *Bus) arrive(rm *room, from *room) {
 	rm.roster.rewrite()
 }
 
-// transplant gives the same roster for a room at another primary, and leaves this one with nothing to do. What the incarnation here has in the
-// room moves with the slot, and is taken out once the other's is written.
+// transplant gives the same roster for a room at another primary, and leaves this one with nothing to do. What the incarnation here has
+// in the room moves with the slot, and is taken out once the other's is written.
 func (ro *roster) transplant(r *Bus, to *room) *roster {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
