@@ -106,3 +106,22 @@ func TestWhileTheBusIsAwayAUserHasSoManyConnectionsPerNode(t *testing.T) {
 		hello(fourth, "ada")
 	}
 }
+
+// What an operator did before a node came, is done: it ends nobody's connection who has come back since.
+func TestANodeThatStartsDisconnectsNobody(t *testing.T) {
+	t.Parallel()
+	b := lateBoard{there: make(chan struct{})}
+	c := nodetest.Start(t, 1, withGrants, func(cfg *node.Config) {
+		b.Bus = cfg.Bus
+		cfg.Bus, cfg.Guests = b, true
+	})
+	n := c.Nodes[0]
+	back := nodetest.Dial(t, n.URL("/"))
+	if err := b.Post(t.Context(), `notice {"disconnect":"`+back.Welcome.User.ID+`","at":1}`, time.Now().Add(time.Minute)); err != nil {
+		t.Fatal(err)
+	}
+	close(b.there)
+	hello(nodetest.Dial(t, n.URL("/")), "ada") // which waits for the reading
+	back.Say(`{"op":"ping"}`)
+	back.Want("ok")
+}

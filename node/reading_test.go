@@ -47,37 +47,3 @@ func TestALogThatCannotBeReadIsNotTriedByEach(t *testing.T) {
 		t.Errorf("the log was tried %d times in %v", tries.Load(), time.Since(began))
 	}
 }
-
-// firstReading is a bus whose board is read only once it may be.
-type firstReading struct {
-	bus.Bus
-	may chan struct{}
-}
-
-func (b firstReading) Posted(ctx context.Context, known string) ([]string, string, error) {
-	select {
-	case <-b.may:
-		return b.Bus.Posted(ctx, known)
-	case <-ctx.Done():
-		return nil, "", ctx.Err()
-	}
-}
-
-// What an operator did before a node came, is done: it ends nobody's connection who has come back since.
-func TestANodeThatStartsDisconnectsNobody(t *testing.T) {
-	t.Parallel()
-	b := firstReading{may: make(chan struct{})}
-	c := nodetest.Start(t, 1, withGrants, func(cfg *node.Config) {
-		b.Bus = cfg.Bus
-		cfg.Bus, cfg.Guests = b, true
-	})
-	n := c.Nodes[0]
-	back := nodetest.Dial(t, n.URL("/"))
-	if err := b.Post(t.Context(), `notice {"disconnect":"`+back.Welcome.User.ID+`","at":1}`, time.Now().Add(time.Minute)); err != nil {
-		t.Fatal(err)
-	}
-	close(b.may)
-	hello(nodetest.Dial(t, n.URL("/")), "ada") // which waits for the reading
-	back.Say(`{"op":"ping"}`)
-	back.Want("ok")
-}
