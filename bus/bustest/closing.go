@@ -169,6 +169,24 @@ func callsAfterClose(c *cluster) {
 	if _, err := a.Roster(ctx, room); !errors.Is(err, bus.ErrClosed) {
 		c.t.Errorf("Roster: %v", err)
 	}
+	if _, err := a.Rooms(ctx); !errors.Is(err, bus.ErrClosed) {
+		c.t.Errorf("Rooms: %v", err)
+	}
+	if err := a.Post(ctx, "too late", time.Now().Add(time.Hour)); !errors.Is(err, bus.ErrClosed) {
+		c.t.Errorf("Post: %v", err)
+	}
+	if _, _, err := a.Posted(ctx, ""); !errors.Is(err, bus.ErrClosed) {
+		c.t.Errorf("Posted: %v", err)
+	}
+	if _, err := a.Draw(ctx, "u", 1, 1, 1); !errors.Is(err, bus.ErrClosed) {
+		c.t.Errorf("Draw: %v", err)
+	}
+	if _, err := a.Count(ctx, "u", "a", 1, time.Hour); !errors.Is(err, bus.ErrClosed) {
+		c.t.Errorf("Count: %v", err)
+	}
+	if err := a.Ready(); !errors.Is(err, bus.ErrClosed) {
+		c.t.Errorf("Ready: %v", err)
+	}
 	b.publish(room, "still here")
 	seen := witness.WaitBody(c.t, "still here")
 	check(c.t, "what others saw", seen.Bodies(), []string{"still here"})

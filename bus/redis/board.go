@@ -33,28 +33,34 @@ var (
 
 // Rooms implements bus.Board.
 func (r *Bus) Rooms(ctx context.Context) (names []string, err error) {
-	var incarnations []string
+	q := r.query(ctx, r.reads)
 	for _, tag := range r.tags() {
-		listed, err := r.reads.SMembers(ctx, incarnationsKey(tag)).Result()
-		if err != nil {
-			return nil, unavailable(err)
-		}
-		incarnations = append(incarnations, listed...)
+		q.do("smembers", incarnationsKey(tag))
+	}
+	if err := q.send(); err != nil {
+		return nil, err
+	}
+	var incarnations []string
+	for _, listed := range q.cmds {
+		incarnations = append(incarnations, textsOf(listed)...)
+	}
+	if len(incarnations) == 0 {
+		return nil, nil
+	}
+	q = r.query(ctx, r.reads)
+	for _, inc := range incarnations {
+		q.do("exists", leaseKey(inc))
+		q.do("smembers", roomsOfKey(inc))
+	}
+	if err := q.send(); err != nil {
+		return nil, err
 	}
 	seen := make(map[string]struct{})
-	for _, inc := range incarnations {
-		var lease *redis.IntCmd
-		var rooms *redis.StringSliceCmd
-		if _, err := r.reads.Pipelined(ctx, func(p redis.Pipeliner) error {
-			lease, rooms = p.Exists(ctx, leaseKey(inc)), p.SMembers(ctx, roomsOfKey(inc))
-			return nil
-		}); err != nil {
-			return nil, unavailable(err)
-		}
-		if lease.Val() == 0 {
+	for of := range slices.Chunk(q.cmds, 2) {
+		if lives, _ := of[0].(*redis.Cmd).Bool(); !lives {
 			continue
 		}
-		for _, name := range rooms.Val() {
+		for _, name := range textsOf(of[1]) {
 			if _, again := seen[name]; !again {
 				seen[name] = struct{}{}
 				names = append(names, name)
@@ -64,44 +70,44 @@ func (r *Bus) Rooms(ctx context.Context) (names []string, err error) {
 	return names, nil
 }
 
-// Post implements bus.Board.
+// textsOf are those that an answer lists.
+func textsOf(cmd redis.Cmder) []string {
+	texts, _ := cmd.(*redis.Cmd).StringSlice()
+	return texts
+}
+
+// Post implements bus.Board. The version comes after the text, and is read before it: whoever has read the version has the text, and a
+// slot of a Cluster may have one of them here and one there.
 func (r *Bus) Post(ctx context.Context, text string, until time.Time) error {
-	keys := []string{boardKey, versionKey}
-	err := r.reads.Eval(ctx, postText, keys, text, until.UnixMilli(), r.now().UnixMilli(), rand.Text(), versionLife.Milliseconds()).Err()
-	if err != nil {
-		return unavailable(err)
+	q := r.query(ctx, r.reads)
+	q.do("eval", postText, 1, boardKey, text, until.UnixMilli(), r.now().UnixMilli())
+	if err := q.send(); err != nil {
+		return err
 	}
-	return nil
+	q = r.query(ctx, r.reads)
+	q.do("set", versionKey, rand.Text(), "px", versionLife.Milliseconds())
+	return q.send()
 }
 
 // Posted implements bus.Board.
 func (r *Bus) Posted(ctx context.Context, known string) (texts []string, version string, err error) {
-	if known != "" {
-		version, err := r.reads.Get(ctx, versionKey).Result()
-		if err != nil && err != redis.Nil {
-			return nil, "", unavailable(err)
-		}
-		if version == "" {
-			version = noVersion
-		}
-		if version == known {
-			return nil, known, nil
-		}
+	q := r.query(ctx, r.reads)
+	at := q.get(versionKey)
+	if err := q.send(); err != nil {
+		return nil, "", err
 	}
-	now := strconv.FormatInt(r.now().UnixMilli(), 10)
-	var at *redis.StringCmd
-	var all *redis.StringSliceCmd
-	if _, err := r.reads.TxPipelined(ctx, func(p redis.Pipeliner) error {
-		at = p.Get(ctx, versionKey)
-		all = p.ZRangeByScore(ctx, boardKey, &redis.ZRangeBy{Min: "(" + now, Max: "+inf"})
-		return nil
-	}); err != nil && err != redis.Nil {
-		return nil, "", unavailable(err)
-	}
-	if version = at.Val(); version == "" {
+	if version, _ = at.Val().(string); version == "" {
 		version = noVersion
 	}
-	return all.Val(), version, nil
+	if version == known {
+		return nil, known, nil
+	}
+	q = r.query(ctx, r.reads)
+	all := q.do("zrangebyscore", boardKey, "("+strconv.FormatInt(r.now().UnixMilli(), 10), "+inf")
+	if err := q.send(); err != nil {
+		return nil, "", err
+	}
+	return textsOf(all), version, nil
 }
 
 func bucketKey(bucket string) string { return "parley:bucket:{" + url.QueryEscape(bucket) + "}" }
@@ -111,20 +117,26 @@ const noVersion = "-"
 
 // Draw implements bus.Board.
 func (r *Bus) Draw(ctx context.Context, bucket string, n int, rate float64, burst int) (int, error) {
-	drawn, err := r.reads.Eval(ctx, drawText, []string{bucketKey(bucket)}, n, rate, burst).Int()
-	if err != nil {
-		return 0, unavailable(err)
-	}
-	return drawn, nil
+	return r.evalInt(ctx, drawText, bucketKey(bucket), n, rate, burst)
 }
 
 // Count implements bus.Board.
 func (r *Bus) Count(ctx context.Context, of, holder string, n int, life time.Duration) (int, error) {
-	total, err := r.reads.Eval(ctx, countText, []string{countKey(of)}, holder, n, life.Milliseconds()).Int()
+	return r.evalInt(ctx, countText, countKey(of), holder, n, life.Milliseconds())
+}
+
+// evalInt runs a script of one key that answers a number.
+func (r *Bus) evalInt(ctx context.Context, script, key string, args ...any) (int, error) {
+	q := r.query(ctx, r.reads)
+	answer := q.do(append([]any{"eval", script, 1, key}, args...)...)
+	if err := q.send(); err != nil {
+		return 0, err
+	}
+	n, err := answer.Int()
 	if err != nil {
 		return 0, unavailable(err)
 	}
-	return total, nil
+	return n, nil
 }
 
 func countKey(of string) string { return "parley:count:{" + url.QueryEscape(of) + "}" }

@@ -1,5 +1,5 @@
--- Has KEYS[1] have the text ARGV[1] until ARGV[2], or later if it did, without those that are over at ARGV[3], and gives the board the
--- version ARGV[4], in KEYS[2] for ARGV[5] ms. Times are in ms. The texts expire with the last of them.
+-- Has KEYS[1] have the text ARGV[1] until ARGV[2], or later if it did, without those that are over at ARGV[3]. Times are in ms. The texts
+-- expire with the last of them.
 redis.call('zremrangebyscore', KEYS[1], '-inf', ARGV[3])
 local first = redis.call('exists', KEYS[1]) == 0
 redis.call('zadd', KEYS[1], 'gt', ARGV[2], ARGV[1])
@@ -8,5 +8,4 @@ if first then
 else
 	redis.call('pexpireat', KEYS[1], ARGV[2], 'gt')
 end
-redis.call('set', KEYS[2], ARGV[4], 'px', ARGV[5])
 return 1

@@ -94,16 +94,17 @@ func (r *Bus) trials() []trial {
 	try("to "+channels, r.scripts.subscribe, k.channel)
 	try("", r.scripts.unsubscribe, k.channel)
 	if r.tag() == "" { // which a Cluster has in one place only
-		const ofBoard = "on keys parley:{%board}:*, parley:bucket:*"
-		texts, version, bucket := boardKey+":"+name, versionKey+":"+name, bucketKey("start "+name)
-		try("", "MULTI")
-		try("", "EXEC")
+		const ofBoard = "on keys parley:{%board}:*, parley:bucket:*, parley:count:*"
+		texts, version, bucket, count := boardKey+":"+name, versionKey+":"+name, bucketKey("start "+name), countKey("start "+name)
 		try(ofBoard, "ZADD", texts, "GT", "0", "")
 		try(ofBoard, "ZRANGEBYSCORE", texts, "(0", "(0")
 		try(ofBoard, "ZREMRANGEBYSCORE", texts, "-inf", "0")
-		try(ofBoard, "EVAL", postText, "2", texts, version, "", "0", "0", "", "10000")
+		try(ofBoard, "EVAL", postText, "1", texts, "", "0", "0")
+		try(ofBoard, "SET", version, "", "PX", "10000")
+		try(ofBoard, "GET", version)
 		try(ofBoard, "EVAL", drawText, "1", bucket, "0", "1", "1")
-		for _, key := range []string{texts, version, bucket} {
+		try(ofBoard, "EVAL", countText, "1", count, "", "1", "1")
+		for _, key := range []string{texts, version, bucket, count} {
 			try(ofBoard, "DEL", key)
 		}
 	}

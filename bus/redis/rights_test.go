@@ -28,6 +28,7 @@ func TestRedisOpenNamesTheRightsThatAreMissing(t *testing.T) {
 		"keys of rooms":     {[]any{"allchannels", "resetkeys", "~parley:[a-z]*"}, []string{"keys parley:{*"}},
 		"keys of a lease":   {[]any{"allchannels", "resetkeys", "~parley:[{ri]*", "~parley:layout"}, []string{"keys parley:lease:*"}},
 		"a room's log":      {[]any{"allchannels", "resetkeys", "~parley:[a-z]*", "~parley:{*}:[^l]*"}, []string{"keys parley:{*"}},
+		"keys of counts":    {[]any{"allchannels", "resetkeys", "~parley:[^c]*"}, []string{"keys parley:{%board}:*, parley:bucket:*, parley:count:*"}},
 		"which run this is": {[]any{"allchannels", "-info"}, []string{"info"}},
 	} {
 		server := bustest.StartRedis(t)

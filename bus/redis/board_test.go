@@ -1,0 +1,64 @@
+package redis_test
+
+import (
+	"net"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	"parley/bus/bustest"
+	"parley/bus/redis"
+)
+
+// What is posted, drawn and counted is so while the slots of that move, key by key, and before anybody was told that they have.
+func TestRedisClusterTheBoardIsReadAndWrittenWhileItsSlotsMove(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	const texts, version, bucket, count = "parley:{%board}:texts", "parley:{%board}:version", "parley:bucket:{ann}", "parley:count:{ann}"
+	n := openClusterNode(t, redis.Config{URL: servers.URL(), HeartbeatInterval: time.Minute, Timeout: 5 * time.Second})
+	ctx := t.Context()
+	var posted []string
+	known, drawn := "", 0
+	works := func(when string) {
+		t.Helper()
+		if list, v, err := n.Posted(ctx, known); err != nil || v != known || len(list) > 0 {
+			t.Errorf("%s what is known is posted: %v of %q, %v", when, list, v, err)
+		}
+		posted = append(posted, when)
+		if err := n.Post(ctx, when, time.Now().Add(time.Hour)); err != nil {
+			t.Errorf("%s posting fails: %v", when, err)
+		}
+		list, v, err := n.Posted(ctx, known)
+		slices.Sort(list)
+		if slices.Sort(posted); err != nil || v == known || !slices.Equal(list, posted) {
+			t.Errorf("%s posted is %q of %q, %v", when, list, v, err)
+		}
+		known = v
+		drawn++
+		if got, err := n.Draw(ctx, "ann", 100-drawn, 0.001, 100); err != nil || drawn == 1 && got != 99 || drawn == 2 && got != 1 || drawn > 2 && got != 0 {
+			t.Errorf("%s %d are drawn, %v", when, got, err)
+		}
+		if all, err := n.Count(ctx, "ann", when, 1, time.Hour); err != nil || all != drawn {
+			t.Errorf("%s %d are counted of %d, %v", when, all, drawn, err)
+		}
+	}
+	_, known, _ = n.Posted(ctx, "")
+	works("at first")
+	for i, keys := range [][]string{{texts, version}, {version, texts}} { // there and back
+		for _, keys := range [][]string{keys, {bucket, count}} {
+			slot, _ := strconv.Atoi(servers.Do(0, "cluster", "keyslot", keys[0]))
+			from := servers.Owner(0, slot)
+			host, port, _ := net.SplitHostPort(servers.Servers[1-from].Addr())
+			servers.Begin(slot, from, 1-from)
+			way := " on way " + strconv.Itoa(i+1)
+			works("before " + keys[0] + way)
+			for _, key := range keys {
+				servers.Do(from, "migrate", host, port, key, 0, 5000)
+				works("with " + key + way)
+			}
+			servers.End(slot, from, 1-from)
+			works("after " + keys[0] + way)
+		}
+	}
+}
