@@ -475,6 +475,32 @@ func TestRedisClusterStartsThoughAPartIsAway(t *testing.T) {
 	told.change(bus.Joined, "ann")
 }
 
+// A node may start while the first slot of a part moves, whose tag is in the names of what it keeps there of itself.
+func TestRedisClusterStartsThoughTheFirstSlotOfAPartMoves(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	room := roomsOf(servers, 0, 1)[0]
+	cfg := redis.Config{URL: servers.URL(), Timeout: 5 * time.Second}
+	servers.Begin(0, 0, 1)
+	a := openClusterNode(t, cfg, room)
+	a.subs[room].Enter(bus.Member{ID: "ann"})
+	a.told[room].change(bus.Joined, "ann")
+	servers.MoveKeys(0, 0, 1, 1<<30)
+	b := openClusterNode(t, cfg)
+	for _, n := range []*clusterNode{a, b} {
+		if away := n.Away(); len(away) > 0 {
+			t.Errorf("away is %q", away)
+		}
+		if rooms, err := n.Rooms(t.Context()); err != nil || !slices.Equal(rooms, []string{room}) {
+			t.Errorf("listed are %q, %v", rooms, err)
+		}
+	}
+	servers.End(0, 0, 1)
+	c := openClusterNode(t, cfg, room)
+	c.subs[room].Enter(bus.Member{ID: "cay"})
+	a.told[room].change(bus.Joined, "cay")
+}
+
 // A Redis Cluster whose URL says that it is none is refused, and the other way round.
 func TestRedisClusterIsWhatItsURLSays(t *testing.T) {
 	alone := bustest.StartRedisTCP(t)

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"time"
-
-	"github.com/redis/go-redis/v9"
 )
 
 // layout numbers the form of what nodes share: keys, what is in them, and what they publish. One that nodes of the version
@@ -21,22 +19,19 @@ const (
 
 // claimLayout says in Redis which layout its nodes share, or refuses to share another.
 func (r *Bus) claimLayout(ctx context.Context) error {
-	var found *redis.StringCmd
-	var nodes *redis.IntCmd
-	if _, err := r.own.Pipelined(ctx, func(p redis.Pipeliner) error {
-		nodes = p.Exists(ctx, incarnationsKey(r.tag()))
-		found = p.Get(ctx, layoutKey+r.tag())
-		return nil
-	}); err != nil && err != redis.Nil {
+	q := r.query(ctx, r.own)
+	nodes, found := q.do("exists", incarnationsKey(r.tag())), q.get(layoutKey+r.tag())
+	if err := q.send(); err != nil {
 		return err
 	}
-	shared := found.Val()
-	if shared == "" && nodes.Val() > 0 {
+	shared, _ := found.Val().(string)
+	if there, _ := nodes.Bool(); shared == "" && there {
 		shared = "1"
 	}
+	q = r.query(ctx, r.own)
 	if shared == "" {
-		set, err := r.own.SetNX(ctx, layoutKey+r.tag(), layout, layoutLife).Result()
-		if err != nil || set {
+		set := q.do("set", layoutKey+r.tag(), layout, "nx", "px", layoutLife.Milliseconds())
+		if err := q.send(); err != nil || set.Err() == nil {
 			return err
 		}
 		return r.claimLayout(ctx) // another node was faster
@@ -45,7 +40,8 @@ func (r *Bus) claimLayout(ctx context.Context) error {
 		return misconfigured{fmt.Errorf("nodes of another version are or were at work there: they share layout %s, and this one "+
 			"has layout %s; stop them, and delete the key %s or wait for %s", shared, layout, layoutKey+r.tag(), layoutLife)}
 	}
-	return r.own.Expire(ctx, layoutKey+r.tag(), layoutLife).Err() // which a full Redis takes too
+	q.do("pexpire", layoutKey+r.tag(), layoutLife.Milliseconds()) // which a full Redis takes too
+	return q.send()
 }
 
 // keepLayout has the layout stand under a tag, and prolongs its life.

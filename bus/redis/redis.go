@@ -390,7 +390,7 @@ func isPermanent(err error) bool {
 		return false
 	}
 	for _, transient := range []string{
-		"LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "READONLY", "BUSY", "OOM", "MISCONF", "NOREPLICAS",
+		"LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "ASK ", "MOVED ", "READONLY", "BUSY", "OOM", "MISCONF", "NOREPLICAS",
 		"ERR max number of clients",
 	} {
 		if strings.HasPrefix(reply.Error(), transient) {

@@ -73,7 +73,7 @@ func (r *Bus) trials() []trial {
 	try(ofNodes, "SREM", incarnationsKey(r.tag()), "")
 	try(ofNodes, "EXISTS", incarnationsKey(r.tag()))
 	try(ofNodes, "GET", layoutKey+r.tag())
-	try(ofNodes, "EXPIRE", layoutKey+r.tag(), fmt.Sprint(int(layoutLife.Seconds())))
+	try(ofNodes, "PEXPIRE", layoutKey+r.tag(), fmt.Sprint(layoutLife.Milliseconds()))
 	for _, key := range []string{lease, claim, rooms} {
 		try(ofNodes, "DEL", key)
 	}
