@@ -91,7 +91,7 @@ func (ro *roster) forgetLocked() {
 	clear(ro.want)
 	clear(ro.dirty)
 	ro.sets, ro.users, ro.unkept = nil, nil, nil
-	ro.whole, ro.touched, ro.open, ro.former = false, false, nil, ""
+	ro.whole, ro.touched, ro.open, ro.former = false, false, nil, nil
 	ro.queueLocked() // so that it is dropped
 }
 

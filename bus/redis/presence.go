@@ -87,8 +87,8 @@ func (r *Bus) writeRosters(taken []*roster) (ok bool) {
 			continue
 		}
 		written = append(written, p.roster)
-		if p.former != "" {
-			former[p.former] = append(former[p.former], p.roster)
+		for _, inc := range p.former {
+			former[inc] = append(former[inc], p.roster)
 		}
 	}
 	for inc, rosters := range former {
@@ -96,14 +96,13 @@ func (r *Bus) writeRosters(taken []*roster) (ok bool) {
 		for i, ro := range rosters {
 			rooms[i] = ro.keys.room
 		}
-		if err := r.reapRooms(r.ctx, inc, rooms); err != nil {
+		err := r.reapRooms(r.ctx, inc, rooms)
+		if err != nil {
 			ok = false
 			r.complain("leave rooms under an earlier lease", err)
-			for _, ro := range rosters {
-				if !ro.leaveLater(inc) {
-					r.reaper.accuse(inc, ro.keys.room)
-				}
-			}
+		}
+		for _, ro := range rosters {
+			ro.leftUnder(inc, err == nil)
 		}
 	}
 	r.leaveIndex(inc, written)
@@ -139,8 +138,8 @@ func (r *Bus) leaveAll() {
 		if ro.touched {
 			in[ro.inc] = append(in[ro.inc], room)
 		}
-		if ro.former != "" {
-			in[ro.former] = append(in[ro.former], room)
+		for _, former := range ro.former {
+			in[former] = append(in[former], room)
 		}
 		ro.mu.Unlock()
 	}

@@ -25,7 +25,7 @@ type roster struct {
 	whole   bool                // it is not known what Redis has: all are to be written
 	inc     string              // the incarnation that was last written under
 	number  uint64              // of the last change that Redis took under it
-	former  string              // an earlier incarnation, to be taken out of the room
+	former  []string            // earlier incarnations, to be taken out of the room
 	touched bool                // Redis may have something of it under inc
 	indexed bool                // the incarnation's index names the room
 	queued  bool                // rosterLoop is to look at it
@@ -167,7 +167,7 @@ type rosterPlan struct {
 	users  []string // whose state it makes true
 	whole  bool     // they are all that the incarnation has
 	fresh  bool     // the incarnation's index does not name the room yet
-	former string   // is to be taken out of the room after it
+	former []string // are to be taken out of the room after it
 	cmd    *redis.Cmd
 }
 
@@ -179,18 +179,19 @@ func (ro *roster) plan(inc string, leased int64) *rosterPlan {
 	ro.queued = false
 	if ro.inc != inc {
 		if ro.touched {
-			ro.former = ro.inc
+			ro.former = append(ro.former, ro.inc)
 		}
+		ro.former = slices.DeleteFunc(ro.former, func(former string) bool { return former == inc }) // where the room has come back
 		ro.inc, ro.number, ro.whole, ro.touched, ro.indexed = inc, 0, true, false, false
 	}
-	if len(ro.want) == 0 && !ro.touched && ro.former == "" {
+	if len(ro.want) == 0 && !ro.touched && len(ro.former) == 0 {
 		ro.whole = false // Redis has nothing of it, and is to have nothing
 		clear(ro.dirty)
 	}
 	if !ro.whole && len(ro.dirty) == 0 {
 		return nil
 	}
-	p := &rosterPlan{roster: ro, whole: ro.whole, former: ro.former}
+	p := &rosterPlan{roster: ro, whole: ro.whole, former: slices.Clone(ro.former)}
 	script, kind, enters := ro.bus.scripts.staying, "d", false
 	args := make([]any, 10, 16)
 	add := func(sign, user string, w wanted) {
@@ -208,7 +209,7 @@ func (ro *roster) plan(inc string, leased int64) *rosterPlan {
 	if ro.whole {
 		kind = "w"
 		clear(ro.dirty)
-		most, first := wholeUsers, !ro.touched && ro.former == ""
+		most, first := wholeUsers, !ro.touched && len(ro.former) == 0
 		if first {
 			most = rosterUsers
 		}
@@ -264,9 +265,6 @@ func (ro *roster) written(p *rosterPlan, err error) (ok bool) {
 	ok = err == nil && number > 0
 	if ok {
 		ro.number = uint64(number)
-		if p.former == ro.former {
-			ro.former = ""
-		}
 		for _, user := range p.users {
 			ro.mayHaveLocked(user)
 		}
@@ -291,17 +289,16 @@ func (ro *roster) written(p *rosterPlan, err error) (ok bool) {
 	return ok
 }
 
-// leaveLater has an earlier incarnation, which could not be taken out of the room, taken out with the next that is written. It reports
-// false where a later one is to be.
-func (ro *roster) leaveLater(former string) bool {
+// leftUnder is told whether an earlier incarnation was taken out of the room. If not, that is tried again with the next that is written.
+func (ro *roster) leftUnder(former string, ok bool) {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
-	if ro.former != "" && ro.former != former {
-		return false
+	if ok {
+		ro.former = slices.DeleteFunc(ro.former, func(inc string) bool { return inc == former })
+		return
 	}
-	ro.former, ro.whole = former, true
+	ro.whole = true
 	ro.queueLocked()
-	return true
 }
 
 // mayHaveLocked notes that Redis has a user, if it did what it was told.
