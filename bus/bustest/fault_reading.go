@@ -12,6 +12,7 @@ import (
 // missing, so rooms are not compared with the server.
 var readingFaults = []promise{
 	{name: "what was missed during a read of the log is read after it", test: missedDuringRead, settings: uncompared},
+	{name: "what arrives during a read of the log comes after it", test: arrivesDuringRead, settings: uncompared},
 	{name: "what could not be held during a read of the log is read after it", test: tooMuchDuringRead, settings: uncompared},
 	{name: "Sync is not over with a read of the log that began before it", test: syncDuringRead, settings: uncompared},
 	{name: "Sync is over once the log was read, however long that takes", test: syncDuringLongRead, settings: uncompared},
@@ -65,6 +66,18 @@ func missedDuringRead(c *cluster) {
 	back := c.unsubscribed(b)
 	a.publish(room, "three")
 	back()
+	c.hears(a, r)
+	release()
+	check(c.t, "delivered", r.WaitBody(c.t, "three").Bodies(), []string{"one", "two", "three"})
+}
+
+// arrivesDuringRead has a message arrive that the read is too early for.
+func arrivesDuringRead(c *cluster) {
+	a, b := c.open(), c.openProxied()
+	_, r := b.subscribe(room)
+	c.hears(a, r)
+	release := c.reading(a, b)
+	a.publish(room, "three")
 	c.hears(a, r)
 	release()
 	check(c.t, "delivered", r.WaitBody(c.t, "three").Bodies(), []string{"one", "two", "three"})

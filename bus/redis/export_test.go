@@ -393,6 +393,16 @@ func (r *Bus) HasTrail(room string) bool {
 	return r.trails.byRoom[room] != nil
 }
 
+// AgeTrails has all trails be as old as they are after so much more time.
+func (r *Bus) AgeTrails(by time.Duration) {
+	r.trails.mu.Lock()
+	defer r.trails.mu.Unlock()
+	r.trails.swept = r.trails.swept.Add(-by)
+	for _, tr := range r.trails.byRoom {
+		tr.until = tr.until.Add(-by)
+	}
+}
+
 // Die ends the node without a goodbye, as a process ends that is killed.
 func (r *Bus) Die() {
 	r.closed.Store(true)

@@ -344,6 +344,28 @@ func TestRedisALateAnswerAboutARoomIsNobodys(t *testing.T) {
 	<-over
 }
 
+// What a node knows of a room that it has left, or only published to, it knows for ten minutes, and not for ever.
+func TestRedisRoomsThatANodeHasLeftAreForgotten(t *testing.T) {
+	r := openRedis(t, redis.Config{CompareInterval: 100 * time.Millisecond})
+	known := func(rooms ...string) bool {
+		return !slices.ContainsFunc(rooms, func(room string) bool { return !r.HasTrail(room) })
+	}
+	sub, _ := subscribe(t, r, "left")
+	appendTo(t, r, "left", "m", "")
+	sub.Close()
+	appendTo(t, r, "published to", "m", "")
+	r.AgeTrails(9 * time.Minute)
+	appendTo(t, r, "used again", "m", "")
+	if !known("left", "published to", "used again") {
+		t.Error("one is forgotten too early")
+	}
+	r.AgeTrails(2 * time.Minute)
+	eventually(t, "them to be forgotten", func() bool { return !r.HasTrail("left") && !r.HasTrail("published to") })
+	if !known("used again") {
+		t.Error("one that was used since is forgotten")
+	}
+}
+
 // mend calls mend.lua with its own arguments.
 func mend(ctx context.Context, c *goredis.Client, k redis.Keys, own ...any) *goredis.Cmd {
 	args := []any{k.Channel, "", 1, 1000, time.Hour.Milliseconds(), time.Hour.Milliseconds(), 1 << 20}
