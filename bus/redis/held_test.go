@@ -198,6 +198,44 @@ func (n *clusterNode) fill(room, prefix string) (bodies []string, outcomes chan 
 	}
 }
 
+// What waits behind something that is refused while a slot moves is held behind it.
+func TestRedisClusterWhatFollowsWhatIsHeldStaysBehindIt(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	room := roomsOf(servers, 0, 1)[0]
+	slot := redis.SlotOf(room)
+	b := newBrake("said first")
+	cfg := redis.Config{URL: servers.URL(), Links: 1, Timeout: patience}
+	cfg.SetDial(b.dial)
+	n := openClusterNode(t, cfg, room)
+	appendTo(t, n, room, "before", "")
+	servers.Begin(slot, 0, 1)
+	servers.MoveKeys(slot, 0, 1, 1)
+	said, outcomes := []string{"said first"}, make(chan error, 10)
+	for i := range cap(outcomes) {
+		if i > 0 {
+			said = append(said, fmt.Sprint("said then ", i))
+		}
+		n.Publish(room, bus.Draft{Body: []byte(said[i])}, func(_ bus.ID, err error) { outcomes <- err })
+		<-b.reached
+	}
+	refusals := func() string { return servers.Do(0, "info", "errorstats") }
+	before := refusals()
+	close(b.release)
+	for range 3 { // and so once more after all that there is was
+		eventually(t, "a refusal", func() bool { return refusals() != before })
+		before = refusals()
+	}
+	servers.MoveKeys(slot, 0, 1, 1<<30)
+	servers.End(slot, 0, 1)
+	for range cap(outcomes) {
+		if err := <-outcomes; err != nil {
+			t.Error(err)
+		}
+	}
+	n.hears(room, "said", said)
+}
+
 // What is refused while a slot moves is held within bounds, and acknowledged without a repeat. What fails, and what moves on, frees them.
 func TestRedisClusterHoldsWhatIsRefusedWhileASlotMoves(t *testing.T) {
 	t.Parallel()
