@@ -234,20 +234,35 @@ func TestRedisClusterWhatARoomHoldsIsGivenBackWhenItMoves(t *testing.T) {
 	other := openCluster(t, servers)
 	appendTo(t, other, room, "before", "")
 	n.told[room].expect("before")
-	logs := func(sign string) {
+	members, _ := subscribe(t, other, room)
+	reads := func(sign string, commands ...string) {
 		for i := range servers.Servers {
-			servers.Do(i, "acl", "setuser", "default", sign+"xrange", sign+"xrevrange")
+			for _, c := range commands {
+				servers.Do(i, "acl", "setuser", "default", sign+c)
+			}
 		}
 	}
-	logs("-")
-	servers.Do(0, "client", "kill", "type", "pubsub")
-	eventually(t, "messages to be held", func() bool {
-		_, _ = tryAppend(t, other, room, "m", "")
-		return n.Held() > 0
-	})
-	servers.Move(redis.SlotOf(room), 0, 1)
-	eventually(t, "nothing to be held", func() bool { return n.Held() == 0 })
-	logs("+")
+	for i, held := range []struct {
+		reads []string
+		say   func(n int)
+	}{
+		{[]string{"xrange", "xrevrange"}, func(int) { _, _ = tryAppend(t, other, room, "m", "") }},
+		{[]string{"hlen"}, func(n int) { members.Enter(bus.Member{ID: fmt.Sprint("ann", n)}) }}, // which a change of few needs not
+	} {
+		reads("-", held.reads...)
+		servers.Do(i, "client", "kill", "type", "pubsub")
+		said := 0
+		eventually(t, "something to be held", func() bool {
+			said++
+			held.say(said)
+			return n.Held() > 0
+		})
+		servers.Move(redis.SlotOf(room), i, 1-i)
+		eventually(t, "nothing to be held", func() bool { return n.Held() == 0 })
+		reads("+", held.reads...)
+		appendTo(t, other, room, fmt.Sprint("back ", i), "")
+		n.told[room].until("what is said then", func(lines []string) bool { return slices.Contains(lines, fmt.Sprint("back ", i)) })
+	}
 	appendTo(t, other, room, "the end", "")
 	n.told[room].until("the end", func(lines []string) bool { return slices.Contains(lines, "the end") })
 }
