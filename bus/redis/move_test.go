@@ -225,6 +225,43 @@ func TestRedisClusterWhatIsUnderWayWhenItsRoomMovesStaysFirst(t *testing.T) {
 	n.hears(room, "said", said)
 }
 
+// Who comes to a room while it moves waits until it has, and no longer.
+func TestRedisClusterARoomThatMovesIsComeToOnceItHas(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 1, 0)
+	b := newBrake("under way")
+	cfg := redis.Config{URL: servers.URL(), Links: 1, Timeout: patience}
+	cfg.SetDial(b.dial)
+	n := openClusterNode(t, cfg, "lobby")
+	said := make(chan error, 1)
+	n.Publish("lobby", bus.Draft{Body: []byte("under way")}, func(_ bus.ID, err error) { said <- err })
+	<-b.reached
+	n.MoveAway("lobby")
+	n.subs["lobby"].Close()
+	short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := n.Subscribe(short, "lobby", &nothing{}); !errors.Is(err, bus.ErrUnavailable) {
+		t.Errorf("subscribed while it moves: %v", err)
+	}
+	come := make(chan error, 1)
+	go func() {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		sub, err := n.Subscribe(ctx, "lobby", &nothing{})
+		if err == nil {
+			sub.Close()
+		}
+		come <- err
+	}()
+	close(b.release)
+	if err := <-said; err != nil {
+		t.Errorf("what was under way: %v", err)
+	}
+	if err := <-come; err != nil {
+		t.Error(err)
+	}
+}
+
 // What a room holds until its log can be read counts no more at a primary that it has left.
 func TestRedisClusterWhatARoomHoldsIsGivenBackWhenItMoves(t *testing.T) {
 	t.Parallel()
