@@ -147,7 +147,6 @@ func (r *Bus) readLogs(rooms []*room) (more []*room) {
 		if err == nil {
 			var failure error
 			if again, failure = rd.settle(); failure != nil {
-				again = false
 				r.complain("repair "+rd.room.name, failure)
 			}
 		}
@@ -263,7 +262,6 @@ func (r *Bus) readRosters(rooms []*room) (more []*room, late bool) {
 		if err == nil {
 			var failure error
 			if again, failure = rd.settleRoster(); failure != nil {
-				again = false
 				r.complain("read who is in "+rd.room.name, failure)
 			}
 		}
