@@ -15,6 +15,7 @@ func (s *Server) janitor() {
 	defer tick.Stop()
 	var due []*session
 	var scavenger scavenger
+	var sweeper sweeper
 	forgot := time.Now()
 	for {
 		select {
@@ -26,7 +27,8 @@ func (s *Server) janitor() {
 				sess.keepAlive(now)
 			}
 			clear(due)
-			if scavenger.due(s.occupancy(), now) {
+			crowd, quiet := scavenger.due(s.occupancy(), now), sweeper.due(now)
+			if crowd || quiet {
 				giveBack()
 			}
 			if now.Sub(forgot) > recentLife/2 {

@@ -2,6 +2,8 @@ package node
 
 import (
 	"context"
+	"runtime"
+	"runtime/debug"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -35,6 +37,49 @@ func TestTheJanitorForgetsWhatIsNotUsed(t *testing.T) {
 		time.Sleep(addressLife + recentLife)
 		if addresses, messages := known(); addresses != 0 || messages != 0 {
 			t.Errorf("%d addresses and %d messages are known", addresses, messages)
+		}
+		cancel()
+		s.wg.Wait()
+	})
+}
+
+// At rest a node makes little garbage, and all of it would be resident until there is half as much of it as of what is used.
+func TestAQuietNodeCollectsItsGarbage(t *testing.T) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // nobody else collects
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		s := &Server{cfg: Config{}.withDefaults(), ctx: ctx}
+		collections := func() uint32 {
+			var m runtime.MemStats
+			runtime.ReadMemStats(&m)
+			return m.NumGC
+		}
+		runtime.GC()
+		s.wg.Go(s.janitor)
+		after := func(d time.Duration, megabytes int) {
+			time.Sleep(d)
+			for range megabytes {
+				_ = make([]byte, 1<<20)
+			}
+		}
+		before := collections()
+		after(3*sweepEvery, 64)
+		if n := collections() - before; n > 0 {
+			t.Errorf("without garbage there were %d collections", n)
+		}
+		after(sweepEvery+janitorTick, 0)
+		if n := collections() - before; n == 0 {
+			t.Error("64 MB of garbage were not collected")
+		}
+		time.Sleep(sweepEvery)
+		before = collections()
+		for range 9 {
+			after(sweepEvery/3, 64)
+			runtime.GC()
+			after(0, 64)
+		}
+		if n := collections() - before; n != 9 {
+			t.Errorf("there were %d collections more, though it collects by itself", n-9)
 		}
 		cancel()
 		s.wg.Wait()

@@ -3,6 +3,7 @@ package node
 import (
 	"runtime"
 	"runtime/debug"
+	"runtime/metrics"
 	"time"
 )
 
@@ -42,4 +43,37 @@ func abs(n int) int { return max(n, -n) }
 func giveBack() {
 	runtime.GC()
 	debug.FreeOSMemory()
+}
+
+// A sweeper has garbage collected in a quiet node, which by itself waits until there is half as much of it as of what is used: at rest all
+// of that would be resident. A node that allocates much collects often enough by itself.
+//
+// Measured with "parley-bench idle", 5,000 clients over TLS in rooms of ten, after MIN minutes: BEFORE KB of resident memory each without
+// it, AFTER KB with it.
+type sweeper struct {
+	looked  time.Time
+	cycles  uint64 // collections until then
+	samples []metrics.Sample
+}
+
+const (
+	sweepEvery = 30 * time.Second
+	sweepPart  = 8 // less garbage than this part of what is used is not worth a collection
+)
+
+// due reports whether now is a time to collect: there was no collection since the last look, and there is garbage.
+func (s *sweeper) due(now time.Time) bool {
+	if now.Sub(s.looked) < sweepEvery {
+		return false
+	}
+	if s.samples == nil {
+		s.samples = []metrics.Sample{
+			{Name: "/gc/cycles/total:gc-cycles"}, {Name: "/gc/heap/live:bytes"}, {Name: "/memory/classes/heap/objects:bytes"},
+		}
+	}
+	metrics.Read(s.samples)
+	cycles, live, all := s.samples[0].Value.Uint64(), s.samples[1].Value.Uint64(), s.samples[2].Value.Uint64()
+	quiet := cycles == s.cycles
+	s.looked, s.cycles = now, cycles
+	return quiet && all > live+live/sweepPart
 }

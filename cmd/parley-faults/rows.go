@@ -49,7 +49,7 @@ func faults() []fault {
 		{name: "the same, and back again", strike: promoteTwice, must: entries},
 
 		// Redis, which moves.
-		{name: "FAILOVER, and connections stay", mix: "redis", strike: failover, must: refusals, stay: true},
+		{name: "FAILOVER, and connections stay", mix: "redis", strike: failover, must: links, stay: true},
 		{name: "a primary is demoted, and connections stay", strike: demote, must: links},
 
 		// The network between nodes and Redis.
@@ -532,8 +532,8 @@ func promoteTwice(tr *trial) {
 func failover(tr *trial) {
 	r := tr.replica()
 	host, port, _ := net.SplitHostPort(r.Addr())
-	old := tr.admin()
-	tr.do(old, "failover", "to", host, port)
+	before := tr.reconnects()
+	tr.do(tr.admin(), "failover", "to", host, port)
 	for deadline := time.Now().Add(tr.patience); !strings.Contains(tr.do(r.Client(), "info", "replication"), "role:master"); {
 		if time.Now().After(deadline) {
 			tr.Fatal("no failover")
@@ -543,6 +543,7 @@ func failover(tr *trial) {
 	tr.address.move(r.Addr())
 	tr.redis = r
 	tr.meanwhile(tr.long / 2)
+	tr.broke(tr.reconnects() - before) // nodes left the old primary of their own accord
 }
 
 // demote makes the primary a replica of a replica without the tail. Connections stay; new ones lead to the new primary.
@@ -557,7 +558,7 @@ func demote(tr *trial) {
 		tr.follow(old, r)
 	})
 	tr.meanwhile(tr.long / 2)
-	tr.broke(tr.reconnects() - before) // nodes left the old primary of their own accord
+	tr.broke(tr.reconnects() - before)
 }
 
 func cutNetwork(tr *trial) {
