@@ -72,6 +72,59 @@ func TestAQuestionIsAskedAgainWhenTheNodeSays(t *testing.T) {
 	})
 }
 
+// A signal that can't be told now would come too late: who sends it hears so, and it is not repeated.
+func TestASignalThatIsRefusedForNowIsNotRepeated(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		r := join(t, c, fc, ID{}, JoinOptions{})
+		told := make(chan error)
+		go func() { told <- r.Signal(t.Context(), "typing", nil) }()
+		fc.say(wire.Reject{Req: fc.want("signal").Req, Err: &wire.Error{Code: wire.RateLimited, RetryAfter: time.Second}})
+		if bad, ok := errors.AsType[*wire.Error](<-told); !ok || bad.Code != wire.RateLimited {
+			t.Errorf("got %v", bad)
+		}
+		time.Sleep(10 * time.Second)
+		go r.Members(t.Context())
+		fc.say(wire.Members{Req: fc.want("members").Req, Room: "lobby"})
+	})
+}
+
+// What is asked with a token just when that ends is asked over the next connection. A new name that is refused so is not: the next token
+// may be of another.
+func TestWhatIsAskedWithATokenThatEndsIsAskedWithTheNext(t *testing.T) {
+	for _, code := range []wire.Code{wire.Expired, wire.Unauthorized} {
+		withFakeNode(t, func(t *testing.T, n *fakeNode) {
+			c, fc := dialAs(n, &counting{t: t}, 0)
+			r := join(t, c, fc, ID{}, JoinOptions{})
+			asked := make(chan error, 1)
+			go func() {
+				_, count, err := r.Members(t.Context())
+				if err == nil && count != 7 {
+					err = fmt.Errorf("it counted %d", count)
+				}
+				asked <- err
+			}()
+			fc.say(wire.Reject{Req: fc.want("members").Req, Err: wire.Errorf(code, "it has ended")})
+			named := make(chan error)
+			go func() { named <- c.Rename(t.Context(), "Ada") }()
+			fc.say(wire.Reject{Req: fc.want("hello").Req, Err: wire.Errorf(code, "it has ended")})
+			if bad, ok := errors.AsType[*wire.Error](<-named); !ok || bad.Code != code {
+				t.Errorf("the name got %v", bad)
+			}
+			fc.cut()
+			fc = n.next()
+			greet(fc, 0)
+			reqs := []wire.Request{fc.want("join"), fc.want("members")}
+			fc.say(wire.Joined{Req: reqs[0].Req, Room: "lobby"})
+			fc.say(wire.Members{Req: reqs[1].Req, Room: "lobby", Count: 7})
+			if err := <-asked; err != nil {
+				t.Error(err)
+			}
+			go fc.drain()
+		})
+	}
+}
+
 // A handshake that is refused for now is tried again when the node, or what is before it, says.
 func TestAHandshakeRefusedForNowIsTriedAgain(t *testing.T) {
 	for _, status := range []int{http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable} {
