@@ -2,9 +2,11 @@ package api_test
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
+	"log"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -191,6 +193,24 @@ func TestWhatAProxyRefusesIsAskedAgainOnlyWhereThatMayHelp(t *testing.T) {
 				t.Errorf("got %v, %v after it was asked %d times", rooms, err, asked.Load())
 			}
 		})
+	}
+}
+
+// Who is not trusted will not be later: there is no point in asking again.
+func TestACertificateThatIsNotTrustedIsAnErrorAtOnce(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewUnstartedServer(http.NotFoundHandler())
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	defer s.Close()
+	c, err := api.New(s.URL, key, api.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if _, err := c.Rooms(ctx); !errors.As(err, new(*tls.CertificateVerificationError)) || ctx.Err() != nil {
+		t.Errorf("got %v", err)
 	}
 }
 
