@@ -1,9 +1,11 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"reflect"
 	"strings"
@@ -327,6 +329,9 @@ func TestAFinalErrorIsReturnedAndTheOthersGoOn(t *testing.T) {
 		if _, err := r.Say(t.Context(), Draft{Data: []byte(`{"a":`)}); err == nil {
 			t.Error("what is not JSON was sent")
 		}
+		if err := r.Signal(t.Context(), "draws", big); err == nil || !strings.Contains(err.Error(), "too_large") {
+			t.Errorf("a signal too large: %v", err)
+		}
 	})
 }
 
@@ -498,6 +503,9 @@ func TestBackoffGrowsWithJitterUpToItsBound(t *testing.T) {
 			t.Errorf("the waits are hardly jittered: %v", waits)
 		}
 	})
+	if o := (Options{MinBackoff: time.Minute}).withDefaults(); o.MaxBackoff != time.Minute {
+		t.Errorf("from a minute it grows up to %v", o.MaxBackoff)
+	}
 }
 
 func TestASilentConnectionIsGivenUpAndOneThatSpeaksOrPingsIsNot(t *testing.T) {
@@ -570,6 +578,9 @@ func TestWhatIsRefusedForGoodEndsTheClient(t *testing.T) {
 		if _, _, err := r.Members(t.Context()); err == nil {
 			t.Error("asked after the end")
 		}
+		if c.Close(); !strings.Contains(c.Err().Error(), "4403") {
+			t.Errorf("once it is closed too, it has ended with %v", c.Err())
+		}
 		for _, url := range []string{"", "host:80", "ftp://host", "ws://", ":"} {
 			if _, err := Dial(t.Context(), url, Options{}); err == nil {
 				t.Errorf("Dial(%q) is no error", url)
@@ -581,13 +592,34 @@ func TestWhatIsRefusedForGoodEndsTheClient(t *testing.T) {
 func TestDialGivesUpWithItsContext(t *testing.T) {
 	withFakeNode(t, func(t *testing.T, n *fakeNode) {
 		n.set(func() { n.away = true })
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		if _, err := Dial(ctx, "ws://node", n.options()); err == nil || !strings.Contains(err.Error(), "connection refused") {
-			t.Errorf("got %v", err)
+		for i, scheme := range []string{"ws", "wss", "http", "https"} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if _, err := Dial(ctx, scheme+"://node", n.options()); err == nil || !strings.Contains(err.Error(), "connection refused") {
+				t.Errorf("got %v", err)
+			}
+			if len(n.dialled()) < 5*(i+1) {
+				t.Errorf("tried only %d times", len(n.dialled()))
+			}
 		}
-		if len(n.dialled()) < 5 {
-			t.Errorf("tried only %d times", len(n.dialled()))
+	})
+}
+
+func TestOptionsSayWhoMakesKeysAndWhoIsToldOfErrors(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		var told bytes.Buffer
+		o := n.options()
+		o.Key = func() string { return "a key of one's own" }
+		o.Log = slog.New(slog.NewTextHandler(&told, nil))
+		c, fc := n.dial(o)
+		r := join(t, c, fc, ID{}, JoinOptions{})
+		r.SendAsync(Draft{Text: "a"}, func(ID, error) {})
+		if s := fc.want("send"); s.Key != o.Key() {
+			t.Errorf("sent with the key %q", s.Key)
+		}
+		fc.say(wire.Reject{Err: wire.Errorf(wire.BadRequest, "whose?")})
+		if synctest.Wait(); !strings.Contains(told.String(), "whose?") {
+			t.Errorf("the log has %q", told.String())
 		}
 	})
 }
