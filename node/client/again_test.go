@@ -127,7 +127,9 @@ func TestWhatIsAskedWithATokenThatEndsIsAskedWithTheNext(t *testing.T) {
 
 // A handshake that is refused for now is tried again when the node, or what is before it, says.
 func TestAHandshakeRefusedForNowIsTriedAgain(t *testing.T) {
-	for _, status := range []int{http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable} {
+	for _, status := range []int{
+		http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable,
+	} {
 		t.Run(http.StatusText(status), func(t *testing.T) {
 			withFakeNode(t, func(t *testing.T, n *fakeNode) {
 				const after = 7 * time.Second
