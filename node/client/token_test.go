@@ -170,6 +170,31 @@ func TestATokenIsAskedForBeforeEveryConnection(t *testing.T) {
 	})
 }
 
+// A function that takes its time over a renewal is not asked beside that, though the connection is lost meanwhile.
+func TestATokenIsNeverAskedForTwiceAtATime(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		const takes = time.Minute
+		k := &counting{t: t, fails: func(n int64) error {
+			if n == 2 {
+				time.Sleep(takes)
+			}
+			return nil
+		}}
+		_, fc := dialAs(n, k, 40*time.Second)
+		time.Sleep(31 * time.Second) // it is asked for the second
+		fc.cut()
+		cut := time.Now()
+		fc = n.next()
+		if waited := time.Since(cut); waited < takes-2*time.Second {
+			t.Errorf("it came back after %v", waited)
+		}
+		if hello := greet(fc, 0); hello.Token != "token-3" {
+			t.Errorf("it came back with %q", hello.Token)
+		}
+		go fc.drain()
+	})
+}
+
 // A token that is refused again and again is no reason to go on as a guest, or for ever.
 func TestATokenThatIsRefusedEndsTheClient(t *testing.T) {
 	for name, tries := range map[string]int{"a token": 1, "a function": mostRefused} {
