@@ -227,3 +227,137 @@ func TestWhoGivesUpASendThatIsHeldShortensNoWait(t *testing.T) {
 		}
 	})
 }
+
+// Sends go on only once all that were on their way are answered: what was refused first is in front again.
+func TestSendsThatWereRefusedWaitForThoseOnTheirWay(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		r := join(t, c, fc, ID{}, JoinOptions{})
+		o := post(r, "a", "b")
+		sends := wantSends(t, fc, "a", "b")
+		fc.say(wire.Reject{Req: sends[0].Req, Err: &wire.Error{Code: wire.Unavailable}})
+		time.Sleep(30 * time.Second)
+		began := time.Now()
+		fc.say(wire.Reject{Req: sends[1].Req, Err: &wire.Error{Code: wire.Unavailable, RetryAfter: 10 * time.Second}})
+		for i, s := range wantSends(t, fc, "a", "b") {
+			fc.say(wire.Sent{Req: s.Req, ID: ID{Ms: uint64(i)}})
+		}
+		if waited := time.Since(began); waited < 10*time.Second || o.of("a") != "0-0" || o.of("b") != "1-0" {
+			t.Errorf("sent again after %v, got %v", waited, o.results)
+		}
+	})
+}
+
+// Who gives a send up that was refused, or that is answered later, holds up nobody and is told once.
+func TestASendThatIsGivenUpIsToldOnce(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		r := join(t, c, fc, ID{}, JoinOptions{})
+		ctx, cancel := context.WithCancel(t.Context())
+		errs := make(chan error, 2)
+		for _, text := range []string{"a", "b"} {
+			go func() {
+				errs <- func() error { _, err := r.Say(ctx, Draft{Text: text, Key: "key of " + text}); return err }()
+			}()
+			synctest.Wait()
+		}
+		sends := wantSends(t, fc, "a", "b")
+		fc.say(wire.Reject{Req: sends[0].Req, Err: &wire.Error{Code: wire.Unavailable, RetryAfter: 10 * time.Second}})
+		synctest.Wait()
+		o := post(r, "c")
+		cancel()
+		for range sends {
+			if err := <-errs; !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v", err)
+			}
+		}
+		fc.say(wire.Sent{Req: sends[1].Req, ID: ID{Ms: 1}})
+		fc.say(wire.Sent{Req: wantSends(t, fc, "c")[0].Req, ID: ID{Ms: 2}})
+		if o.of("c") != "2-0" {
+			t.Errorf("got %v", o.results)
+		}
+	})
+}
+
+// A room is asked for once over each connection, however long it takes, and no more once it is left.
+func TestARoomIsAskedForOnceOverAConnection(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		later := &wire.Error{Code: wire.Unavailable, RetryAfter: 10 * time.Second}
+		quiet := func() { // nothing is asked for now, but for what this asks itself
+			t.Helper()
+			time.Sleep(30 * time.Second)
+			go c.ask(t.Context(), wire.Request{Op: "ping"})
+			fc.say(wire.OK{Req: fc.want("ping").Req})
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		errs := make(chan error)
+		limit := 7
+		join := func(ctx context.Context) { _, err := c.Join(ctx, "lobby", JoinOptions{Limit: &limit}); errs <- err }
+		go join(ctx)
+		j := fc.want("join")
+		if j.Limit == nil || *j.Limit != limit || j.Since != nil {
+			t.Errorf("asked for %v messages since %v", j.Limit, j.Since)
+		}
+		fc.say(wire.Reject{Req: j.Req, Err: later})
+		synctest.Wait()
+		cancel()
+		if err := <-errs; !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		fc.say(wire.OK{Req: fc.want("leave").Req})
+		quiet()
+
+		go join(t.Context())
+		fc.say(wire.Reject{Req: fc.want("join").Req, Err: later})
+		synctest.Wait()
+		fc.cut()
+		fc = n.next()
+		fc.welcome()
+		j = fc.want("join")
+		quiet()
+		fc.say(wire.Joined{Req: j.Req, Room: "lobby"})
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Nothing is said in a room before the node has let one in.
+func TestSendsWaitForTheRoom(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		r := join(t, c, fc, ID{}, JoinOptions{})
+		fc.cut()
+		fc = n.next()
+		fc.welcome()
+		j := fc.want("join")
+		o := post(r, "a")
+		go c.ask(t.Context(), wire.Request{Op: "ping"}) // comes first
+		fc.say(wire.OK{Req: fc.want("ping").Req})
+		fc.say(wire.Joined{Req: j.Req, Room: "lobby"})
+		fc.say(wire.Sent{Req: wantSends(t, fc, "a")[0].Req, ID: ID{Ms: 1}})
+		if o.of("a") != "1-0" {
+			t.Errorf("got %v", o.results)
+		}
+	})
+}
+
+// A room that is left while there is no connection is not asked for over the next.
+func TestARoomMayBeLeftWhileThereIsNoConnection(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		r := join(t, c, fc, ID{}, JoinOptions{})
+		n.set(func() { n.away = true })
+		fc.cut()
+		synctest.Wait()
+		if err := r.Leave(t.Context()); err != nil {
+			t.Error(err)
+		}
+		n.set(func() { n.away = false })
+		fc = n.next()
+		fc.welcome()
+		go c.ask(t.Context(), wire.Request{Op: "ping"})
+		fc.say(wire.OK{Req: fc.want("ping").Req})
+	})
+}

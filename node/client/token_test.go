@@ -1,9 +1,11 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -100,6 +102,44 @@ func TestATokenIsRenewedBeforeItExpires(t *testing.T) {
 		if got := k.asked.Load(); got != 3 || len(n.dialled()) != 1 {
 			t.Errorf("a token that never expires was renewed: it was asked %d times, over %d connections", got, len(n.dialled()))
 		}
+	})
+}
+
+// A renewal for which no token comes says nothing to the node, and is tried again.
+func TestARenewalWithoutATokenIsTriedAgain(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		var told bytes.Buffer
+		o := n.options()
+		o.Log = slog.New(slog.NewTextHandler(&told, nil))
+		k := &counting{t: t, fails: func(n int64) error {
+			if n == 2 {
+				return errors.New("the backend is away")
+			}
+			return nil
+		}}
+		_, fc := dialWith(n, o, k, 40*time.Second)
+		if hello := fc.want("hello"); hello.Token != "token-3" || len(n.dialled()) != 1 || !strings.Contains(told.String(), "the backend is away") {
+			t.Errorf("it said %q, over %d connections; the log has %q", hello.Token, len(n.dialled()), told.String())
+		}
+		go fc.drain()
+	})
+}
+
+// Who is given no token from the beginning is a guest.
+func TestAFunctionThatGivesNoTokenMakesAGuest(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		o := n.options()
+		o.TokenFunc = func(context.Context) (string, error) { return "", nil }
+		c, fc := n.dial(o)
+		if !c.User().Guest {
+			t.Errorf("it is %+v", c.User())
+		}
+		fc.cut()
+		fc = n.next()
+		if hello := fc.welcome(); hello.Token != "" || hello.Session != "secret" {
+			t.Errorf("it came back as %+v", hello)
+		}
+		go fc.drain()
 	})
 }
 
