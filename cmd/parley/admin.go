@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -22,6 +23,8 @@ type AdminCmd struct {
 	From   string
 	Before time.Duration
 	Limit  int
+
+	Timeout time.Duration
 }
 
 // newAdmin makes "parley admin", whose first argument says what to do.
@@ -75,8 +78,9 @@ func (c *AdminCmd) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.From, "from", "", "`USER` For whom to speak. For the key's name, by default.")
 	f.DurationVar(&c.Before, "before", 0, "Revoke only tokens issued so long ago, or longer.")
 	f.IntVar(&c.Limit, "limit", 50, "Messages to print.")
+	f.DurationVar(&c.Timeout, "timeout", 30*time.Second, "How long to try again where that may help, as while no node answers.")
 	cli.SetSecret(f, "key")
-	for flag, variable := range map[string]string{"url": "URL", "key": "KEY", "from": "FROM", "before": "BEFORE", "limit": "LIMIT"} {
+	for flag, variable := range map[string]string{"url": "URL", "key": "KEY", "from": "FROM", "before": "BEFORE", "limit": "LIMIT", "timeout": "TIMEOUT"} {
 		cli.SetVariable(f, flag, "PARLEY_API_"+variable)
 	}
 }
@@ -90,6 +94,8 @@ func (c *AdminCmd) Validate() error {
 		return errors.New("--before must be at least 0s")
 	case c.Limit < 1 || c.Limit > wire.MaxPage:
 		return fmt.Errorf("--limit must be from 1 to %d", wire.MaxPage)
+	case c.Timeout <= 0:
+		return errors.New("--timeout must be more than 0s")
 	}
 	_, err := api.New(c.URL, c.Key, api.Options{})
 	return err
@@ -109,7 +115,11 @@ func (c *AdminCmd) Run(env *cli.Env) error {
 		if len(args) < d.least || len(args) > d.least && d.name != "broadcast" {
 			return fmt.Errorf("it is: parley admin %s %s", d.name, d.args)
 		}
-		return d.do(c, env, client, args)
+		bounded := *env
+		var cancel context.CancelFunc
+		bounded.Ctx, cancel = context.WithTimeout(env.Ctx, c.Timeout)
+		defer cancel()
+		return d.do(c, &bounded, client, args)
 	}
 	return fmt.Errorf("say what to do: %s", strings.Join(adminNames(), ", "))
 }

@@ -7,6 +7,7 @@ import (
 	"cmp"
 	"context"
 	crand "crypto/rand"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -252,7 +253,7 @@ func (c *Client) once(ctx context.Context, method, path string, said []byte, key
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		if ctx.Err() != nil {
+		if ctx.Err() != nil || errors.As(err, new(*tls.CertificateVerificationError)) {
 			return -1, err
 		}
 		return 0, err

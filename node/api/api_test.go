@@ -2,9 +2,12 @@ package api_test
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"io"
+	"log"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -12,6 +15,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"parley/node"
@@ -55,7 +59,7 @@ func TestAnApplicationSpeaksReadsAndManages(t *testing.T) {
 		t.Errorf("again it is %s, %v", again, err)
 	}
 	out, err := c.Broadcast(ctx, []string{odd, "", "tea"}, api.Draft{Text: "all"})
-	if err != nil || len(out) != 3 || out[0].Err != nil || out[1].Err == nil || out[1].Err.Code != wire.BadRequest || out[2].ID.IsZero() {
+	if err != nil || len(out) != 3 || out[0].Err != nil || out[1].Err == nil || out[1].Err.Code != wire.BadRequest || out[2].ID.IsZero() || out[0].Room != odd || out[1].Room != "" || out[2].Room != "tea" {
 		t.Errorf("broadcast: %+v, %v", out, err)
 	}
 	list, more, err := c.History(ctx, odd, nil, 1)
@@ -91,13 +95,22 @@ func TestWhatIsRefusedIsAnErrorWithItsCode(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = c.Rooms(t.Context())
-	if bad := (*wire.Error)(nil); !errors.As(err, &bad) || bad.Code != wire.Unauthorized || strings.Contains(err.Error(), key) {
-		t.Errorf("a wrong key: %v", err)
+	refused := func(err error) {
+		t.Helper()
+		if bad := (*wire.Error)(nil); !errors.As(err, &bad) || bad.Code != wire.Unauthorized || strings.Contains(err.Error(), key) {
+			t.Errorf("a wrong key: %v", err)
+		}
 	}
+	refused(err)
+	_, _, err = c.History(t.Context(), "tea", nil, 1)
+	refused(err)
+	_, _, err = c.Members(t.Context(), "tea")
+	refused(err)
+	refused(c.Disconnect(t.Context(), "ada"))
 	if _, err := good.Publish(t.Context(), "tea", api.Draft{}); err == nil || !strings.Contains(err.Error(), "bad_request") {
 		t.Errorf("nothing said: %v", err)
 	}
-	for _, tt := range [][2]string{{"chat.example.com", key}, {"ftp://x", key}, {"http://x", ""}, {"http://x", "a\nb"}} {
+	for _, tt := range [][2]string{{"chat.example.com", key}, {"ftp://x", key}, {"http://", key}, {"http://x:port", key}, {"http://x", ""}, {"http://x", "a\nb"}} {
 		if _, err := api.New(tt[0], tt[1], api.Options{}); err == nil {
 			t.Errorf("%q is taken", tt)
 		}
@@ -114,6 +127,9 @@ func TestWhatMaySucceedIsTriedAgainWithTheSameKey(t *testing.T) {
 		if k == "" || !first.CompareAndSwap(nil, k) && first.Load() != k {
 			t.Errorf("the key is %q", k)
 		}
+		if is := r.Header.Get("Content-Type"); is != "application/json" {
+			t.Errorf("the body is %q", is)
+		}
 		switch tries.Add(1) {
 		case 1:
 			w.WriteHeader(503)
@@ -125,12 +141,76 @@ func TestWhatMaySucceedIsTriedAgainWithTheSameKey(t *testing.T) {
 		}
 	}))
 	defer s.Close()
+	away := new(atomic.Bool) // the first time nobody listens
+	c, err := api.New(s.URL, key, api.Options{HTTPClient: &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+			if !away.Swap(true) {
+				return nil, errors.New("connection refused")
+			}
+			return new(net.Dialer).DialContext(ctx, network, addr)
+		},
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := c.Publish(t.Context(), "tea", api.Draft{Text: "x"}); err != nil || got.String() != "5-7" || tries.Load() != 3 || !away.Load() {
+		t.Errorf("got %s, %v after %d tries", got, err, tries.Load())
+	}
+}
+
+type answers func(*http.Request) *http.Response
+
+// RoundTrip implements http.RoundTripper.
+func (a answers) RoundTrip(r *http.Request) (*http.Response, error) { return a(r), nil }
+
+// Who gets no answer comes back later and later, up to a bound, and not all at once.
+func TestWhatDoesNotSucceedIsTriedLaterAndLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		last, most := time.Time{}, 250*time.Millisecond
+		tries := 0
+		c, err := api.New("http://node", key, api.Options{HTTPClient: &http.Client{Transport: answers(func(r *http.Request) *http.Response {
+			if now := time.Now(); tries > 0 {
+				if waited := now.Sub(last); waited < most/2 || waited > most {
+					t.Errorf("before try %d it waited %v, want from %v to %v", tries, waited, most/2, most)
+				}
+				most = min(2*most, 8*time.Second)
+			}
+			tries++
+			last = time.Now()
+			return &http.Response{StatusCode: 503, Request: r, Body: http.NoBody}
+		})}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		bad := (*wire.Error)(nil)
+		if _, err := c.Rooms(ctx); !errors.As(err, &bad) || bad.Code != wire.Unavailable || tries < 10 {
+			t.Errorf("got %v after %d tries", err, tries)
+		}
+	})
+}
+
+// All rooms are listed, over as many pages as that takes, each after the last room of the one before.
+func TestAllRoomsAreListedPageByPage(t *testing.T) {
+	t.Parallel()
+	pages := map[string]string{
+		"":    `{"rooms":["a","b&c"],"more":true}`,
+		"b&c": `{"rooms":["d"],"more":true}`,
+		"d":   `{"rooms":["e","z"],"more":true}`,
+		"z":   `{"rooms":[],"more":true}`, // they have ended meanwhile
+	}
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, pages[r.URL.Query().Get("after")])
+	}))
+	defer s.Close()
 	c, err := api.New(s.URL, key, api.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if got, err := c.Publish(t.Context(), "tea", api.Draft{Text: "x"}); err != nil || got.String() != "5-7" || tries.Load() != 3 {
-		t.Errorf("got %s, %v after %d tries", got, err, tries.Load())
+	if rooms, err := c.Rooms(t.Context()); err != nil || !slices.Equal(rooms, []string{"a", "b&c", "d", "e", "z"}) {
+		t.Errorf("got %q, %v", rooms, err)
 	}
 }
 
@@ -164,15 +244,19 @@ func TestWhoIsOverALimitWaitsAsTheNodeAsks(t *testing.T) {
 // A proxy says only with the status whether asking again may help.
 func TestWhatAProxyRefusesIsAskedAgainOnlyWhereThatMayHelp(t *testing.T) {
 	t.Parallel()
-	for status, again := range map[int]bool{400: false, 403: false, 404: false, 408: true, 429: true, 502: true, 504: true} {
+	for status, again := range map[int]bool{400: false, 403: false, 404: false, 408: true, 429: true, 500: true, 502: true, 504: true} {
 		t.Run(http.StatusText(status), func(t *testing.T) {
 			t.Parallel()
+			page := "<h1>no</h1>"
+			if status%2 == 0 {
+				page = `{"message":"no"}`
+			}
 			ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 			defer cancel()
 			var asked atomic.Int64
 			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 				if asked.Add(1) == 1 {
-					http.Error(w, "<h1>no</h1>", status)
+					http.Error(w, page, status)
 					return
 				}
 				w.Write([]byte(`{"rooms":["tea"]}`))
@@ -191,6 +275,24 @@ func TestWhatAProxyRefusesIsAskedAgainOnlyWhereThatMayHelp(t *testing.T) {
 				t.Errorf("got %v, %v after it was asked %d times", rooms, err, asked.Load())
 			}
 		})
+	}
+}
+
+// Who is not trusted will not be later: there is no point in asking again.
+func TestACertificateThatIsNotTrustedIsAnErrorAtOnce(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewUnstartedServer(http.NotFoundHandler())
+	s.Config.ErrorLog = log.New(io.Discard, "", 0)
+	s.StartTLS()
+	defer s.Close()
+	c, err := api.New(s.URL, key, api.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	if _, err := c.Rooms(ctx); !errors.As(err, new(*tls.CertificateVerificationError)) || ctx.Err() != nil {
+		t.Errorf("got %v", err)
 	}
 }
 
@@ -298,7 +400,7 @@ func TestARedirectIsFollowedOnlyWhereItAsksTheSame(t *testing.T) {
 // What no node says, such as the page of a login before the network, is an error: nothing passes for said that has no id.
 func TestAnAnswerThatNoNodeGivesIsAnError(t *testing.T) {
 	t.Parallel()
-	for _, answer := range []string{`<html>log in</html>`, ``, `null`, `{}`, `{"id":"0-0"}`, `{"results":[]}`, `{"results":[{"room":"tea","id":"5-7"}]}`, `{"results":[{},{}]}`} {
+	for _, answer := range []string{`<html>log in</html>`, ``, `null`, `{}`, `{"id":"0-0"}`, `{"results":[]}`, `{"results":[{"room":"tea","id":"5-7"}]}`, `{"results":[{},{}]}`, `{"results":[{"id":"0-0"},{"id":"5-7"}]}`} {
 		t.Run(answer, func(t *testing.T) {
 			t.Parallel()
 			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(answer)) }))

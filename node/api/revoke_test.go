@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -12,12 +13,13 @@ import (
 	"parley/node/wire"
 )
 
-// issued is an Authenticator whose tokens say how long ago they were issued.
+// issued is an Authenticator whose tokens say for whom, and how long ago they were issued.
 type issued struct{}
 
 func (issued) Authenticate(_ context.Context, token string) (node.Grant, error) {
-	ago, err := time.ParseDuration(token)
-	return node.Grant{User: node.User{ID: "ada"}, Issued: time.Now().Add(-ago)}, err
+	user, since, _ := strings.Cut(token, " ")
+	ago, err := time.ParseDuration(since)
+	return node.Grant{User: node.User{ID: user}, Issued: time.Now().Add(-ago)}, err
 }
 
 // A revocation is of the tokens that were issued before its time, and of no others, for a user and for all.
@@ -32,18 +34,24 @@ func TestWhatWasIssuedBeforeATimeIsRevoked(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		came := func(ago string) *nodetest.Peer {
+		came := func(token string) *nodetest.Peer {
 			p := nodetest.Dial(t, n.URL("/"))
-			p.Say(`{"op":"hello","token":%q}`, ago)
+			p.Say(`{"op":"hello","token":%q}`, token)
 			p.Want("welcome")
 			return p
 		}
-		old, young := came("2h"), came("30m")
+		old, young, other := came("ada 2h"), came("ada 30m"), came("bob 2h")
 		if err := c.Revoke(t.Context(), user, time.Now().Add(-time.Hour)); err != nil {
 			t.Fatal(err)
 		}
 		young.Say(`{"op":"ping"}`)
 		young.Want("ok")
 		old.WantClose(wire.StatusNoToken)
+		if user == "" {
+			other.WantClose(wire.StatusNoToken)
+			continue
+		}
+		other.Say(`{"op":"ping"}`)
+		other.Want("ok")
 	}
 }

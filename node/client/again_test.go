@@ -72,9 +72,64 @@ func TestAQuestionIsAskedAgainWhenTheNodeSays(t *testing.T) {
 	})
 }
 
+// A signal that can't be told now would come too late: who sends it hears so, and it is not repeated.
+func TestASignalThatIsRefusedForNowIsNotRepeated(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		r := join(t, c, fc, ID{}, JoinOptions{})
+		told := make(chan error)
+		go func() { told <- r.Signal(t.Context(), "typing", nil) }()
+		fc.say(wire.Reject{Req: fc.want("signal").Req, Err: &wire.Error{Code: wire.RateLimited, RetryAfter: time.Second}})
+		if bad, ok := errors.AsType[*wire.Error](<-told); !ok || bad.Code != wire.RateLimited {
+			t.Errorf("got %v", bad)
+		}
+		time.Sleep(10 * time.Second)
+		go r.Members(t.Context())
+		fc.say(wire.Members{Req: fc.want("members").Req, Room: "lobby"})
+	})
+}
+
+// What is asked with a token just when that ends is asked over the next connection. A new name that is refused so is not: the next token
+// may be of another.
+func TestWhatIsAskedWithATokenThatEndsIsAskedWithTheNext(t *testing.T) {
+	for _, code := range []wire.Code{wire.Expired, wire.Unauthorized} {
+		withFakeNode(t, func(t *testing.T, n *fakeNode) {
+			c, fc := dialAs(n, &counting{t: t}, 0)
+			r := join(t, c, fc, ID{}, JoinOptions{})
+			asked := make(chan error, 1)
+			go func() {
+				_, count, err := r.Members(t.Context())
+				if err == nil && count != 7 {
+					err = fmt.Errorf("it counted %d", count)
+				}
+				asked <- err
+			}()
+			fc.say(wire.Reject{Req: fc.want("members").Req, Err: wire.Errorf(code, "it has ended")})
+			named := make(chan error)
+			go func() { named <- c.Rename(t.Context(), "Ada") }()
+			fc.say(wire.Reject{Req: fc.want("hello").Req, Err: wire.Errorf(code, "it has ended")})
+			if bad, ok := errors.AsType[*wire.Error](<-named); !ok || bad.Code != code {
+				t.Errorf("the name got %v", bad)
+			}
+			fc.cut()
+			fc = n.next()
+			greet(fc, 0)
+			reqs := []wire.Request{fc.want("join"), fc.want("members")}
+			fc.say(wire.Joined{Req: reqs[0].Req, Room: "lobby"})
+			fc.say(wire.Members{Req: reqs[1].Req, Room: "lobby", Count: 7})
+			if err := <-asked; err != nil {
+				t.Error(err)
+			}
+			go fc.drain()
+		})
+	}
+}
+
 // A handshake that is refused for now is tried again when the node, or what is before it, says.
 func TestAHandshakeRefusedForNowIsTriedAgain(t *testing.T) {
-	for _, status := range []int{http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable} {
+	for _, status := range []int{
+		http.StatusRequestTimeout, http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable,
+	} {
 		t.Run(http.StatusText(status), func(t *testing.T) {
 			withFakeNode(t, func(t *testing.T, n *fakeNode) {
 				const after = 7 * time.Second
@@ -170,5 +225,139 @@ func TestWhoGivesUpASendThatIsHeldShortensNoWait(t *testing.T) {
 		if o.of("a") != "4-0" {
 			t.Errorf("got %v", o.results)
 		}
+	})
+}
+
+// Sends go on only once all that were on their way are answered: what was refused first is in front again.
+func TestSendsThatWereRefusedWaitForThoseOnTheirWay(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		r := join(t, c, fc, ID{}, JoinOptions{})
+		o := post(r, "a", "b")
+		sends := wantSends(t, fc, "a", "b")
+		fc.say(wire.Reject{Req: sends[0].Req, Err: &wire.Error{Code: wire.Unavailable}})
+		time.Sleep(30 * time.Second)
+		began := time.Now()
+		fc.say(wire.Reject{Req: sends[1].Req, Err: &wire.Error{Code: wire.Unavailable, RetryAfter: 10 * time.Second}})
+		for i, s := range wantSends(t, fc, "a", "b") {
+			fc.say(wire.Sent{Req: s.Req, ID: ID{Ms: uint64(i)}})
+		}
+		if waited := time.Since(began); waited < 10*time.Second || o.of("a") != "0-0" || o.of("b") != "1-0" {
+			t.Errorf("sent again after %v, got %v", waited, o.results)
+		}
+	})
+}
+
+// Who gives a send up that was refused, or that is answered later, holds up nobody and is told once.
+func TestASendThatIsGivenUpIsToldOnce(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		r := join(t, c, fc, ID{}, JoinOptions{})
+		ctx, cancel := context.WithCancel(t.Context())
+		errs := make(chan error, 2)
+		for _, text := range []string{"a", "b"} {
+			go func() {
+				errs <- func() error { _, err := r.Say(ctx, Draft{Text: text, Key: "key of " + text}); return err }()
+			}()
+			synctest.Wait()
+		}
+		sends := wantSends(t, fc, "a", "b")
+		fc.say(wire.Reject{Req: sends[0].Req, Err: &wire.Error{Code: wire.Unavailable, RetryAfter: 10 * time.Second}})
+		synctest.Wait()
+		o := post(r, "c")
+		cancel()
+		for range sends {
+			if err := <-errs; !errors.Is(err, context.Canceled) {
+				t.Errorf("got %v", err)
+			}
+		}
+		fc.say(wire.Sent{Req: sends[1].Req, ID: ID{Ms: 1}})
+		fc.say(wire.Sent{Req: wantSends(t, fc, "c")[0].Req, ID: ID{Ms: 2}})
+		if o.of("c") != "2-0" {
+			t.Errorf("got %v", o.results)
+		}
+	})
+}
+
+// A room is asked for once over each connection, however long it takes, and no more once it is left.
+func TestARoomIsAskedForOnceOverAConnection(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		later := &wire.Error{Code: wire.Unavailable, RetryAfter: 10 * time.Second}
+		quiet := func() { // nothing is asked for now, but for what this asks itself
+			t.Helper()
+			time.Sleep(30 * time.Second)
+			go c.ask(t.Context(), wire.Request{Op: "ping"})
+			fc.say(wire.OK{Req: fc.want("ping").Req})
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		errs := make(chan error)
+		limit := 7
+		join := func(ctx context.Context) { _, err := c.Join(ctx, "lobby", JoinOptions{Limit: &limit}); errs <- err }
+		go join(ctx)
+		j := fc.want("join")
+		if j.Limit == nil || *j.Limit != limit || j.Since != nil {
+			t.Errorf("asked for %v messages since %v", j.Limit, j.Since)
+		}
+		fc.say(wire.Reject{Req: j.Req, Err: later})
+		synctest.Wait()
+		cancel()
+		if err := <-errs; !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		fc.say(wire.OK{Req: fc.want("leave").Req})
+		quiet()
+
+		go join(t.Context())
+		fc.say(wire.Reject{Req: fc.want("join").Req, Err: later})
+		synctest.Wait()
+		fc.cut()
+		fc = n.next()
+		fc.welcome()
+		j = fc.want("join")
+		quiet()
+		fc.say(wire.Joined{Req: j.Req, Room: "lobby"})
+		if err := <-errs; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// Nothing is said in a room before the node has let one in.
+func TestSendsWaitForTheRoom(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		r := join(t, c, fc, ID{}, JoinOptions{})
+		fc.cut()
+		fc = n.next()
+		fc.welcome()
+		j := fc.want("join")
+		o := post(r, "a")
+		go c.ask(t.Context(), wire.Request{Op: "ping"}) // comes first
+		fc.say(wire.OK{Req: fc.want("ping").Req})
+		fc.say(wire.Joined{Req: j.Req, Room: "lobby"})
+		fc.say(wire.Sent{Req: wantSends(t, fc, "a")[0].Req, ID: ID{Ms: 1}})
+		if o.of("a") != "1-0" {
+			t.Errorf("got %v", o.results)
+		}
+	})
+}
+
+// A room that is left while there is no connection is not asked for over the next.
+func TestARoomMayBeLeftWhileThereIsNoConnection(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		r := join(t, c, fc, ID{}, JoinOptions{})
+		n.set(func() { n.away = true })
+		fc.cut()
+		synctest.Wait()
+		if err := r.Leave(t.Context()); err != nil {
+			t.Error(err)
+		}
+		n.set(func() { n.away = false })
+		fc = n.next()
+		fc.welcome()
+		go c.ask(t.Context(), wire.Request{Op: "ping"})
+		fc.say(wire.OK{Req: fc.want("ping").Req})
 	})
 }

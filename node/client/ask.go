@@ -17,6 +17,9 @@ func (c *Client) ask(ctx context.Context, r wire.Request) (*wire.Frame, error) {
 			return nil, err
 		}
 		c.mu.Lock()
+		if r.Op == "hello" {
+			r = c.helloLocked() // a name, or a token, may have come since
+		}
 		if bad := c.checkLocked(&r); bad != nil {
 			c.mu.Unlock()
 			return nil, bad

@@ -186,9 +186,8 @@ func (c *Client) Rename(ctx context.Context, name string) error {
 	c.mu.Lock()
 	before, named := c.name, c.named
 	c.name, c.named = name, 0
-	hello := c.helloLocked()
 	c.mu.Unlock()
-	f, err := c.ask(ctx, hello)
+	f, err := c.ask(ctx, wire.Request{Op: "hello"})
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err == nil {

@@ -1,11 +1,16 @@
 package client
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -282,11 +287,13 @@ func TestWhoIsNotJoinedAnyMoreJoinsAgain(t *testing.T) {
 	withFakeNode(t, func(t *testing.T, n *fakeNode) {
 		c, fc := n.dial(n.options())
 		r := join(t, c, fc, ID{}, JoinOptions{})
-		o := post(r, "a")
-		s := wantSends(t, fc, "a")
-		fc.say(wire.Reject{Req: s[0].Req, Err: wire.Errorf(wire.NotJoined, "join first")})
-		fc.joined(ID{})
-		s = wantSends(t, fc, "a")
+		o := post(r, "a", "b")
+		s := wantSends(t, fc, "a", "b")
+		for i := range s {
+			fc.say(wire.Reject{Req: s[i].Req, Err: wire.Errorf(wire.NotJoined, "join first")})
+		}
+		fc.joined(ID{}) // once
+		s = wantSends(t, fc, "a", "b")
 		fc.say(wire.Sent{Req: s[0].Req, ID: ID{Ms: 2}})
 		if o.of("a") != "2-0" {
 			t.Errorf("got %v", o.results)
@@ -327,6 +334,9 @@ func TestAFinalErrorIsReturnedAndTheOthersGoOn(t *testing.T) {
 		if _, err := r.Say(t.Context(), Draft{Data: []byte(`{"a":`)}); err == nil {
 			t.Error("what is not JSON was sent")
 		}
+		if err := r.Signal(t.Context(), "draws", big); err == nil || !strings.Contains(err.Error(), "too_large") {
+			t.Errorf("a signal too large: %v", err)
+		}
 	})
 }
 
@@ -343,12 +353,14 @@ func TestAJoinThatIsRefusedIsReturned(t *testing.T) {
 		start()
 		j := fc.want("join")
 		fc.say(wire.Reject{Req: j.Req, Err: &wire.Error{Code: wire.Unavailable, RetryAfter: time.Second}})
-		j = fc.want("join") // again
-		fc.say(wire.Reject{Req: j.Req, Err: wire.Errorf(wire.Forbidden, "members only")})
-		if e, ok := errors.AsType[*wire.Error](<-errs); !ok || e.Code != wire.Forbidden {
-			t.Errorf("got %v", e)
+		for _, code := range []wire.Code{wire.Forbidden, wire.Unauthorized, wire.Expired} {
+			j = fc.want("join") // again
+			fc.say(wire.Reject{Req: j.Req, Err: wire.Errorf(code, "members only")})
+			if e, ok := errors.AsType[*wire.Error](<-errs); !ok || e.Code != code {
+				t.Errorf("got %v", e)
+			}
+			start() // the room is free again
 		}
-		start() // the room is free again
 		fc.joined(ID{})
 		if err := <-errs; err != nil {
 			t.Error(err)
@@ -498,6 +510,9 @@ func TestBackoffGrowsWithJitterUpToItsBound(t *testing.T) {
 			t.Errorf("the waits are hardly jittered: %v", waits)
 		}
 	})
+	if o := (Options{MinBackoff: time.Minute}).withDefaults(); o.MaxBackoff != time.Minute {
+		t.Errorf("from a minute it grows up to %v", o.MaxBackoff)
+	}
 }
 
 func TestASilentConnectionIsGivenUpAndOneThatSpeaksOrPingsIsNot(t *testing.T) {
@@ -552,12 +567,18 @@ func TestWhatIsRefusedForGoodEndsTheClient(t *testing.T) {
 			t.Errorf("got %v", e)
 		}
 
-		c, fc := n.dial(n.options())
+		var last Status
+		options := n.options()
+		options.Status = func(s Status) { last = s }
+		c, fc := n.dial(options)
 		r := join(t, c, fc, ID{}, JoinOptions{})
 		o := post(r, "a")
 		wantSends(t, fc, "a")
 		go fc.ws.Close(wire.StatusKicked, "banned")
 		<-c.Done()
+		if last.Up || last.Retry != 0 || last.Err != c.Err() {
+			t.Errorf("last it was told %+v", last)
+		}
 		if err := c.Err(); err == nil || !strings.Contains(err.Error(), "4403 banned") {
 			t.Errorf("ended with %v", err)
 		}
@@ -570,6 +591,9 @@ func TestWhatIsRefusedForGoodEndsTheClient(t *testing.T) {
 		if _, _, err := r.Members(t.Context()); err == nil {
 			t.Error("asked after the end")
 		}
+		if c.Close(); !strings.Contains(c.Err().Error(), "4403") {
+			t.Errorf("once it is closed too, it has ended with %v", c.Err())
+		}
 		for _, url := range []string{"", "host:80", "ftp://host", "ws://", ":"} {
 			if _, err := Dial(t.Context(), url, Options{}); err == nil {
 				t.Errorf("Dial(%q) is no error", url)
@@ -578,16 +602,111 @@ func TestWhatIsRefusedForGoodEndsTheClient(t *testing.T) {
 	})
 }
 
+// A goodbye says what the close does that may be lost behind it.
+func TestAGoodbyeForGoodEndsTheClientWithoutAClose(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		fc.say(wire.Bye{Code: wire.StatusKicked, Reason: "banned"})
+		synctest.Wait()
+		fc.cut()
+		<-c.Done()
+		if err := c.Err(); err == nil || !strings.Contains(err.Error(), "4403 banned") {
+			t.Errorf("ended with %v", err)
+		}
+	})
+}
+
+// What the node complains of before it ends a connection for good is why; before a mere loss it is not.
+func TestWhatANodeComplainsOfIsWhyItEndsAConnection(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		for code, why := range map[int]*wire.Error{
+			wire.StatusKicked:  wire.Errorf(wire.Forbidden, "the operator has disconnected you"),
+			wire.StatusNoToken: wire.Errorf(wire.Expired, "the token has expired"),
+			wire.StatusRestart: nil,
+		} {
+			dials := len(n.dialled())
+			o := n.options()
+			o.Token = "the only one"
+			lost := make(chan error, 9)
+			o.Status = func(s Status) {
+				if !s.Up {
+					lost <- s.Err
+				}
+			}
+			c, fc := n.dial(o)
+			complaint := cmp.Or(why, wire.Errorf(wire.BadRequest, "whose?"))
+			fc.say(wire.Reject{Err: complaint})
+			fc.say(wire.Bye{Code: code, Reason: "goodbye"})
+			synctest.Wait()
+			fc.cut()
+			if said, ok := errors.AsType[*wire.Error](<-lost); ok != (why != nil) || ok && *said != *why {
+				t.Errorf("%d: it ended with %v, want %v", code, said, why)
+			}
+			if why == nil {
+				n.next().welcome()
+				continue
+			}
+			if <-c.Done(); len(n.dialled()) != dials+1 {
+				t.Errorf("%d: it came back", code)
+			}
+		}
+	})
+}
+
+// What is no node, or not the one that it should be, will be none later.
+func TestWhoIsNoNodeIsNotAskedAgain(t *testing.T) {
+	t.Parallel()
+	h := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if ws, err := websocket.Accept(w, r, nil); err == nil {
+			ws.Read(r.Context())
+			ws.CloseNow()
+		}
+	})
+	other, stranger := httptest.NewServer(h), httptest.NewUnstartedServer(h)
+	stranger.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
+	stranger.StartTLS()
+	defer other.Close()
+	defer stranger.Close()
+	for url, says := range map[string]string{other.URL: "it does not speak " + wire.Subprotocol, stranger.URL: "failed to verify certificate"} {
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if _, err := Dial(ctx, url, Options{}); err == nil || !strings.Contains(err.Error(), says) || ctx.Err() != nil {
+			t.Errorf("got %v, want that %s", err, says)
+		}
+	}
+}
+
 func TestDialGivesUpWithItsContext(t *testing.T) {
 	withFakeNode(t, func(t *testing.T, n *fakeNode) {
 		n.set(func() { n.away = true })
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
-		defer cancel()
-		if _, err := Dial(ctx, "ws://node", n.options()); err == nil || !strings.Contains(err.Error(), "connection refused") {
-			t.Errorf("got %v", err)
+		for i, scheme := range []string{"ws", "wss", "http", "https"} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			if _, err := Dial(ctx, scheme+"://node", n.options()); err == nil || err.Error() != "connect to "+scheme+"://node: connection refused" {
+				t.Errorf("got %v", err)
+			}
+			if len(n.dialled()) < 5*(i+1) {
+				t.Errorf("tried only %d times", len(n.dialled()))
+			}
 		}
-		if len(n.dialled()) < 5 {
-			t.Errorf("tried only %d times", len(n.dialled()))
+	})
+}
+
+func TestOptionsSayWhoMakesKeysAndWhoIsToldOfErrors(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		var told bytes.Buffer
+		o := n.options()
+		o.Key = func() string { return "a key of one's own" }
+		o.Log = slog.New(slog.NewTextHandler(&told, nil))
+		c, fc := n.dial(o)
+		r := join(t, c, fc, ID{}, JoinOptions{})
+		r.SendAsync(Draft{Text: "a"}, func(ID, error) {})
+		if s := fc.want("send"); s.Key != o.Key() {
+			t.Errorf("sent with the key %q", s.Key)
+		}
+		fc.say(wire.Reject{Err: wire.Errorf(wire.BadRequest, "whose?")})
+		if synctest.Wait(); !strings.Contains(told.String(), "whose?") {
+			t.Errorf("the log has %q", told.String())
 		}
 	})
 }
@@ -602,6 +721,12 @@ func TestWhoLeavesOrClosesIsToldWhatIsNotAcknowledged(t *testing.T) {
 		left := make(chan error)
 		go func() { left <- r.Leave(t.Context()) }()
 		leave := fc.want("leave")
+		synctest.Wait()
+		select {
+		case <-left:
+			t.Error("Leave returned before the answer")
+		default:
+		}
 		fc.message("lobby", "you", "", "late", ID{Ms: 9})
 		fc.say(wire.Sent{Req: s[0].Req, ID: ID{Ms: 9}})
 		fc.say(wire.OK{Req: leave.Req})
@@ -724,8 +849,8 @@ func TestWhatIsNoFrameEndsTheConnectionNotTheClient(t *testing.T) {
 		fc.raw([]byte(`{"op":"error","code":"bad_request","message":"whose?"}`))
 		fc.raw([]byte(`{"op":"ok","req":4711}`))
 		fc.message("lobby", "you", "", "a", ID{Ms: 1})
-		if l.said() != "a" {
-			t.Errorf("heard %q", l.said())
+		if l.said() != "a" || slices.Contains(l.events, nil) {
+			t.Errorf("heard %q, of %v", l.said(), l.events)
 		}
 		fc.raw([]byte(`nonsense`))
 		fc = n.next()

@@ -520,6 +520,11 @@ func TestCloseEndsEveryCall(t *testing.T) {
 				synctest.Wait()
 				began := time.Now()
 				c.Close()
+				select {
+				case <-c.Done():
+				default:
+					t.Error("Close returned before the end")
+				}
 				synctest.Wait()
 				for what, done := range ended {
 					select {

@@ -1,8 +1,10 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"testing"
+	"testing/synctest"
 
 	"parley/node/wire"
 )
@@ -65,6 +67,73 @@ func TestARenameIsKeptOverAllConnectionsWithItsTime(t *testing.T) {
 		greet(rename("Eve"), "Fay", 9500) // who chose it elsewhere, later
 		if err := <-errs; err != nil || c.User().Name != "Fay" {
 			t.Errorf("renamed to %q, %v", c.User().Name, err)
+		}
+	})
+}
+
+// A name that may have been taken is kept, and one that was refused takes nothing from a later one.
+func TestANameIsGivenUpOnlyWhereItWasRefused(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		ctx, cancel := context.WithCancel(t.Context())
+		errs := make(chan error)
+		go func() { errs <- c.Rename(ctx, "Ann") }()
+		fc.want("hello")
+		cancel()
+		if err := <-errs; !errors.Is(err, context.Canceled) {
+			t.Errorf("got %v", err)
+		}
+		fc.cut()
+		fc = n.next()
+		if h := fc.welcome(); h.Name != "Ann" {
+			t.Errorf("came back as %q, which was asked for", h.Name)
+		}
+
+		go func() { errs <- c.Rename(t.Context(), "Bea") }()
+		bea := fc.want("hello")
+		go c.Rename(t.Context(), "Cleo")
+		cleo := fc.want("hello")
+		fc.say(wire.Reject{Req: bea.Req, Err: wire.Errorf(wire.BadRequest, "not that one")})
+		if err := <-errs; err == nil {
+			t.Error("a name that was refused is taken")
+		}
+		fc.cut() // before Cleo is answered
+		fc = n.next()
+		if h := fc.welcome(); h.Name != "Cleo" || cleo.Name != "Cleo" {
+			t.Errorf("asked for %q and came back as %q", cleo.Name, h.Name)
+		}
+	})
+}
+
+// Whatever is asked first of a node that comes back, of two names it is told the one that was chosen last.
+func TestOfTwoNamesTheOneChosenLastCounts(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		n.set(func() { n.away = true })
+		fc.cut()
+		errs := make(chan error)
+		for _, name := range []string{"Ann", "Bea"} {
+			synctest.Wait()
+			go func() { errs <- c.Rename(t.Context(), name) }()
+		}
+		synctest.Wait()
+		n.set(func() { n.away = false })
+		fc = n.next()
+		if h := fc.welcome(); h.Name != "Bea" {
+			t.Errorf("came back as %q", h.Name)
+		}
+		for range 2 {
+			h := fc.want("hello")
+			if h.Name != "Bea" {
+				t.Errorf("then asked for %q", h.Name)
+			}
+			fc.say(wire.Welcome{Req: h.Req, User: wire.User{ID: "me", Name: h.Name, Guest: true}, Session: "secret", Ping: 25})
+			if err := <-errs; err != nil {
+				t.Error(err)
+			}
+		}
+		if name := c.User().Name; name != "Bea" {
+			t.Errorf("it is called %q", name)
 		}
 	})
 }

@@ -1,9 +1,11 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -103,6 +105,44 @@ func TestATokenIsRenewedBeforeItExpires(t *testing.T) {
 	})
 }
 
+// A renewal for which no token comes says nothing to the node, and is tried again.
+func TestARenewalWithoutATokenIsTriedAgain(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		var told bytes.Buffer
+		o := n.options()
+		o.Log = slog.New(slog.NewTextHandler(&told, nil))
+		k := &counting{t: t, fails: func(n int64) error {
+			if n == 2 {
+				return errors.New("the backend is away")
+			}
+			return nil
+		}}
+		_, fc := dialWith(n, o, k, 40*time.Second)
+		if hello := fc.want("hello"); hello.Token != "token-3" || len(n.dialled()) != 1 || !strings.Contains(told.String(), "the backend is away") {
+			t.Errorf("it said %q, over %d connections; the log has %q", hello.Token, len(n.dialled()), told.String())
+		}
+		go fc.drain()
+	})
+}
+
+// Who is given no token from the beginning is a guest.
+func TestAFunctionThatGivesNoTokenMakesAGuest(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		o := n.options()
+		o.TokenFunc = func(context.Context) (string, error) { return "", nil }
+		c, fc := n.dial(o)
+		if !c.User().Guest {
+			t.Errorf("it is %+v", c.User())
+		}
+		fc.cut()
+		fc = n.next()
+		if hello := fc.welcome(); hello.Token != "" || hello.Session != "secret" {
+			t.Errorf("it came back as %+v", hello)
+		}
+		go fc.drain()
+	})
+}
+
 // While a machine sleeps timers stand still, and the token's time does not.
 func TestATokenIsRenewedAfterASleep(t *testing.T) {
 	withFakeNode(t, func(t *testing.T, n *fakeNode) {
@@ -165,6 +205,31 @@ func TestATokenIsAskedForBeforeEveryConnection(t *testing.T) {
 		synctest.Wait()
 		if c.Err() != nil {
 			t.Error(c.Err())
+		}
+		go fc.drain()
+	})
+}
+
+// A function that takes its time over a renewal is not asked beside that, though the connection is lost meanwhile.
+func TestATokenIsNeverAskedForTwiceAtATime(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		const takes = time.Minute
+		k := &counting{t: t, fails: func(n int64) error {
+			if n == 2 {
+				time.Sleep(takes)
+			}
+			return nil
+		}}
+		_, fc := dialAs(n, k, 40*time.Second)
+		time.Sleep(31 * time.Second) // it is asked for the second
+		fc.cut()
+		cut := time.Now()
+		fc = n.next()
+		if waited := time.Since(cut); waited < takes-2*time.Second {
+			t.Errorf("it came back after %v", waited)
+		}
+		if hello := greet(fc, 0); hello.Token != "token-3" {
+			t.Errorf("it came back with %q", hello.Token)
 		}
 		go fc.drain()
 	})

@@ -1,6 +1,7 @@
 package keys
 
 import (
+	"bytes"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -39,6 +40,10 @@ func TestLinesThatAreNoKeysAreRefusedWithoutTellingThem(t *testing.T) {
 		} else if strings.Contains(err.Error(), one) || strings.Contains(err.Error(), "short-secret") {
 			t.Errorf("the error tells the key: %v", err)
 		}
+		const before = "# keys\n\n"
+		if _, err := Parse(before + text); text != "" && text[0] != '#' && (err == nil || !strings.Contains(err.Error(), "line 3: ")) {
+			t.Errorf("%q is in line 3: %v", text, err)
+		}
 	}
 }
 
@@ -51,7 +56,8 @@ func TestAFileIsReadAgainWhenItChanges(t *testing.T) {
 		}
 	}
 	write("backend " + one)
-	f, err := Open(path, slog.New(slog.DiscardHandler))
+	var log bytes.Buffer
+	f, err := Open(path, slog.New(slog.NewTextHandler(&log, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,8 +72,16 @@ func TestAFileIsReadAgainWhenItChanges(t *testing.T) {
 		t.Error("the new key is not known, or the old one still is")
 	}
 	write("broken")
-	if now = now.Add(2 * time.Second); !known(two) {
-		t.Error("a broken file took the keys away")
+	if now = now.Add(100 * time.Millisecond); !known(two) || strings.Contains(log.String(), "line 1") {
+		t.Error("it was looked at again too soon")
+	}
+	for range 3 {
+		if now = now.Add(2 * time.Second); !known(two) {
+			t.Error("a broken file took the keys away")
+		}
+	}
+	if got := log.String(); strings.Count(got, "were read again") != 1 || strings.Count(got, "line 1: ") != 1 {
+		t.Errorf("each change is told once, not %s", got)
 	}
 	os.Remove(path)
 	if now = now.Add(2 * time.Second); !known(two) {
@@ -79,5 +93,19 @@ func TestAFileIsReadAgainWhenItChanges(t *testing.T) {
 	}
 	if _, err := Open(path+"x", slog.Default()); err == nil {
 		t.Error("a file that is not there is opened")
+	}
+	write("broken")
+	if _, err := Open(path, slog.Default()); err == nil {
+		t.Error("a broken file is opened")
+	}
+}
+
+func TestOfTwoListsEitherHasKeys(t *testing.T) {
+	first, _ := Parse("first " + one + "\nfirst " + two)
+	second, _ := Parse("second " + two + "\nsecond " + three)
+	for secret, name := range map[string]string{one: "first", two: "first", three: "second", "x": ""} {
+		if a, ok := (Both{first, second}).App(secret); a.Name != name || ok != (name != "") {
+			t.Errorf("%q is of %q, %v, want %q", secret, a.Name, ok, name)
+		}
 	}
 }

@@ -63,12 +63,12 @@ func TestClaimsThatAreNoneAreRefused(t *testing.T) {
 			t.Errorf("%s is taken for rights", claim)
 		}
 	}
-	for _, text := range []string{"", ";", "a", ":join", "a:", "a:fly", "a:join,", "a:join;b"} {
+	for _, text := range []string{"", ";", "a", ":join", "a:", "a:fly", "a:join,", "a:join;b", "a\x01b:join"} {
 		if _, err := rights.ParseText(text); err == nil {
 			t.Errorf("%q is taken for rights", text)
 		}
 	}
-	rooms, err := rights.ParseText(" team-*:read, send; news:join ")
+	rooms, err := rights.ParseText(" team-*:read, send; n:join; ")
 	if err != nil || strings.Join(rooms["team-*"], " ") != "read send" || len(rooms) != 2 {
 		t.Errorf("got %v, %v", rooms, err)
 	}

@@ -68,3 +68,26 @@ func TestATokenOfAKeyAtHandIsTakenThoughTheKeySetIsAway(t *testing.T) {
 		t.Errorf("with an id: %v", err)
 	}
 }
+
+// Keys that are at hand and those of a set are good side by side, of one kind too, whichever a token names.
+func TestATokenIsTakenByAKeyAtHandOrOneOfTheSet(t *testing.T) {
+	t.Parallel()
+	s := serveKeys(t)
+	var set bytes.Buffer
+	keysOf(t, map[string]any{"1": rsaKey.Public(), "2": edKey.Public()})(answerTo{&set})
+	for what, text := range map[string]string{"a set": set.String(), "a set for signatures": strings.ReplaceAll(set.String(), `"kty"`, `"use":"sig","kty"`)} {
+		s.serve(func(w http.ResponseWriter) { io.WriteString(w, text) })
+		v := verifier(t, token.Config{JWKS: s.URL, Keys: []crypto.PublicKey{otherRSA.Public()}})
+		for name, tok := range map[string]string{
+			"at hand":              sign(t, jwt.SigningMethodRS256, otherRSA, claims()),
+			"at hand, by an id":    sign(t, jwt.SigningMethodRS256, otherRSA, claims(), "kid", "1"),
+			"of the set":           sign(t, jwt.SigningMethodRS256, rsaKey, claims()),
+			"of the set, by an id": sign(t, jwt.SigningMethodRS256, rsaKey, claims(), "kid", "1"),
+			"of the set alone":     sign(t, jwt.SigningMethodEdDSA, edKey, claims(), "kid", "2"),
+		} {
+			if _, err := v.Authenticate(t.Context(), tok); err != nil {
+				t.Errorf("%s, a key %s: %v", what, name, err)
+			}
+		}
+	}
+}

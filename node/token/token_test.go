@@ -2,6 +2,7 @@ package token_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -32,6 +33,7 @@ import (
 	"parley/node"
 	"parley/node/rights"
 	"parley/node/token"
+	"parley/node/wire"
 )
 
 var secret = []byte("0123456789abcdef0123456789abcdef")
@@ -68,7 +70,7 @@ func sign(t testing.TB, method jwt.SigningMethod, key any, c jwt.MapClaims, head
 
 func verifier(t testing.TB, cfg token.Config) *token.Verifier {
 	t.Helper()
-	cfg.Log = slog.New(slog.DiscardHandler)
+	cfg.Log = cmp.Or(cfg.Log, slog.New(slog.DiscardHandler))
 	v, err := token.New(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -156,6 +158,7 @@ func segments(header, payload string, signature []byte) string {
 func TestForgedTokensAreRefused(t *testing.T) {
 	v := verifier(t, token.Config{Secret: secret, Keys: publicKeys[:1], Issuer: "https://id", Audience: "chat"})
 	ed := verifier(t, token.Config{Keys: publicKeys[3:]})
+	brief := verifier(t, token.Config{Secret: secret, MaxLife: 59 * time.Minute})
 	payload, _ := json.Marshal(claims())
 	good := sign(t, jwt.SigningMethodHS256, secret, claims())
 	parts := strings.Split(good, ".")
@@ -196,6 +199,9 @@ func TestForgedTokensAreRefused(t *testing.T) {
 		"no exp":                            {v, hs(set("exp", nil)), "lacks a claim"},
 		"no iat":                            {v, hs(set("iat", nil)), "no iat"},
 		"for ever":                          {v, hs(set("exp", in(100*365*24*time.Hour))), "at most"},
+		"for longer than is allowed":        {brief, good, "at most 59m0s"},
+		"a long jti":                        {v, hs(set("jti", strings.Repeat("a", 129))), "jti"},
+		"a jti with a line end":             {v, hs(set("jti", "a\nb")), "jti"},
 		"no sub":                            {v, hs(set("sub", nil)), "sub"},
 		"a sub that is no string":           {v, hs(set("sub", 7)), "no JSON Web Token"},
 		"a sub with a line end":             {v, hs(set("sub", "ada\r\nX: y")), "sub"},
@@ -206,11 +212,13 @@ func TestForgedTokensAreRefused(t *testing.T) {
 		"rights that are none":              {v, hs(set("rooms", "*")), "rights"},
 		"a huge one":                        {v, hs(set("x", strings.Repeat("x", 10_000))), "at most"},
 	} {
-		_, err := tt.v.Authenticate(t.Context(), tt.token)
-		if err == nil || !strings.Contains(err.Error(), tt.says) || errors.Is(err, node.ErrExpired) {
-			t.Errorf("%s: %v, and it should say %q", name, err, tt.says)
-		} else if len(tt.token) > 20 && strings.Contains(err.Error(), tt.token[:20]) {
-			t.Errorf("%s: the error holds the token: %v", name, err)
+		for range 2 { // nor is it good the second time
+			_, err := tt.v.Authenticate(t.Context(), tt.token)
+			if err == nil || !strings.Contains(err.Error(), tt.says) || errors.Is(err, node.ErrExpired) {
+				t.Errorf("%s: %v, and it should say %q", name, err, tt.says)
+			} else if len(tt.token) > 20 && strings.Contains(err.Error(), tt.token[:20]) {
+				t.Errorf("%s: the error holds the token: %v", name, err)
+			}
 		}
 	}
 	late := []func(jwt.MapClaims){set("iat", in(-2*time.Hour)), set("exp", in(-time.Hour))}
@@ -223,6 +231,11 @@ func TestForgedTokensAreRefused(t *testing.T) {
 	if _, err := v.Authenticate(t.Context(), good); err != nil {
 		t.Errorf("the good one: %v", err)
 	}
+	longest := strings.Repeat("a", token.MaxUser)
+	g, err := v.Authenticate(t.Context(), hs(set("sub", longest), set("jti", longest), set("name", longest[:wire.MaxName])))
+	if err != nil || g.User.ID != longest || g.Token != longest || g.User.Name != longest[:wire.MaxName] {
+		t.Errorf("the longest one: %+v, %v", g, err)
+	}
 }
 
 func TestKeysThatAreTooWeakAreRefused(t *testing.T) {
@@ -234,6 +247,7 @@ func TestKeysThatAreTooWeakAreRefused(t *testing.T) {
 	for name, cfg := range map[string]token.Config{
 		"none": {}, "a short secret": {Secret: secret[:31]}, "a small RSA key": {Keys: []crypto.PublicKey{weak.Public()}},
 		"a small curve": {Keys: []crypto.PublicKey{p224.Public()}}, "no URL": {JWKS: "keys"}, "a file": {JWKS: "file:///etc/passwd"},
+		"no host": {JWKS: "https:///keys"}, "another scheme": {JWKS: "ftp://id/keys"}, "no address": {JWKS: "https://id:port/keys"},
 	} {
 		if _, err := token.New(t.Context(), cfg); err == nil {
 			t.Errorf("%s: it is taken", name)
@@ -242,6 +256,14 @@ func TestKeysThatAreTooWeakAreRefused(t *testing.T) {
 	for _, text := range []string{"", "x", string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: []byte("x")}))} {
 		if _, err := token.ParseKeys([]byte(text)); err == nil {
 			t.Errorf("%q is taken for a key", text)
+		}
+		if _, err := token.ParsePrivateKey([]byte(text)); err == nil {
+			t.Errorf("%q is taken for a private key", text)
+		}
+	}
+	for _, key := range []any{nil, p224, rsaKey.Public()} {
+		if _, err := token.Make(token.Claims{}, key); err == nil {
+			t.Errorf("a token is made with %T", key)
 		}
 	}
 }
@@ -354,11 +376,18 @@ func TestAKeySetThatMisbehavesHarmsNothing(t *testing.T) {
 			t.Parallel()
 			s := serveKeys(t)
 			s.serve(answer)
-			v := verifier(t, token.Config{JWKS: s.URL})
+			var log bytes.Buffer
+			v := verifier(t, token.Config{JWKS: s.URL, Log: slog.New(slog.NewTextHandler(&log, nil))})
 			if _, err := v.Authenticate(t.Context(), good); !errors.Is(err, bus.ErrUnavailable) {
 				t.Errorf("before there are keys: %v", err)
 			}
+			if !strings.Contains(log.String(), "level=WARN") {
+				t.Errorf("the log has %q", log.String())
+			}
 			s.serve(keysOf(t, map[string]any{"1": rsaKey.Public()}))
+			if _, err := v.Authenticate(t.Context(), good); err != nil {
+				t.Errorf("once there are keys: %v", err)
+			}
 			v = verifier(t, token.Config{JWKS: s.URL})
 			s.serve(answer)
 			if _, err := v.Authenticate(t.Context(), evil); err == nil { // which has it fetch
@@ -431,7 +460,7 @@ func TestWhatIsMadeIsGood(t *testing.T) {
 	if _, err := token.Make(c, secret[:31]); err == nil {
 		t.Error("a short secret is taken")
 	}
-	for _, text := range []string{"", "a.b", "a.b.c", "e30.!.x"} {
+	for _, text := range []string{"", "a.b", "a.b.c", "e30.!.x", "e30.e30", "e30.e30.x.y", "e30.YQ.x", "YQ.e30.x"} {
 		if _, _, err := token.Inspect(text); err == nil {
 			t.Errorf("%q is taken for a token", text)
 		}
