@@ -2,6 +2,9 @@ package node
 
 import (
 	"context"
+	"fmt"
+	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -82,6 +85,54 @@ func TestTheConnectionsOfANodeThatEndsCountNoMore(t *testing.T) {
 		if _, bad := other.connect(t.Context(), &who); bad != nil {
 			t.Errorf("a connection of a node that has ended: %v", bad)
 		}
+	})
+}
+
+// A partAway is a bus that does not answer about some users.
+type partAway struct {
+	bus.Bus
+	wait atomic.Int64 // nanoseconds
+	asks atomic.Int32
+}
+
+func (b *partAway) Count(ctx context.Context, of, holder string, n int, life time.Duration) (int, error) {
+	if strings.Contains(of, "away") {
+		b.asks.Add(1)
+		time.Sleep(time.Duration(b.wait.Load()))
+		return 0, bus.ErrUnavailable
+	}
+	return b.Bus.Count(ctx, of, holder, n, life)
+}
+
+// That some users can't be counted harms no others, and does not have the bus asked without a pause.
+func TestConnectionsCountThoughAPartOfTheBusIsAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		store := memory.New(bus.Retention{})
+		b := &partAway{Bus: store.Open(bus.NoObserver{})}
+		s := &Server{cfg: Config{Bus: b, Limits: Limits{UserConnections: 1}}.withDefaults(), holder: "one"}
+		s.ctx, s.cancel = context.WithCancel(t.Context())
+		connect := func(user string) {
+			if _, bad := s.connect(t.Context(), &identity{user: User{ID: user}, grant: &Grant{User: User{ID: user}}}); bad != nil {
+				t.Errorf("%s: %v", user, bad)
+			}
+		}
+		connect("ada")
+		for i := range 20 {
+			connect(fmt.Sprint("away", i))
+		}
+		s.wg.Go(s.watchUsers)
+		time.Sleep(10 * countLife)
+		if n, err := store.Open(bus.NoObserver{}).Count(t.Context(), "connections of ada", "two", 1, countLife); n != 2 || err != nil {
+			t.Errorf("she has %d connections: %v", n, err)
+		}
+		b.wait.Store(int64(busTimeout))
+		b.asks.Store(0)
+		time.Sleep(10 * countRefresh)
+		if n, most := int(b.asks.Load()), int(10*countRefresh/busTimeout)+1; n > most {
+			t.Errorf("it is asked %d times, of which each takes as long as may be: want at most %d", n, most)
+		}
+		s.cancel()
+		s.wg.Wait()
 	})
 }
 

@@ -157,8 +157,10 @@ func (s *Server) count(ctx context.Context, user string, more int) (total int, e
 	return total, nil
 }
 
-// refreshCounts keeps what is counted from being forgotten, and forgets users who are not here.
+// refreshCounts keeps what is counted from being forgotten, and forgets users who are not here. That it fails for one of them, as a part of the
+// bus is away, harms no other: each time they come in another order, if not all can be told in time.
 func (s *Server) refreshCounts() {
+	began := time.Now()
 	s.users.mu.Lock()
 	maps.DeleteFunc(s.users.known, func(_ string, a *account) bool {
 		return a.conns == 0 && !a.drawing && time.Since(a.used) > countLife
@@ -174,9 +176,9 @@ func (s *Server) refreshCounts() {
 	s.users.mu.Unlock()
 	for user := range slices.Values(here) {
 		ctx, cancel := context.WithTimeout(s.ctx, busTimeout)
-		_, err := s.count(ctx, user, 0)
+		_, _ = s.count(ctx, user, 0)
 		cancel()
-		if err != nil {
+		if s.ctx.Err() != nil || time.Since(began) > countRefresh {
 			return // the next time
 		}
 	}
