@@ -1,6 +1,8 @@
 package node_test
 
 import (
+	"io"
+	"net/http"
 	"net/http/httptest"
 	"strings"
 	"sync"
@@ -175,4 +177,26 @@ func TestAStreamThatIsOneTooManyTakesNoPlace(t *testing.T) {
 		}
 	}
 	hello(nodetest.Dial(t, n.URL("/")), "bob")
+}
+
+// A stream that can't be begun, as over HTTP/2, is no connection of the user or of the address.
+func TestAStreamThatFailsTakesNoPlace(t *testing.T) {
+	t.Parallel()
+	c := nodetest.Start(t, 1, withGrants, func(cfg *node.Config) { cfg.Limits.UserConnections, cfg.Limits.AddressConnections = 1, 1 })
+	front := httptest.NewUnstartedServer(c.Nodes[0].Handler())
+	front.EnableHTTP2 = true
+	front.StartTLS()
+	defer front.Close()
+	for range 3 {
+		resp, err := front.Client().Get(front.URL + "/v1/events?token=ada")
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, _ := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if resp.ProtoMajor != 2 || resp.StatusCode != http.StatusUnsupportedMediaType || !strings.Contains(string(body), "need HTTP/1.1") {
+			t.Fatalf("%s, %s: %s", resp.Proto, resp.Status, body)
+		}
+	}
+	hello(nodetest.Dial(t, c.Nodes[0].URL("/")), "ada")
 }
