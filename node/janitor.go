@@ -2,6 +2,7 @@ package node
 
 import (
 	"maps"
+	"runtime/debug"
 	"slices"
 	"time"
 )
@@ -27,9 +28,10 @@ func (s *Server) janitor() {
 				sess.keepAlive(now)
 			}
 			clear(due)
-			crowd, quiet := scavenger.due(s.occupancy(), now), sweeper.due(now)
-			if crowd || quiet {
+			if scavenger.due(s.occupancy(), now) {
 				giveBack()
+			} else if sweeper.due(now) {
+				debug.FreeOSMemory() // it collects, once
 			}
 			if now.Sub(forgot) > recentLife/2 {
 				forgot = now

