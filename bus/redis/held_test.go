@@ -204,21 +204,11 @@ func TestRedisClusterWhatFollowsWhatIsHeldStaysBehindIt(t *testing.T) {
 	servers := bustest.StartRedisCluster(t, 2, 0)
 	room := roomsOf(servers, 0, 1)[0]
 	slot := redis.SlotOf(room)
-	b := newBrake("said first")
-	cfg := redis.Config{URL: servers.URL(), Links: 1, Timeout: patience}
-	cfg.SetDial(b.dial)
-	n := openClusterNode(t, cfg, room)
+	b, n := openBraked(t, servers, "said first", room)
 	appendTo(t, n, room, "before", "")
 	servers.Begin(slot, 0, 1)
 	servers.MoveKeys(slot, 0, 1, 1)
-	said, outcomes := []string{"said first"}, make(chan error, 10)
-	for i := range cap(outcomes) {
-		if i > 0 {
-			said = append(said, fmt.Sprint("said then ", i))
-		}
-		n.Publish(room, bus.Draft{Body: []byte(said[i])}, func(_ bus.ID, err error) { outcomes <- err })
-		<-b.reached
-	}
+	said, outcomes := sayTen(n, room, b)
 	refusals := func() string { return servers.Do(0, "info", "errorstats") }
 	before := refusals()
 	close(b.release)

@@ -196,19 +196,9 @@ func TestRedisClusterWhatIsUnderWayWhenItsRoomMovesStaysFirst(t *testing.T) {
 	t.Parallel()
 	servers := bustest.StartRedisCluster(t, 2, 0)
 	room := roomsOf(servers, 0, 1)[0]
-	b := newBrake("said first")
-	cfg := redis.Config{URL: servers.URL(), Links: 1, Timeout: patience}
-	cfg.SetDial(b.dial)
-	n := openClusterNode(t, cfg, room)
+	b, n := openBraked(t, servers, "said first", room)
 	appendTo(t, n, room, "before", "")
-	said, outcomes := []string{"said first"}, make(chan error, 10)
-	for i := range cap(outcomes) {
-		if i > 0 {
-			said = append(said, fmt.Sprint("said then ", i))
-		}
-		n.Publish(room, bus.Draft{Body: []byte(said[i])}, func(_ bus.ID, err error) { outcomes <- err })
-		<-b.reached
-	}
+	said, outcomes := sayTen(n, room, b)
 	servers.Move(redis.SlotOf(room), 0, 1)
 	looks := func() int { return bustest.Calls(t, servers.Servers[0].Client())["cluster|slots"] }
 	before := looks()
@@ -229,10 +219,7 @@ func TestRedisClusterWhatIsUnderWayWhenItsRoomMovesStaysFirst(t *testing.T) {
 func TestRedisClusterARoomThatMovesIsComeToOnceItHas(t *testing.T) {
 	t.Parallel()
 	servers := bustest.StartRedisCluster(t, 1, 0)
-	b := newBrake("under way")
-	cfg := redis.Config{URL: servers.URL(), Links: 1, Timeout: patience}
-	cfg.SetDial(b.dial)
-	n := openClusterNode(t, cfg, "lobby")
+	b, n := openBraked(t, servers, "under way", "lobby")
 	said := make(chan error, 1)
 	n.Publish("lobby", bus.Draft{Body: []byte("under way")}, func(_ bus.ID, err error) { said <- err })
 	<-b.reached
