@@ -158,9 +158,8 @@ func (s *Server) count(ctx context.Context, user string, more int) (total int, e
 }
 
 // refreshCounts keeps what is counted from being forgotten, and forgets users who are not here. That it fails for one of them, as a part of the
-// bus is away, harms no other: each time they come in another order, if not all can be told in time.
+// bus is away, harms no other.
 func (s *Server) refreshCounts() {
-	began := time.Now()
 	s.users.mu.Lock()
 	maps.DeleteFunc(s.users.known, func(_ string, a *account) bool {
 		return a.conns == 0 && !a.drawing && time.Since(a.used) > countLife
@@ -178,8 +177,8 @@ func (s *Server) refreshCounts() {
 		ctx, cancel := context.WithTimeout(s.ctx, busTimeout)
 		_, _ = s.count(ctx, user, 0)
 		cancel()
-		if s.ctx.Err() != nil || time.Since(began) > countRefresh {
-			return // the next time
+		if s.ctx.Err() != nil {
+			return
 		}
 	}
 }
