@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -23,12 +22,11 @@ type Upgrades struct {
 	Handler http.Handler
 	Log     *log.Logger
 
-	wg sync.WaitGroup // requests being served
-
 	// Owned by Accept, which one goroutine calls.
-	peeked [4 << 10]byte
-	reader bytes.Reader
-	buffer *bufio.Reader
+	workers *workers // serve requests; nil until the first
+	peeked  [4 << 10]byte
+	reader  bytes.Reader
+	buffer  *bufio.Reader
 }
 
 // Accept implements net.Listener.
@@ -42,12 +40,19 @@ func (u *Upgrades) Accept() (net.Conn, error) {
 		if r == nil {
 			return nc, nil
 		}
-		u.wg.Go(func() { u.serve(nc, r) })
+		if u.workers == nil {
+			u.workers = newWorkers()
+		}
+		u.workers.Go(func() { u.serve(nc, r) })
 	}
 }
 
-// Wait returns once no request is being served. No more are accepted.
-func (u *Upgrades) Wait() { u.wg.Wait() }
+// Wait returns once no request is being served. Accept is not called any more.
+func (u *Upgrades) Wait() {
+	if u.workers != nil {
+		u.workers.close()
+	}
+}
 
 // take reads the request that a connection begins with, nil if it is not for here. It is called by the one who accepts, and must not wait:
 // a connection of another kind may have to read first, such as a header of the PROXY protocol, and what is in its socket is not all that counts.
