@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
-	"runtime/debug"
 	"sync"
 	"time"
 
@@ -111,11 +109,6 @@ func (c *ServeCmd) Flags(f *pflag.FlagSet) {
 	f.BoolVar(&c.Check, "check", false, "Say what would be used and from where each value came, and exit: with 2 if a node could not start like that.")
 }
 
-// gcPercent is Go's GOGC where that is not set. A node allocates little for what it delivers, so collecting more often costs
-// next to nothing; and a smaller heap has fewer holes when those who came are at rest: 5.9 instead of 6.3 KB of resident
-// memory per idle connection ("parley-bench idle --rooms 1000 --room-size 10", two nodes).
-const gcPercent = 50
-
 // afterDrain is how long a shutdown may take on top of Drain.
 const afterDrain = 10 * time.Second
 
@@ -134,9 +127,6 @@ func (c *ServeCmd) Run(env *cli.Env) error {
 		}
 	}
 
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 	version, from := build()
 	reg := prometheus.NewRegistry()
 	metrics.RegisterProcess(reg, id, version, from)
