@@ -2,6 +2,7 @@
 package nodetest
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"log/slog"
@@ -9,6 +10,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -27,9 +30,10 @@ type Node struct {
 	Bus  bus.Bus
 	Addr string // 127.0.0.1:port
 
-	scheme string
-	http   *http.Server
-	dead   bool // by Kill or Stop
+	scheme  string
+	http    *http.Server
+	serving sync.WaitGroup
+	dead    bool // by Kill or Stop
 }
 
 // Start runs n nodes on one bus in memory. They end with the test. each may change what a node is made of.
@@ -92,7 +96,7 @@ func start(t testing.TB, n int, f front, open func(bus.Observer) bus.Bus, each .
 		for _, change := range each {
 			change(&cfg)
 		}
-		l, err := net.Listen("tcp", "127.0.0.1:0")
+		l, err := socket.Listen(context.Background(), "127.0.0.1:0", net.KeepAliveConfig{Enable: true, Idle: time.Minute, Interval: time.Minute, Count: 3})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -101,7 +105,7 @@ func start(t testing.TB, n int, f front, open func(bus.Observer) bus.Bus, each .
 		}
 		nd := &Node{Server: node.New(cfg), Bus: b, Addr: l.Addr().String(), scheme: "ws://"}
 		if f.narrow {
-			l = narrow{l}
+			narrow(t, l)
 		}
 		if f.secure {
 			cert := httptest.NewTLSServer(nil)
@@ -114,23 +118,28 @@ func start(t testing.TB, n int, f front, open func(bus.Observer) bus.Bus, each .
 			nd.scheme = "wss://"
 		}
 		nd.http = &http.Server{Handler: nd.Handler(), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelError)}
-		go nd.http.Serve(&socket.Upgrades{Listener: l, Handler: nd.http.Handler, Log: nd.http.ErrorLog})
+		upgrades := &socket.Upgrades{Listener: l, Handler: nd.http.Handler, Log: nd.http.ErrorLog}
+		nd.serving.Go(func() {
+			nd.http.Serve(upgrades)
+			upgrades.Wait()
+		})
 		t.Cleanup(nd.Kill)
 		c.Nodes = append(c.Nodes, nd)
 	}
 	return c
 }
 
-// narrow gives the connections that it accepts a small buffer for what is written.
-type narrow struct{ net.Listener }
-
-// Accept implements net.Listener.
-func (l narrow) Accept() (net.Conn, error) {
-	nc, err := l.Listener.Accept()
-	if err == nil {
-		err = nc.(*net.TCPConn).SetWriteBuffer(32 << 10)
+// narrow has the connections of a listener begin with a small buffer for what is written.
+func narrow(t testing.TB, l net.Listener) {
+	t.Helper()
+	raw, err := l.(syscall.Conn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return nc, err
+	failed := raw.Control(func(fd uintptr) { err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_SNDBUF, 32<<10) })
+	if err = cmp.Or(failed, err); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // URL is where a client connects; path begins with "/".
@@ -157,5 +166,6 @@ func (n *Node) end(ctx context.Context) error {
 	err := n.Shutdown(ctx)
 	n.http.Close()
 	n.Bus.Close()
+	n.serving.Wait()
 	return err
 }

@@ -40,7 +40,7 @@ func (u *upgrade) WriteHeader(status int) {
 	switch {
 	case u.conn != nil: // errTaken is no refusal
 	case status == http.StatusSwitchingProtocols:
-		head := bytes.NewBuffer(make([]byte, 0, 256))
+		head := bytes.NewBuffer(make([]byte, 0, 640)) // and the welcome, which is put after it
 		head.WriteString("HTTP/1.1 101 Switching Protocols\r\n")
 		u.Header().Write(head)
 		head.WriteString("\r\n")

@@ -12,6 +12,9 @@ import (
 
 // socketOf returns the descriptor of a plain socket, or -1. It stays good until nc is closed, not after.
 func socketOf(nc net.Conn) int {
+	if p, ok := nc.(*plainConn); ok {
+		return p.fd
+	}
 	sc, ok := nc.(syscall.Conn)
 	if !ok {
 		return -1
@@ -72,21 +75,22 @@ func (c *Conn) readSocket(b []byte) (int, error) {
 }
 
 // peekNow reads what has come, and leaves it there.
-func peekNow(fd int, b []byte) int {
-	if fd < 0 {
-		return 0
-	}
-	n, _, err := unix.Recvfrom(fd, b, unix.MSG_PEEK|unix.MSG_DONTWAIT)
-	if err != nil {
-		return 0
-	}
-	return n
-}
+func peekNow(fd int, b []byte) int { return receive(fd, b, unix.MSG_PEEK) }
 
 // receiveNow reads what was peeked at.
-func receiveNow(fd int, b []byte) bool {
-	n, _, err := unix.Recvfrom(fd, b, unix.MSG_DONTWAIT)
-	return err == nil && n == len(b)
+func receiveNow(fd int, b []byte) bool { return receive(fd, b, 0) == len(b) }
+
+// receive is recv(2) without the wait. It returns 0 if there is nothing, at the end, and after an error.
+func receive(fd int, b []byte, flags uintptr) int {
+	if fd < 0 || len(b) == 0 {
+		return 0
+	}
+	n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
+		flags|unix.MSG_DONTWAIT, 0, 0)
+	if errno != 0 {
+		return 0
+	}
+	return int(n)
 }
 
 // shutdownNow ends both directions of a socket, and wakes the goroutine or poller that waits for it. The descriptor stays open.

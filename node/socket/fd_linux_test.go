@@ -1,7 +1,6 @@
 package socket
 
 import (
-	"net"
 	"testing"
 	"time"
 
@@ -39,33 +38,4 @@ func TestAskingHowFarAPeerIsAllocatesNothing(t *testing.T) {
 	}
 	nc.Close()
 	<-s.ended
-}
-
-func TestAConnectionIsProbedAsItsListenerSays(t *testing.T) {
-	probes := net.KeepAliveConfig{Enable: true, Idle: 47 * time.Second, Interval: 13 * time.Second, Count: 3}
-	ln, err := Listen(t.Context(), "127.0.0.1:0", probes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	peer, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer peer.Close()
-	nc, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
-	for name, o := range map[string]struct{ level, option, want int }{
-		"SO_KEEPALIVE":  {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
-		"TCP_KEEPIDLE":  {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, 47},
-		"TCP_KEEPINTVL": {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, 13},
-		"TCP_KEEPCNT":   {unix.IPPROTO_TCP, unix.TCP_KEEPCNT, 3},
-	} {
-		if got, err := unix.GetsockoptInt(socketOf(nc), o.level, o.option); err != nil || got != o.want {
-			t.Errorf("%s is %d (%v), want %d", name, got, err, o.want)
-		}
-	}
 }

@@ -11,7 +11,7 @@ func Listen(ctx context.Context, addr string, probes net.KeepAliveConfig) (net.L
 	if set := inherited(probes); set != nil {
 		lc := net.ListenConfig{KeepAlive: -1, Control: set}
 		if ln, err := lc.Listen(ctx, "tcp", addr); err == nil {
-			return ln, nil
+			return plainListenerOf(ln, probes), nil
 		}
 	}
 	lc := net.ListenConfig{KeepAliveConfig: probes}

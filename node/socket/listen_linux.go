@@ -24,6 +24,7 @@ func inherited(probes net.KeepAliveConfig) func(network, address string, raw sys
 				set(unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(probes.Interval/time.Second)),
 				set(unix.IPPROTO_TCP, unix.TCP_KEEPCNT, probes.Count),
 				set(unix.SOL_SOCKET, unix.SO_SNDBUF, kernelBytes),
+				set(unix.IPPROTO_TCP, unix.TCP_NODELAY, 1),
 			)
 			// Clients speak first. A connection is accepted once it has something to read, for which nobody has to wait then; one that says
 			// nothing, a second later.

@@ -15,8 +15,8 @@ import (
 // Upgrades is the listener of an http.Server that serves requests for a WebSocket by itself, which is cheaper: net/http has a
 // connection watched while its request is served, by a goroutine and a read of its own, and leaves 8 KB of buffers behind in one that is taken over.
 //
-// It takes a request only if all of its head has come when the connection is accepted, and is as plain as clients make it. Of any other it has
-// read nothing: the http.Server gets the connection as it was.
+// It takes a request only over TCP with nothing above it, of Listen's listener on Linux, if all of its head has come when the connection is
+// accepted, and is as plain as clients make it. Of any other it has read nothing: the http.Server gets the connection as it was.
 type Upgrades struct {
 	net.Listener
 	Handler http.Handler
@@ -31,19 +31,27 @@ type Upgrades struct {
 
 // Accept implements net.Listener.
 func (u *Upgrades) Accept() (net.Conn, error) {
+	l, ok := u.Listener.(*plainListener)
+	if !ok {
+		return u.Listener.Accept()
+	}
 	for {
-		nc, err := u.Listener.Accept()
+		p, err := l.acceptPlain()
 		if err != nil {
 			return nil, err
 		}
-		r := u.take(nc)
-		if r == nil {
+		if r := u.take(p); r != nil {
+			if u.workers == nil {
+				u.workers = newWorkers()
+			}
+			u.workers.Go(func() { u.serve(p, r) })
+			continue
+		}
+		nc, err := p.ordinary()
+		if err == nil {
 			return nc, nil
 		}
-		if u.workers == nil {
-			u.workers = newWorkers()
-		}
-		u.workers.Go(func() { u.serve(nc, r) })
+		u.Log.Printf("http: a connection is dropped: %v", err) // there are no descriptors left
 	}
 }
 
@@ -54,14 +62,9 @@ func (u *Upgrades) Wait() {
 	}
 }
 
-// take reads the request that a connection begins with, nil if it is not for here. It is called by the one who accepts, and must not wait:
-// a connection of another kind may have to read first, such as a header of the PROXY protocol, and what is in its socket is not all that counts.
-func (u *Upgrades) take(nc net.Conn) *http.Request {
-	if _, plain := nc.(*net.TCPConn); !plain {
-		return nil
-	}
-	fd := socketOf(nc)
-	head, _, whole := bytes.Cut(u.peeked[:peekNow(fd, u.peeked[:])], []byte("\r\n\r\n"))
+// take reads the request that a connection begins with, nil if it is not for here. It is called by the one who accepts, and must not wait.
+func (u *Upgrades) take(p *plainConn) *http.Request {
+	head, _, whole := bytes.Cut(u.peeked[:peekNow(p.fd, u.peeked[:])], []byte("\r\n\r\n"))
 	if !whole || !isPlainUpgrade(head) {
 		return nil
 	}
@@ -72,50 +75,72 @@ func (u *Upgrades) take(nc net.Conn) *http.Request {
 	}
 	u.buffer.Reset(&u.reader)
 	r, err := http.ReadRequest(u.buffer)
-	if err != nil || !receiveNow(fd, head) {
+	if err != nil || !receiveNow(p.fd, head) {
 		return nil
 	}
-	r.RemoteAddr = nc.RemoteAddr().String()
+	r.RemoteAddr = p.RemoteAddr().String()
 	return r
 }
 
 // isPlainUpgrade reports whether a request's head asks for a WebSocket, and has nothing that an http.Server would have to refuse or to care for.
 func isPlainUpgrade(head []byte) bool {
-	line, rest, _ := strings.Cut(string(head), "\r\n")
-	target, isGet := strings.CutPrefix(line, "GET /")
-	target, isHTTP11 := strings.CutSuffix(target, " HTTP/1.1")
-	if !isGet || !isHTTP11 || strings.ContainsFunc(target, func(c rune) bool { return c <= ' ' || c >= 0x7f }) {
+	line, rest, _ := bytes.Cut(head, []byte("\r\n"))
+	target, isGet := bytes.CutPrefix(line, []byte("GET /"))
+	target, isHTTP11 := bytes.CutSuffix(target, []byte(" HTTP/1.1"))
+	if !isGet || !isHTTP11 || !inTarget.haveAll(target) {
 		return false
 	}
 	hosts, upgrades := 0, 0
-	for line := range strings.SplitSeq(rest, "\r\n") {
-		name, value, _ := strings.Cut(line, ":")
-		if name == "" || strings.Trim(name, nameBytes) != "" || strings.ContainsFunc(value, isControl) {
+	for line := range bytes.SplitSeq(rest, []byte("\r\n")) {
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		if len(name) == 0 || !inName.haveAll(name) || !inValue.haveAll(value) {
 			return false
 		}
-		switch value = strings.Trim(value, " \t"); strings.ToLower(name) {
-		case "host":
-			if hosts++; value == "" || strings.Trim(value, hostBytes) != "" {
+		is := func(field string) bool { return len(name) == len(field) && strings.EqualFold(string(name), field) }
+		switch value = bytes.Trim(value, " \t"); {
+		case is("host"):
+			if hosts++; len(value) == 0 || !inHost.haveAll(value) {
 				return false
 			}
-		case "upgrade":
-			if upgrades++; !strings.EqualFold(value, "websocket") {
+		case is("upgrade"):
+			if upgrades++; !strings.EqualFold(string(value), "websocket") {
 				return false
 			}
-		case "content-length", "transfer-encoding", "trailer", "expect":
+		case is("content-length"), is("transfer-encoding"), is("trailer"), is("expect"):
 			return false
 		}
 	}
 	return hosts == 1 && upgrades == 1
 }
 
-const (
-	letters   = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
-	nameBytes = letters + "-"
-	hostBytes = letters + "-.:[]_"
+// A charset is the bytes that some part of a head may have.
+type charset [256]bool
+
+const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
+
+var (
+	inName   = charsetOf(func(c byte) bool { return strings.IndexByte(letters+"-", c) >= 0 })
+	inHost   = charsetOf(func(c byte) bool { return strings.IndexByte(letters+"-.:[]_", c) >= 0 })
+	inTarget = charsetOf(func(c byte) bool { return c > ' ' && c < 0x7f })
+	inValue  = charsetOf(func(c byte) bool { return c >= ' ' && c != 0x7f || c == '\t' })
 )
 
-func isControl(c rune) bool { return c < ' ' && c != '\t' || c == 0x7f }
+func charsetOf(has func(byte) bool) *charset {
+	var s charset
+	for c := range s {
+		s[c] = has(byte(c))
+	}
+	return &s
+}
+
+func (s *charset) haveAll(b []byte) bool {
+	for _, c := range b {
+		if !s[c] {
+			return false
+		}
+	}
+	return true
+}
 
 // serve has the handler answer a request.
 func (u *Upgrades) serve(nc net.Conn, r *http.Request) {

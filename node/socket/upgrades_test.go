@@ -18,17 +18,20 @@ import (
 	"github.com/coder/websocket"
 )
 
+// probes are what the tests' listeners ask for.
+var probes = net.KeepAliveConfig{Enable: true, Idle: 40 * time.Second, Interval: 20 * time.Second, Count: 5}
+
 // upgrading is an http.Server behind Upgrades, and counts what Upgrades served.
 func upgrading(t *testing.T, h http.Handler) (addr string, served *atomic.Int32) {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := Listen(t.Context(), "127.0.0.1:0", probes)
 	if err != nil {
 		t.Fatal(err)
 	}
 	served = new(atomic.Int32)
 	quiet := log.New(io.Discard, "", 0)
 	server := &http.Server{Handler: h, ErrorLog: quiet}
-	u := &Upgrades{Listener: soon{l}, Log: quiet, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	u := &Upgrades{Listener: l, Log: quiet, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		served.Add(1)
 		h.ServeHTTP(w, r)
 	})}
@@ -43,20 +46,6 @@ func upgrading(t *testing.T, h http.Handler) (addr string, served *atomic.Int32)
 		u.Wait()
 	})
 	return l.Addr().String(), served
-}
-
-// soon accepts connections when something has come, as the kernel may by itself.
-type soon struct{ net.Listener }
-
-func (l soon) Accept() (net.Conn, error) {
-	nc, err := l.Listener.Accept()
-	if err == nil {
-		var b [1]byte
-		for deadline := time.Now().Add(10 * time.Second); peekNow(socketOf(nc), b[:]) == 0 && time.Now().Before(deadline); {
-			time.Sleep(time.Millisecond)
-		}
-	}
-	return nc, err
 }
 
 const plainUpgrade = "GET /ws?room=a HTTP/1.1\r\nHost: here:80\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n" +

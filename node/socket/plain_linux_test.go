@@ -1,0 +1,149 @@
+package socket
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"golang.org/x/net/nettest"
+	"golang.org/x/sys/unix"
+)
+
+// acceptors are the ways in which a listener gives connections away.
+var acceptors = map[string]func(*plainListener) (net.Conn, error){
+	"accepted": func(l *plainListener) (net.Conn, error) { return l.Accept() },
+	"plain":    func(l *plainListener) (net.Conn, error) { return l.acceptPlain() },
+	"ordinary": func(l *plainListener) (net.Conn, error) {
+		p, err := l.acceptPlain()
+		if err != nil {
+			return nil, err
+		}
+		return p.ordinary()
+	},
+}
+
+// connected dials a listener, and says something, so that it is accepted at once.
+func connected(t testing.TB, addr string, accept func(*plainListener) (net.Conn, error)) (client, server net.Conn) {
+	t.Helper()
+	ln, err := Listen(t.Context(), addr, probes)
+	if err != nil {
+		t.Skipf("%s can't be listened on: %v", addr, err)
+	}
+	defer ln.Close()
+	if client, err = net.Dial("tcp", ln.Addr().String()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	io.WriteString(client, "x")
+	if server, err = accept(ln.(*plainListener)); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { server.Close() })
+	if _, err := io.ReadFull(server, make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	return client, server
+}
+
+func TestAPlainConnectionIsAsAnyOther(t *testing.T) {
+	nettest.TestConn(t, func() (client, server net.Conn, stop func(), err error) {
+		client, server = connected(t, "127.0.0.1:0", acceptors["plain"])
+		return client, server, func() { client.Close(); server.Close() }, nil
+	})
+}
+
+func TestAConnectionIsAsItsListenerSays(t *testing.T) {
+	for name, accept := range acceptors {
+		_, nc := connected(t, "127.0.0.1:0", accept)
+		for option, o := range map[string]struct{ level, option, want int }{
+			"SO_KEEPALIVE":  {unix.SOL_SOCKET, unix.SO_KEEPALIVE, 1},
+			"TCP_KEEPIDLE":  {unix.IPPROTO_TCP, unix.TCP_KEEPIDLE, int(probes.Idle / time.Second)},
+			"TCP_KEEPINTVL": {unix.IPPROTO_TCP, unix.TCP_KEEPINTVL, int(probes.Interval / time.Second)},
+			"TCP_KEEPCNT":   {unix.IPPROTO_TCP, unix.TCP_KEEPCNT, probes.Count},
+			"TCP_NODELAY":   {unix.IPPROTO_TCP, unix.TCP_NODELAY, 1},
+		} {
+			if got, err := unix.GetsockoptInt(socketOf(nc), o.level, o.option); err != nil || got != o.want {
+				t.Errorf("%s: %s is %d (%v), want %d", name, option, got, err, o.want)
+			}
+		}
+	}
+}
+
+func TestAPlainConnectionKnowsItsAddresses(t *testing.T) {
+	for _, addr := range []string{"127.0.0.1:0", "[::1]:0"} {
+		client, server := connected(t, addr, acceptors["plain"])
+		if got, want := server.RemoteAddr().String(), client.LocalAddr().String(); got != want {
+			t.Errorf("the peer of %s is %s, want %s", addr, got, want)
+		}
+		if got, want := server.LocalAddr().String(), client.RemoteAddr().String(); got != want {
+			t.Errorf("listening on %s it is %s, want %s", addr, got, want)
+		}
+	}
+	for want, sa := range map[string]unix.Sockaddr{
+		"192.0.2.1:80":   &unix.SockaddrInet6{Port: 80, Addr: netip.MustParseAddr("::ffff:192.0.2.1").As16()},
+		"[fe80::1%7]:80": &unix.SockaddrInet6{Port: 80, ZoneId: 7, Addr: netip.MustParseAddr("fe80::1").As16()},
+	} {
+		if got := addrPortOf(sa).String(); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
+	}
+}
+
+func TestAPlainListenerEndsWhoWaitsAndGivesItsAddressBack(t *testing.T) {
+	ln, err := Listen(t.Context(), "127.0.0.1:0", probes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error)
+	go func() {
+		_, err := ln.(*plainListener).acceptPlain()
+		ended <- err
+	}()
+	if err := ln.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := <-ended; err != net.ErrClosed {
+		t.Errorf("accepting ended with %v", err)
+	}
+	again, err := Listen(t.Context(), ln.Addr().String(), probes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again.Close()
+}
+
+// An http.Server waits, and goes on, after an error that it knows to be of the moment.
+func TestAListenerWithoutDescriptorsIsSoForTheMoment(t *testing.T) {
+	ln, err := Listen(t.Context(), "127.0.0.1:0", probes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	client, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	io.WriteString(client, "x")
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	full := was
+	full.Cur = 3
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &full); err != nil {
+		t.Fatal(err)
+	}
+	_, err = ln.(*plainListener).acceptPlain()
+	unix.Setrlimit(unix.RLIMIT_NOFILE, &was)
+	if passing, ok := err.(interface{ Temporary() bool }); !ok || !passing.Temporary() {
+		t.Errorf("accepting ended with %v, which is not of the moment", err)
+	}
+	nc, err := ln.(*plainListener).acceptPlain()
+	if err != nil {
+		t.Fatal(err)
+	}
+	nc.Close()
+}
