@@ -2,12 +2,8 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"net"
-	"net/http"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -54,11 +50,12 @@ func (WorkerCmd) Run(env *cli.Env) error { return load.Work(env.Ctx, env.In, env
 
 // HubCmd is the plain chat server.
 type HubCmd struct {
-	Listen string
+	Listen, Redis string
 }
 
 func (c *HubCmd) Flags(f *pflag.FlagSet) {
 	f.StringVar(&c.Listen, "listen", "127.0.0.1:8766", "`ADDR` Where to listen.")
+	f.StringVar(&c.Redis, "redis", "", "`URL` The Redis that joins hubs. By default there is one hub.")
 }
 
 // Run serves until the process is told to end.
@@ -67,11 +64,6 @@ func (c *HubCmd) Run(env *cli.Env) error {
 	if err != nil {
 		return err
 	}
-	server := &http.Server{Handler: hub.New(), ReadHeaderTimeout: 10 * time.Second}
-	context.AfterFunc(env.Ctx, func() { server.Close() })
 	fmt.Fprintf(env.Out, "plain hub on ws://%s\n", listener.Addr())
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
+	return hub.Serve(env.Ctx, listener, c.Redis)
 }

@@ -1,9 +1,11 @@
 // Package hub is the plain chat server that ours is measured beside: a goroutine that reads and one that writes for each
 // connection, and one for each room, which hands every message to the writers through channels. It is what one gets by
-// following the examples of github.com/gorilla/websocket, done well, and keeps no promise: no log, no ids, no second node.
+// following the examples of github.com/gorilla/websocket, done well, and keeps no promise: no log, no presence, nothing is acknowledged.
+// Hubs that share a Redis relay through its pub/sub, as the example of github.com/redis/go-redis does.
 package hub
 
 import (
+	"crypto/rand"
 	"net/http"
 	"sync"
 	"time"
@@ -24,9 +26,10 @@ type Hub struct {
 	mu       sync.Mutex
 	rooms    map[string]*room // guarded by mu
 	upgrader websocket.Upgrader
+	relay    *relay // static; nil for a Hub on its own
 }
 
-// New makes a Hub.
+// New makes a Hub on its own.
 func New() *Hub {
 	return &Hub{rooms: make(map[string]*room), upgrader: websocket.Upgrader{
 		ReadBufferSize: 1024, WriteBufferSize: 1024, CheckOrigin: func(*http.Request) bool { return true },
@@ -39,7 +42,12 @@ func (h *Hub) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		return // it has answered
 	}
-	c := &client{ws: ws, room: h.room(r.URL.Query().Get("room")), send: make(chan []byte, queue)}
+	name := r.URL.Query().Get("room")
+	c := &client{id: rand.Text(), ws: ws, room: h.room(name), send: make(chan []byte, queue)}
+	c.say = func(text []byte) { c.room.said <- said{c.id, text} }
+	if h.relay != nil {
+		c.say = func(text []byte) { h.relay.publish(name, c.id, text) }
+	}
 	c.room.enter <- c
 	go c.write()
 	go c.read()
@@ -56,6 +64,9 @@ func (h *Hub) room(name string) *room {
 		}
 		h.rooms[name] = r
 		go r.run()
+		if h.relay != nil {
+			h.relay.subscribe(name)
+		}
 	}
 	return r
 }
@@ -69,7 +80,7 @@ type room struct {
 }
 
 type said struct {
-	by   *client
+	by   string // the client's id
 	text []byte
 }
 
@@ -82,7 +93,7 @@ func (r *room) run() {
 			r.drop(c)
 		case m := <-r.said:
 			for c := range r.clients {
-				if c == m.by {
+				if c.id == m.by {
 					continue
 				}
 				select {
@@ -103,8 +114,10 @@ func (r *room) drop(c *client) {
 }
 
 type client struct {
+	id   string
 	ws   *websocket.Conn
 	room *room
+	say  func(text []byte)
 	send chan []byte // closed by the room
 }
 
@@ -121,7 +134,7 @@ func (c *client) read() {
 		if err != nil {
 			return
 		}
-		c.room.said <- said{c, text}
+		c.say(text)
 	}
 }
 

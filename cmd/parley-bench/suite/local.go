@@ -98,21 +98,58 @@ func (o *output) String() string {
 	return o.text.String()
 }
 
-// Names of the processes of the nodes' cluster.
+// Names of the processes of a cluster.
 const (
-	nodeProcess  = "nodes"
+	nodeProcess  = "nodes" // or hubs
 	redisProcess = "redis"
 )
 
 func (l Local) startHub(ctx context.Context) (*servers, error) {
 	sv := new(servers)
-	addr, err := freeAddress()
-	if err != nil {
-		return nil, err
-	}
-	sv.urls = []string{"ws://" + addr}
-	return sv.ready(sv.start(ctx, load.Together, addr, l.Self, "hub", "--listen", addr))
+	return sv.ready(l.startHubs(ctx, sv, load.Together, 1))
 }
+
+// startShared starts hubs that share a Redis.
+func (l Local) startShared(ctx context.Context, count int) (*servers, error) {
+	sv := new(servers)
+	at, err := l.startRedis(ctx, sv)
+	if err == nil {
+		sv.share(count)
+		err = l.startHubs(ctx, sv, nodeProcess, count, "--redis", at)
+	}
+	return sv.ready(err)
+}
+
+func (l Local) startHubs(ctx context.Context, sv *servers, name string, count int, flags ...string) error {
+	for range count {
+		addr, err := freeAddress()
+		if err != nil {
+			return err
+		}
+		sv.urls = append(sv.urls, "ws://"+addr)
+		if err := sv.start(ctx, name, addr, l.Self, append([]string{"hub", "--listen", addr}, flags...)...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// startRedis starts a Redis that keeps nothing on disk, and returns its URL.
+func (l Local) startRedis(ctx context.Context, sv *servers) (url string, err error) {
+	redis := cmp.Or(l.Redis, "redis-server")
+	if _, err := exec.LookPath(redis); err != nil {
+		return "", fmt.Errorf("a cluster needs a Redis to share: %w (apt install redis-server)", err)
+	}
+	at, err := freeAddress()
+	if err != nil {
+		return "", err
+	}
+	_, port, _ := net.SplitHostPort(at)
+	return "redis://" + at + "/0", sv.start(ctx, redisProcess, at, redis, "--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no")
+}
+
+// share gives each of count programs that are started from now on its share of the cores, as who runs several on one machine should: README.md.
+func (sv *servers) share(count int) { sv.threads = max(1, runtime.NumCPU()/count) }
 
 // unlimited is what lets a load of one address through.
 var unlimited = []string{
@@ -120,23 +157,18 @@ var unlimited = []string{
 	"--message-rate=0", "--connection-rooms=0",
 }
 
-// startNodes starts count nodes that share a Redis, which keeps nothing on disk. With TLS they have a certificate of their
-// own making. more are flags of theirs.
+// startNodes starts count nodes that share a Redis. With TLS they have a certificate of their own making. more are flags of theirs.
 func (l Local) startNodes(ctx context.Context, count int, tls bool, more ...string) (*servers, error) {
-	redis := cmp.Or(l.Redis, "redis-server")
-	if _, err := exec.LookPath(redis); err != nil {
-		return nil, fmt.Errorf("the nodes need a Redis to share: %w (apt install redis-server)", err)
-	}
 	sv := new(servers)
-	at, err := freeAddress()
+	at, err := l.startRedis(ctx, sv)
 	if err != nil {
-		return nil, err
+		return sv.ready(err)
 	}
-	scheme, flags := "ws://", []string{"--redis", "redis://" + at + "/0", "--drain", "100ms", "--log-level", "warn"}
+	scheme, flags := "ws://", []string{"--redis", at, "--drain", "100ms", "--log-level", "warn"}
 	if tls {
 		dir, err := os.MkdirTemp("", "parley-bench-")
 		if err != nil {
-			return nil, err
+			return sv.ready(err)
 		}
 		sv.dirs = append(sv.dirs, dir)
 		cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
@@ -146,9 +178,7 @@ func (l Local) startNodes(ctx context.Context, count int, tls bool, more ...stri
 		scheme, flags = "wss://", append(flags, "--tls-cert", cert, "--tls-key", key)
 	}
 	flags = append(flags, more...)
-	_, port, _ := net.SplitHostPort(at)
-	err = sv.start(ctx, redisProcess, at, redis, "--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no")
-	sv.threads = max(1, runtime.NumCPU()/count) // as who runs several on one machine should: README.md
+	sv.share(count)
 	for range count {
 		if err != nil {
 			break

@@ -3,7 +3,7 @@ package suite
 import (
 	"context"
 	"fmt"
-	"net/http"
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -23,7 +23,10 @@ func TestMain(m *testing.M) {
 	case args == "worker":
 		err = load.Work(context.Background(), os.Stdin, os.Stdout)
 	case strings.HasPrefix(args, "hub --listen "):
-		err = http.ListenAndServe(os.Args[3], hub.New()) // until it is killed
+		var ln net.Listener
+		if ln, err = net.Listen("tcp", os.Args[3]); err == nil {
+			err = hub.Serve(context.Background(), ln, strings.Join(os.Args[5:], "")) // until it is killed
+		}
 	default:
 		goleak.VerifyTestMain(m)
 	}

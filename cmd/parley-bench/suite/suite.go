@@ -15,8 +15,8 @@ import (
 	"parley/cmd/parley-bench/load"
 )
 
-// A Suite measures two local nodes that share a Redis in a few scenarios, each beside the floor and a plain hub in the same
-// run. By default each measurement is made three times, if quick once.
+// A Suite measures two local nodes that share a Redis in a few scenarios, each beside the floor, a plain hub, and two hubs
+// that share a Redis, in the same run. By default each measurement is made three times, if quick once.
 type Suite struct{ Local }
 
 // A SuiteReport is a suite's result.
@@ -131,7 +131,7 @@ func machine() string {
 
 // measure makes the measurements of a scenario, the servers taking turns, and picks each server's median.
 func (s Suite) measure(ctx context.Context, sc scenario) (rows []SuiteRow, err error) {
-	contenders := []func(context.Context, scenario) (SuiteRow, error){s.measureFloor, s.measureHub, s.measureNodes}
+	contenders := []func(context.Context, scenario) (SuiteRow, error){s.measureFloor, s.measureHub, s.measureShared, s.measureNodes}
 	if sc.kind != KindLoad {
 		contenders = contenders[1:] // the floor is a cost at a rate
 	}
@@ -189,6 +189,17 @@ func (s Suite) measureHub(ctx context.Context, sc scenario) (SuiteRow, error) {
 	}
 	defer servers.stop()
 	return s.run(ctx, sc, "plain hub", servers, 50)
+}
+
+func (s Suite) measureShared(ctx context.Context, sc scenario) (SuiteRow, error) {
+	s.tell("%s: two hubs with Redis", sc.name)
+	sc.plan.Codec = load.Text
+	servers, err := s.startShared(ctx, 2)
+	if err != nil {
+		return SuiteRow{}, err
+	}
+	defer servers.stop()
+	return s.run(ctx, sc, "two hubs with Redis", servers, 50)
 }
 
 func (s Suite) measureNodes(ctx context.Context, sc scenario) (SuiteRow, error) {
