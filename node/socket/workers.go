@@ -14,22 +14,34 @@ type workers struct {
 	places  chan struct{}  // holds one for each that waits
 }
 
-// waitingWorkers is how many goroutines wait at most. Functions that don't wait for something need no more than there are processors.
-const waitingWorkers = 8
+// waitingWorkers is how many goroutines wait at most. Functions that don't wait for anything need few: but as many as there are let Go, which
+// yields when all are busy, begin so many at a time.
+const waitingWorkers = 16
 
 func newWorkers() *workers {
 	return &workers{next: make(chan func()), places: make(chan struct{}, waitingWorkers)}
 }
 
-// Go runs f, which may wait, and lets it begin: or there would be nobody free when the next one comes.
+// Go runs f, which may wait.
 func (w *workers) Go(f func()) {
 	w.running.Add(1)
-	select {
-	case w.next <- f:
-	default:
+	if w.give(f) {
+		return
+	}
+	runtime.Gosched() // who was given something before may be done with it by then
+	if !w.give(f) {
 		w.alive.Go(func() { w.work(f) })
 	}
-	runtime.Gosched()
+}
+
+// give has a goroutine that waits run f. It returns false if none does.
+func (w *workers) give(f func()) bool {
+	select {
+	case w.next <- f:
+		return true
+	default:
+		return false
+	}
 }
 
 // work runs functions, f first, until enough others wait for the next one.
