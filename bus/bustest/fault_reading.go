@@ -1,7 +1,9 @@
 package bustest
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -18,6 +20,7 @@ var readingFaults = []promise{
 	{name: "Sync is over once the log was read, however long that takes", test: syncDuringLongRead, settings: uncompared},
 	{name: "a change missed during a read of the roster is read after it", test: changedDuringRead, settings: uncompared},
 	{name: "a message of a log that goes on below what was delivered shows the loss", test: goesOnBelow, settings: uncompared},
+	{name: "what is posted is known, at whatever moment it is read", test: postedDuringRead, settings: uncompared},
 }
 
 var uncompared = Settings{Compare: time.Hour, Timeout: 20 * time.Second}
@@ -175,4 +178,45 @@ func goesOnBelow(c *cluster) {
 	}
 	c.waitBreak(atA, last[len(last)-1].ID)
 	c.goesOn(b, atA)
+}
+
+// postedDuringRead has a text posted between the two requests of who reads, and the other way round.
+func postedDuringRead(c *cluster) {
+	a, b := c.openProxied(), c.openProxied()
+	ctx := context.Background()
+	var known []string
+	version := ""
+	read := func() {
+		texts, v, err := b.Posted(ctx, version)
+		check(c.t, "reading", err, nil)
+		known, version = append(known, texts...), v
+	}
+	post := func(text string) {
+		check(c.t, "posting "+text, a.Post(ctx, text, time.Now().Add(time.Hour)), nil)
+	}
+	between := func(n *node, do, meanwhile func()) {
+		first, pass := n.wire.holdRequest("{%board}")
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			do()
+		}()
+		c.await(first, "the first request")
+		second, end := n.wire.holdRequest("{%board}")
+		pass()
+		c.await(second, "the second request")
+		meanwhile()
+		end()
+		c.await(done, "both")
+	}
+	post("before")
+	between(b, read, func() { post("while it is read") })
+	read()
+	between(a, func() { post("as it is read") }, read)
+	read()
+	for _, text := range []string{"before", "while it is read", "as it is read"} {
+		if !slices.Contains(known, text) {
+			c.t.Errorf("%q is not known; known are %q", text, known)
+		}
+	}
 }

@@ -252,6 +252,27 @@ func TestRedisALossThatCouldNotBeNotedAtAJoinIsNotedLater(t *testing.T) {
 	noted()
 }
 
+// What was acknowledged and did not arrive is told as lost, too, where the room was left before that was noticed.
+func TestRedisALossIsNotedThoughTheRoomWasLeft(t *testing.T) {
+	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
+	cfg := never
+	cfg.URL = limitedURL(server)
+	r := openRedis(t, cfg)
+	sub, told := subscribe(t, r, "lobby")
+	kept := appendTo(t, r, "lobby", "kept", "")
+	told.expect("kept")
+	allow(t, server, "allchannels", "-publish")
+	lost := appendTo(t, r, "lobby", "lost", "") // and nobody is told
+	allow(t, server, "allchannels")
+	sub.Close()
+	r.Cut(func() { rewind(t, r, "lobby", kept) })
+	eventually(t, "the loss to be noted", func() bool {
+		p, err := r.After(t.Context(), "lobby", lost, 10, 0)
+		return err == nil && !p.LastBreak.IsZero()
+	})
+}
+
 // A loss that the server refuses to note is not passed over: nothing that follows it is handed on before it could be told. Nor is it
 // asked about without end.
 func TestRedisALossThatCouldNotBeNotedHoldsUpWhatFollows(t *testing.T) {

@@ -1,6 +1,7 @@
 package redis_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -325,9 +326,36 @@ func TestRedisWhatANodeHadUnderALostLeaseIsTakenOutLater(t *testing.T) {
 	}
 	eventually(t, "a refusal", func() bool { return refusals(t, server, "unlink") > 0 })
 	allow(t, server, "allchannels")
-	sub.Close()
+	sub.Enter(bus.Member{ID: "bob"})
 	eventually(t, "the former incarnation to be out of the room", func() bool {
 		there, err := c.HExists(ctx, k.Incarnations, former).Result()
 		return err == nil && !there
 	})
+	sub.Enter(bus.Member{ID: "cay"}) // who is written after that
+	told.change(bus.Joined, "cay")
+	const more = 8
+	before := bustest.Calls(t, c)["srem"] // which follows who is taken out; a reaper may do it once
+	for i := range more {
+		sub.Enter(bus.Member{ID: fmt.Sprint(i)})
+		told.change(bus.Joined, fmt.Sprint(i))
+	}
+	if again := bustest.Calls(t, c)["srem"] - before; again > more/2 {
+		t.Errorf("it is taken out %d times more", again)
+	}
+}
+
+// Who is told that an incarnation was reaped only by what Redis has of the room is told at once that its members have left.
+func TestRedisAReapingThatWasMissedIsTold(t *testing.T) {
+	server := bustest.StartRedis(t)
+	cfg := never
+	cfg.URL = server.URL()
+	dies, lives := openRedis(t, cfg), openRedis(t, cfg)
+	present(t, dies, "lobby", "ann")
+	_, told := subscribe(t, lives, "lobby")
+	lives.Cut(func() {
+		if err := lives.Reap(t.Context(), dies.Incarnation(), "lobby"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	told.change(bus.Left, "ann")
 }
