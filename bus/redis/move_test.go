@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -163,6 +164,31 @@ func leavesWhereItWas(t *testing.T, over []int) {
 		r, err := n.Cluster.Roster(t.Context(), room)
 		return err == nil && r.Count == 0 && n.subs[room].Roster().Count == 0
 	})
+}
+
+// A log is read where it has moved to before anybody was told of that, though that primary has forgotten the scripts.
+func TestRedisClusterALogIsReadWhereItHasMovedToThoughScriptsAreForgottenThere(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	room := roomsOf(servers, 0, 1)[0]
+	n := openClusterNode(t, redis.Config{URL: servers.URL(), HeartbeatInterval: time.Minute})
+	appendTo(t, n, room, "m", "")
+	reads := func(when string) {
+		t.Helper()
+		if p, err := n.After(t.Context(), room, bus.ID{}, 10, 0); err != nil || len(p.Messages) != 1 {
+			t.Errorf("%s it has %d messages, %v", when, len(p.Messages), err)
+		}
+	}
+	slot := redis.SlotOf(room)
+	host, port, _ := net.SplitHostPort(servers.Servers[1].Addr())
+	servers.Begin(slot, 0, 1)
+	for _, key := range strings.Fields(strings.Trim(servers.Do(0, "cluster", "getkeysinslot", slot, 100), "[]")) {
+		servers.Do(0, "migrate", host, port, key, 0, 5000)
+	}
+	reads("with all keys moved") // which connects to the other
+	servers.Do(1, "script", "flush")
+	servers.End(slot, 0, 1)
+	reads("after the move")
 }
 
 // A slot that goes and comes back before it is noticed takes the subscriptions with it. They are made again.
