@@ -280,6 +280,17 @@ func TestRedisADeadNodeThatAnotherSeesToIsSeenToLater(t *testing.T) {
 	}, func(*bustest.RedisServer) {})
 }
 
+// A node that died just before the server's clock was set back has left in time all the same, though its lease lasts for longer then.
+func TestRedisADeadNodeWhoseLeaseTheClockProlongsIsSeenTo(t *testing.T) {
+	t.Parallel()
+	server := bustest.StartRedis(t)
+	cfg := never // with leases of hours
+	cfg.URL = server.URL()
+	present(t, openRedis(t, cfg), "lobby", "ann")
+	_, told := subscribe(t, openRedis(t, redis.Config{URL: server.URL(), HeartbeatInterval: 300 * time.Millisecond}), "lobby")
+	told.change(bus.Left, "ann")
+}
+
 // deadIsSeenTo has a node meet a dead one in a room that it is not in, and that no list names any more.
 func deadIsSeenTo(t *testing.T, before func(server *bustest.RedisServer, dead string), meanwhile func(server *bustest.RedisServer)) {
 	t.Helper()
