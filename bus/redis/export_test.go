@@ -67,6 +67,36 @@ func (c *Cluster) Held() (n int) {
 	return n
 }
 
+// Leftover says what a node that was closed counts still, though nothing is left of it.
+func (r *Bus) Leftover() error {
+	var errs []error
+	if n := r.Held(); n != 0 {
+		errs = append(errs, fmt.Errorf("%d bytes are held until logs are read", n))
+	}
+	for _, l := range r.links {
+		l.publisher.mu.Lock()
+		if n := l.publisher.bytes; n != 0 {
+			errs = append(errs, fmt.Errorf("%d bytes wait to be published", n))
+		}
+		l.publisher.mu.Unlock()
+		if n := l.mender.awaited.Load(); n != 0 {
+			errs = append(errs, fmt.Errorf("%d questions wait for an answer", n))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Leftover is that of all primaries.
+func (c *Cluster) Leftover() error {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	var errs []error
+	for _, s := range c.shards {
+		errs = append(errs, s.Leftover())
+	}
+	return errors.Join(errs...)
+}
+
 // Places is of how many rooms the node keeps where they are.
 func (c *Cluster) Places() int {
 	c.placesMu.Lock()
