@@ -3,6 +3,7 @@ package redis_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"parley/bus"
 	"parley/bus/bustest"
 	"parley/bus/redis"
 )
@@ -98,4 +100,97 @@ func (c *narrowConn) Read(b []byte) (int, error) {
 	n.mu.Unlock()
 	time.Sleep(wait)
 	return got, err
+}
+
+// Who joins begins after the newest message, though the key that names it is gone.
+func TestRedisWhoJoinsBeginsAtTheEndOfTheLog(t *testing.T) {
+	r := openRedis(t, redis.Config{})
+	newest := appendTo(t, r, "lobby", "m", "")
+	if err := r.Client().Del(t.Context(), redis.KeysOf("lobby").Last).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if sub, _ := subscribe(t, r, "lobby"); sub.Last() != newest {
+		t.Errorf("it begins at %v, the newest message is %v", sub.Last(), newest)
+	}
+}
+
+// What did not arrive, and was trimmed away with all that the log had, is told.
+func TestRedisWhatIsTrimmedAwayAltogetherIsTold(t *testing.T) {
+	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
+	cfg := slow
+	cfg.URL = limitedURL(server)
+	r := openRedis(t, cfg)
+	_, told := subscribe(t, r, "lobby")
+	appendTo(t, r, "lobby", "heard", "")
+	told.expect("heard")
+	allow(t, server, "allchannels", "-publish")
+	appendTo(t, r, "lobby", "trimmed", "") // and nobody is told
+	allow(t, server, "allchannels")
+	if err := server.Client().Del(t.Context(), redis.KeysOf("lobby").Log).Err(); err != nil {
+		t.Fatal(err)
+	}
+	r.Reconnect()
+	told.expect("heard", "break")
+	appendTo(t, r, "lobby", "next", "")
+	told.expect("heard", "break", "next")
+}
+
+// A page tells of the breaks and of the end of what is in it, though the keys that name these are gone.
+func TestRedisAPageTellsOfTheBreaksInIt(t *testing.T) {
+	r := openRedis(t, often)
+	_, told := subscribe(t, r, "lobby")
+	kept := appendTo(t, r, "lobby", "kept", "")
+	appendTo(t, r, "lobby", "lost", "")
+	told.expect("kept", "lost")
+	r.Cut(func() { rewind(t, r, "lobby", kept) })
+	told.expect("kept", "lost", "break")
+	k := redis.KeysOf("lobby")
+	if err := r.Client().Del(t.Context(), k.Break, k.Last).Err(); err != nil {
+		t.Fatal(err)
+	}
+	p, err := r.After(t.Context(), "lobby", kept, 10, 0)
+	if err != nil || len(p.Messages) != 1 {
+		t.Fatalf("the page has %v, %v", p.Messages, err)
+	}
+	if marker := p.Messages[0].ID; p.LastBreak != marker || p.Last != marker {
+		t.Errorf("it says that the last break is %v and the last entry %v; both are %v", p.LastBreak, p.Last, marker)
+	}
+}
+
+// What a log has lost is found though the server has forgotten the script that tells.
+func TestRedisALossIsToldThoughScriptsAreForgotten(t *testing.T) {
+	r := openRedis(t, often)
+	_, told := subscribe(t, r, "lobby")
+	kept := appendTo(t, r, "lobby", "kept", "")
+	appendTo(t, r, "lobby", "lost", "")
+	told.expect("kept", "lost")
+	if err := r.Client().ScriptFlush(t.Context()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	rewind(t, r, "lobby", kept)
+	told.expect("kept", "lost", "break")
+}
+
+// Sync is not over where the server refuses to say what there is.
+func TestRedisSyncIsNotOverWhereTheServerRefuses(t *testing.T) {
+	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
+	cfg := slow
+	cfg.URL = limitedURL(server)
+	r := openRedis(t, cfg)
+	sub, _ := subscribe(t, r, "lobby")
+	allow(t, server, "allchannels", "-get")
+	refused, cancel := context.WithCancelCause(t.Context())
+	synced := make(chan error, 1)
+	go func() { synced <- sub.Sync(refused) }()
+	eventually(t, "two refusals", func() bool { return refusals(t, server, "get") >= 2 })
+	cancel(errors.New("given up"))
+	if err := <-synced; !errors.Is(err, bus.ErrUnavailable) {
+		t.Errorf("Sync says %v", err)
+	}
+	allow(t, server, "allchannels")
+	if err := sub.Sync(t.Context()); err != nil {
+		t.Error(err)
+	}
 }
