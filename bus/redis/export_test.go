@@ -172,6 +172,30 @@ func Compared(rooms, steps, most int) (rarest, frequent int) {
 	return slices.Min(all), slices.Max(all)
 }
 
+// Compare compares a room with Redis once, in place of the loop that does so at times, and reports whether it is to be compared again
+// soon.
+func (r *Bus) Compare(t testing.TB, s bus.Subscription) (again bool) {
+	t.Helper()
+	rm := s.(*room)
+	rm.reconciled.again = false
+	if err := r.reconcileRooms([]*room{rm}); err != nil {
+		t.Fatal(err)
+	}
+	return rm.reconciled.again
+}
+
+// AgeLosses has what Redis lacks of a room's roster be lost for so much longer.
+func AgeLosses(s bus.Subscription, by time.Duration) {
+	ro := s.(*room).roster
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	for _, set := range ro.sets {
+		if !set.lost.IsZero() {
+			set.lost = set.lost.Add(-by)
+		}
+	}
+}
+
 // ComparedAgain tells how long it takes, by default and with so many rooms, until a room is compared again that seemed to lag behind.
 func ComparedAgain(rooms int) time.Duration {
 	r := &Bus{cfg: Config{}.withDefaults()}
