@@ -243,6 +243,9 @@ const BoardKey = boardKey
 // MendSHA is in each question about what a room has lost.
 var MendSHA = plain.mend
 
+// MembersSHA and AppendSHA are of the scripts that change who is in a room, and that append to its log.
+var MembersSHA, AppendSHA = plain.members, plain.append
+
 // Client is the client that reads.
 func (r *Bus) Client() *redis.Client { return r.reads }
 
