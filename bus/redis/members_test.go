@@ -22,7 +22,7 @@ func TestRedisChangesOfARosterAreMadeInOneStep(t *testing.T) {
 	if _, err := channel.Receive(ctx); err != nil {
 		t.Fatal(err)
 	}
-	version := time.Now().UnixMilli() * 50
+	version := time.Now().Add(-time.Second).UnixMilli() * 50 // versions begin later
 	many := func(n int) (args []any, published string) {
 		for i := range n {
 			user := fmt.Sprint(1000 + i)
