@@ -54,6 +54,29 @@ func (c *Config) SetPresenceLife(d time.Duration) { c.presenceLife = d }
 // SetHeldBytes bounds what all rooms hold until their logs are read.
 func (c *Config) SetHeldBytes(n int) { c.heldBytes = n }
 
+// MayRead is how many bytes are asked for in one go.
+func (r *Bus) MayRead() int64 { return r.budget.bytes.Load() }
+
+// LateReads has so many reads in a row be late that began with a budget, and as many be in time then. It gives what may be read after each,
+// and whether a late one is tried with less.
+func LateReads(n int) (budgets []int64, less []bool) {
+	var b budget
+	b.bytes.Store(budgetFirst)
+	for range n {
+		bytes := b.bytes.Load()
+		less = append(less, b.halve(bytes))
+		b.halve(bytes) // as another worker finds
+		budgets = append(budgets, b.bytes.Load())
+	}
+	for range n {
+		bytes := b.bytes.Load()
+		b.grow(bytes)
+		b.grow(bytes)
+		budgets = append(budgets, b.bytes.Load())
+	}
+	return budgets, less
+}
+
 // Held is how many bytes all rooms hold.
 func (r *Bus) Held() int { return int(r.held.bytes.Load()) }
 

@@ -64,6 +64,25 @@ func TestRedisAMessageThatHasNotArrivedIsReadAtTheNextComparison(t *testing.T) {
 	c.told.expect("first", "missed", "break")
 }
 
+// What the server was found to have after a reconnection proves nothing of a loss that comes later.
+func TestRedisALossAfterAReconnectionIsTold(t *testing.T) {
+	c := openCompared(t, redis.Config{})
+	kept := appendTo(t, c, "lobby", "kept", "")
+	next := appendTo(t, c, "lobby", "lost", "")
+	c.told.expect("kept", "lost")
+	sessions := c.Sessions()
+	c.Reconnect()
+	eventually(t, "other connections", func() bool { return c.Sessions() > sessions+1 })
+	if err := c.sub.Sync(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	next.Seq++
+	rewind(t, c.Bus, "lobby", kept, entry{next, kept, "next"})
+	c.compares("with a message that is missing", true)
+	c.compares("with a message that has been missing", false)
+	c.told.expect("kept", "lost", "break", "next")
+}
+
 // So it is with who is there.
 func TestRedisAChangeThatHasNotArrivedIsReadAtTheNextComparison(t *testing.T) {
 	server := bustest.StartRedis(t)

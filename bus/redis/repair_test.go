@@ -55,6 +55,46 @@ func TestRedisWhatIsMissingIsReadOverANarrowNetwork(t *testing.T) {
 	}
 }
 
+// What may be read in one go is halved by each read that is late, and doubled by each that is not, within bounds.
+func TestRedisReadsThatAreLateAreSmallerThen(t *testing.T) {
+	budgets, less := redis.LateReads(9)
+	want := []int64{512, 256, 128, 64, 32, 16, 16, 16, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 4096}
+	for i := range want {
+		want[i] <<= 10
+	}
+	if !slices.Equal(budgets, want) {
+		t.Errorf("it may read %v, want %v", budgets, want)
+	}
+	if want := []bool{true, true, true, true, true, true, false, false, false}; !slices.Equal(less, want) {
+		t.Errorf("it tries again with less: %v, want %v", less, want)
+	}
+}
+
+// Who read much in time may read more, who read little not.
+func TestRedisWhoReadsMuchInTimeMayReadMore(t *testing.T) {
+	r := openRedis(t, redis.Config{CompareInterval: time.Hour})
+	_, told := subscribe(t, r, "lobby")
+	other := openRedis(t, redis.Config{URL: "unix://" + r.Client().Options().Addr})
+	first, said := r.MayRead(), 0
+	misses := func(body string) {
+		t.Helper()
+		r.Cut(func() {
+			if err := other.Append("lobby", body, 10); err != nil {
+				t.Fatal(err)
+			}
+		})
+		said += 10
+		told.until("what was missed", func(lines []string) bool { return len(lines) == said })
+	}
+	misses("little")
+	misses("little")
+	if may := r.MayRead(); may != first {
+		t.Errorf("after a little it may read %d, at first %d", may, first)
+	}
+	misses(strings.Repeat("much", 25<<10))
+	eventually(t, "it to read more", func() bool { return r.MayRead() > first })
+}
+
 // A narrow network lets so many bytes a second pass, for all connections but those that subscribe.
 type narrow struct {
 	rate  int
