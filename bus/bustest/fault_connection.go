@@ -15,6 +15,7 @@ var connectionFaults = []promise{
 	{name: "an answer that is lost is found by the repeat", test: answerLost},
 	{name: "a send without a key is not repeated behind its sender's back", test: noHiddenRepeat},
 	{name: "what was published later does not overtake what is to be repeated", test: noOvertaking},
+	{name: "what is published while a failure is told fails, too", test: publishedWhileFailing},
 	{name: "connections that fell silent are replaced", test: silentConnections},
 	{name: "killed subscription connections lose nothing", test: pubsubKilled},
 	{name: "broken connections lose nothing", test: connectionsCut},
@@ -90,6 +91,32 @@ func noOvertaking(c *cluster) {
 }
 
 // silentConnections has nothing arrive on connections that stay open: no error tells.
+// publishedWhileFailing publishes as soon as it hears of a failure, of which others in the room are to hear yet.
+func publishedWhileFailing(c *cluster) {
+	a := c.open()
+	_, r := a.subscribe(room)
+	a.publish(room, "before")
+	c.server.Pause()
+	outcomes := make(chan error, 2)
+	a.Publish(room, keyed("u", "1", "first"), func(_ bus.ID, err error) {
+		outcomes <- err
+		c.server.Resume() // from here on it could be done
+		a.Publish(room, keyed("u", "2", "second"), func(_ bus.ID, err error) { outcomes <- err })
+	})
+	for _, which := range []string{"first", "second"} {
+		select {
+		case err := <-outcomes:
+			if !errors.Is(err, bus.ErrUnavailable) {
+				c.t.Errorf("the %s: %v", which, err)
+			}
+		case <-time.After(patience):
+			c.t.Fatalf("the %s is not settled", which)
+		}
+	}
+	a.publish(room, "after")
+	r.WaitBody(c.t, "after")
+}
+
 func silentConnections(c *cluster) {
 	a, b := c.openProxied(), c.open()
 	_, atA := a.subscribe(room)

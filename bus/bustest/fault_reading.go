@@ -1,7 +1,9 @@
 package bustest
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,10 +16,13 @@ var readingFaults = []promise{
 	{name: "what was missed during a read of the log is read after it", test: missedDuringRead, settings: uncompared},
 	{name: "what arrives during a read of the log comes after it", test: arrivesDuringRead, settings: uncompared},
 	{name: "what could not be held during a read of the log is read after it", test: tooMuchDuringRead, settings: uncompared},
+	{name: "what could not be held while somebody joins is read after that", test: tooMuchDuringJoin, settings: uncompared},
 	{name: "Sync is not over with a read of the log that began before it", test: syncDuringRead, settings: uncompared},
 	{name: "Sync is over once the log was read, however long that takes", test: syncDuringLongRead, settings: uncompared},
 	{name: "a change missed during a read of the roster is read after it", test: changedDuringRead, settings: uncompared},
+	{name: "changes that came during a read of the roster are read where one of them is missing", test: missingDuringRead, settings: uncompared},
 	{name: "a message of a log that goes on below what was delivered shows the loss", test: goesOnBelow, settings: uncompared},
+	{name: "what is posted is known, at whatever moment it is read", test: postedDuringRead, settings: uncompared},
 }
 
 var uncompared = Settings{Compare: time.Hour, Timeout: 20 * time.Second}
@@ -157,6 +162,50 @@ func tooMuchDuringRead(c *cluster) {
 	}
 }
 
+// tooMuchDuringJoin has more arrive than is held, before it is known where the log of a room that somebody joins ends.
+func tooMuchDuringJoin(c *cluster) {
+	a, b := c.open(), c.openProxied()
+	a.publish(room, "newest")
+	held, release := b.wire.holdAnswer("newest")
+	r, subscribed := b.subscribing(room)
+	c.await(held, "the log to be read")
+	want := []string{"1" + strings.Repeat("x", 700<<10), "2" + strings.Repeat("x", 700<<10), "3"}
+	for _, body := range want {
+		a.publish(room, body)
+	}
+	for _, other := range numbered("other", 6) { // over all links: what came before has arrived
+		b.subscribe(other)
+	}
+	release()
+	check(c.t, "subscribing", <-subscribed, nil)
+	check(c.t, "different from what was said", slices.Equal(r.WaitBody(c.t, "3").Bodies(), want), true)
+}
+
+// missingDuringRead has two changes come while the roster is read, of which the first does not arrive.
+func missingDuringRead(c *cluster) {
+	a, b := c.open(), c.openProxied()
+	sub, atA := a.subscribe(room)
+	subB, atB := b.subscribe(room)
+	enterAll(c, sub, atA, "ann")
+	atB.Wait(c.t, "ann to join", changed(bus.Joined, "ann", 1))
+	dropped := b.wire.dropMessage("bob")
+	enterAll(c, sub, atA, "bob")
+	c.await(dropped, "the change to be dropped")
+	held, release := b.wire.holdAnswer("bob")
+	enterAll(c, sub, atA, "cay")
+	c.await(held, "the roster to be read")
+	dropped = b.wire.dropMessage("dan")
+	enterAll(c, sub, atA, "dan")
+	c.await(dropped, "the change to be dropped")
+	enterAll(c, sub, atA, "eve", "fay")
+	c.hears(a, atB)
+	release()
+	for _, user := range []string{"bob", "cay", "dan", "eve", "fay"} {
+		atB.Wait(c.t, user+" to join", changed(bus.Joined, user, 1))
+	}
+	check(c.t, "who is there", users(subB.Roster()), []string{"ann", "bob", "cay", "dan", "eve", "fay"})
+}
+
 // goesOnBelow has a log that lost its tail go on below what was delivered, as nodes whose clock is behind may make it.
 func goesOnBelow(c *cluster) {
 	a, b := c.open(), c.open()
@@ -175,4 +224,45 @@ func goesOnBelow(c *cluster) {
 	}
 	c.waitBreak(atA, last[len(last)-1].ID)
 	c.goesOn(b, atA)
+}
+
+// postedDuringRead has a text posted between the two requests of who reads, and the other way round.
+func postedDuringRead(c *cluster) {
+	a, b := c.openProxied(), c.openProxied()
+	ctx := context.Background()
+	var known []string
+	version := ""
+	read := func() {
+		texts, v, err := b.Posted(ctx, version)
+		check(c.t, "reading", err, nil)
+		known, version = append(known, texts...), v
+	}
+	post := func(text string) {
+		check(c.t, "posting "+text, a.Post(ctx, text, time.Now().Add(time.Hour)), nil)
+	}
+	between := func(n *node, do, meanwhile func()) {
+		first, pass := n.wire.holdRequest("{%board}")
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			do()
+		}()
+		c.await(first, "the first request")
+		second, end := n.wire.holdRequest("{%board}")
+		pass()
+		c.await(second, "the second request")
+		meanwhile()
+		end()
+		c.await(done, "both")
+	}
+	post("before")
+	between(b, read, func() { post("while it is read") })
+	read()
+	between(a, func() { post("as it is read") }, read)
+	read()
+	for _, text := range []string{"before", "while it is read", "as it is read"} {
+		if !slices.Contains(known, text) {
+			c.t.Errorf("%q is not known; known are %q", text, known)
+		}
+	}
 }

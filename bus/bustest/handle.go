@@ -13,6 +13,7 @@ var handlePromises = []promise{
 	{name: "a closed subscription publishes still", test: closedSubscriptionPublishes},
 	{name: "a subscription of a closed bus publishes nothing", test: subscriptionOfAClosedBus},
 	{name: "a signal is answered, though nobody is there", test: signalToNobody},
+	{name: "a handle subscribes to a room once, and again when that is over", test: subscribedTwice},
 }
 
 // over publishes over a subscription and must succeed.
@@ -106,4 +107,23 @@ func signalToNobody(c *cluster) {
 			c.t.Errorf("a signal %s is not answered", name)
 		}
 	}
+}
+
+func subscribedTwice(c *cluster) {
+	a := c.open()
+	sub, first := a.subscribe(room)
+	second := NewRecorder(c.t)
+	second.End()
+	ctx, cancel := patient()
+	defer cancel()
+	if again, err := a.Subscribe(ctx, room, second); err == nil || again != nil {
+		c.t.Errorf("the second subscription: %v, %v", again, err)
+	}
+	a.publish(room, "m")
+	first.WaitBody(c.t, "m")
+	sub.Close()
+	first.End()
+	_, third := a.subscribe(room)
+	a.publish(room, "then")
+	third.WaitBody(c.t, "then")
 }

@@ -43,3 +43,26 @@ func TestMemoryForgetsWhatNobodyHas(t *testing.T) {
 		t.Errorf("of %d users it is kept that they have nothing", n)
 	}
 }
+
+// What a holder has counts until its time is over, to the moment.
+func TestMemoryCountsUntilTheTimeIsOver(t *testing.T) {
+	m, c := newMemory(bus.Retention{})
+	b := open(t, m)
+	for _, step := range []struct {
+		holder string
+		n      int
+		after  time.Duration
+		want   int
+	}{
+		{"a", 1, 0, 1},
+		{"b", 2, 0, 3},
+		{"b", 2, 59 * time.Second, 3}, // which lasts for longer
+		{"b", 2, time.Second, 2},
+		{"c", 0, 0, 2},
+	} {
+		c.advance(step.after)
+		if total, err := b.Count(t.Context(), "ann", step.holder, step.n, time.Minute); err != nil || total != step.want {
+			t.Errorf("when %s has %d, %d are counted, %v; want %d", step.holder, step.n, total, err, step.want)
+		}
+	}
+}

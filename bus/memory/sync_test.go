@@ -1,6 +1,7 @@
 package memory_test
 
 import (
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -50,3 +51,58 @@ func TestMemorySyncWaitsForWhatIsBehindABusySink(t *testing.T) {
 		}
 	})
 }
+
+// A sink is called by one at a time: what happens while it is being told something waits, whatever it is, and who did it does not.
+func TestMemoryABusySinkIsNotCalled(t *testing.T) {
+	for name, act := range map[string]func(b bus.Bus, sub bus.Subscription){
+		"publish":               func(b bus.Bus, _ bus.Subscription) { b.Publish("room", bus.Draft{}, func(bus.ID, error) {}) },
+		"publish over the room": func(_ bus.Bus, sub bus.Subscription) { sub.Publish(bus.Draft{}, func(bus.ID, error) {}) },
+		"signal":                func(b bus.Bus, _ bus.Subscription) { b.Signal("room", nil, func(error) {}) },
+		"signal over the room":  func(_ bus.Bus, sub bus.Subscription) { sub.Signal(nil, func(error) {}) },
+		"enter":                 func(_ bus.Bus, sub bus.Subscription) { sub.Enter(bus.Member{ID: "ann"}) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := memory.New(bus.Retention{}).Open(bus.NoObserver{})
+				defer b.Close()
+				sink := &alone{let: make(chan struct{})}
+				sub, err := b.Subscribe(t.Context(), "room", sink)
+				if err != nil {
+					t.Fatal(err)
+				}
+				go b.Publish("room", bus.Draft{}, func(bus.ID, error) {})
+				synctest.Wait() // for the sink to be busy
+				acted := make(chan struct{})
+				go func() {
+					defer close(acted)
+					act(b, sub)
+				}()
+				synctest.Wait()
+				select {
+				case <-acted:
+				default:
+					t.Error("it waits for the sink")
+				}
+				if n := sink.calls.Load(); n != 1 {
+					t.Errorf("the sink was called %d times at once", n)
+				}
+				close(sink.let)
+				synctest.Wait()
+				if n := sink.calls.Load(); n != 2 {
+					t.Errorf("the sink was called %d times, want 2", n)
+				}
+			})
+		})
+	}
+}
+
+// An alone is a sink that is busy with all that it is told until it is let.
+type alone struct {
+	calls atomic.Int64
+	let   chan struct{}
+}
+
+func (s *alone) call()               { s.calls.Add(1); <-s.let }
+func (s *alone) Deliver(bus.Message) { s.call() }
+func (s *alone) Signal([]byte)       { s.call() }
+func (s *alone) Presence(bus.Change) { s.call() }

@@ -55,8 +55,27 @@ func openRedis(t testing.TB, cfg redis.Config) *redis.Bus {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = r.Close() })
+	t.Cleanup(func() { _ = checked{r, t}.Close() })
 	return r
+}
+
+// checked is a handle that says, once it is closed, what it counts still.
+type checked struct {
+	handle
+	t testing.TB
+}
+
+type handle interface {
+	bus.Bus
+	Leftover() error
+}
+
+func (c checked) Close() error {
+	err := c.handle.Close()
+	if left := c.Leftover(); left != nil {
+		c.t.Errorf("a handle that was closed: %v", left)
+	}
+	return err
 }
 
 // redisUse is the time that Redis spent in scripts, in µs, and its CPU time, in s.

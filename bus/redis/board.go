@@ -8,7 +8,6 @@ import (
 	"maps"
 	"net/url"
 	"slices"
-	"strconv"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -103,7 +102,7 @@ func (r *Bus) Posted(ctx context.Context, known string) (texts []string, version
 		return nil, known, nil
 	}
 	q = r.query(ctx, r.reads)
-	all := q.do("zrangebyscore", boardKey, "("+strconv.FormatInt(r.now().UnixMilli(), 10), "+inf")
+	all := q.do("zrangebyscore", boardKey, r.now().UnixMilli(), "+inf")
 	if err := q.send(); err != nil {
 		return nil, "", err
 	}

@@ -346,7 +346,10 @@ func (c *Cluster) follow(ctx context.Context, cmds []redis.Cmder) error {
 		c.look()
 	}
 	if elsewhere != nil {
-		if err := execOnce(ctx, c.topo, elsewhere); err != nil {
+		load := func() error {
+			return c.topo.ForEachMaster(ctx, func(ctx context.Context, m *redis.Client) error { return sharded.loadPresence(ctx, m) })
+		}
+		if err := execKnown(ctx, c.topo, elsewhere, load); err != nil {
 			return err
 		}
 	}

@@ -69,7 +69,7 @@ func TestRedisCluster(t *testing.T) {
 			Open: func(o bus.Observer) (bus.Bus, error) {
 				cfg := redis.Config{URL: servers.URL(), Retention: keep, Observer: o, Links: 1, Timeout: 5 * time.Second} // of a busy machine
 				c, err := redis.OpenCluster(t.Context(), cfg)
-				return prefixed{c, prefix}, err
+				return prefixed{checked{c, t}, prefix}, err
 			},
 			ClockBack: func(room string) {
 				slot := redis.SlotOf(prefix + room)
@@ -98,7 +98,7 @@ func openClusterNode(t *testing.T, cfg redis.Config, rooms ...string) *clusterNo
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = c.Close() })
+	t.Cleanup(func() { _ = checked{c, t}.Close() })
 	n := &clusterNode{Cluster: c, t: t, told: make(map[string]*listener), subs: make(map[string]bus.Subscription)}
 	for _, room := range rooms {
 		n.subs[room], n.told[room] = subscribe(t, c, room)

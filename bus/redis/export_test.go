@@ -54,6 +54,29 @@ func (c *Config) SetPresenceLife(d time.Duration) { c.presenceLife = d }
 // SetHeldBytes bounds what all rooms hold until their logs are read.
 func (c *Config) SetHeldBytes(n int) { c.heldBytes = n }
 
+// MayRead is how many bytes are asked for in one go.
+func (r *Bus) MayRead() int64 { return r.budget.bytes.Load() }
+
+// LateReads has so many reads in a row be late that began with a budget, and as many be in time then. It gives what may be read after each,
+// and whether a late one is tried with less.
+func LateReads(n int) (budgets []int64, less []bool) {
+	var b budget
+	b.bytes.Store(budgetFirst)
+	for range n {
+		bytes := b.bytes.Load()
+		less = append(less, b.halve(bytes))
+		b.halve(bytes) // as another worker finds
+		budgets = append(budgets, b.bytes.Load())
+	}
+	for range n {
+		bytes := b.bytes.Load()
+		b.grow(bytes)
+		b.grow(bytes)
+		budgets = append(budgets, b.bytes.Load())
+	}
+	return budgets, less
+}
+
 // Held is how many bytes all rooms hold.
 func (r *Bus) Held() int { return int(r.held.bytes.Load()) }
 
@@ -65,6 +88,36 @@ func (c *Cluster) Held() (n int) {
 		n += s.Held()
 	}
 	return n
+}
+
+// Leftover says what a node that was closed counts still, though nothing is left of it.
+func (r *Bus) Leftover() error {
+	var errs []error
+	if n := r.Held(); n != 0 {
+		errs = append(errs, fmt.Errorf("%d bytes are held until logs are read", n))
+	}
+	for _, l := range r.links {
+		l.publisher.mu.Lock()
+		if n := l.publisher.bytes; n != 0 {
+			errs = append(errs, fmt.Errorf("%d bytes wait to be published", n))
+		}
+		l.publisher.mu.Unlock()
+		if n := l.mender.awaited.Load(); n != 0 {
+			errs = append(errs, fmt.Errorf("%d questions wait for an answer", n))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Leftover is that of all primaries.
+func (c *Cluster) Leftover() error {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	var errs []error
+	for _, s := range c.shards {
+		errs = append(errs, s.Leftover())
+	}
+	return errors.Join(errs...)
 }
 
 // Places is of how many rooms the node keeps where they are.
@@ -142,6 +195,30 @@ func Compared(rooms, steps, most int) (rarest, frequent int) {
 	return slices.Min(all), slices.Max(all)
 }
 
+// Compare compares a room with Redis once, in place of the loop that does so at times, and reports whether it is to be compared again
+// soon.
+func (r *Bus) Compare(t testing.TB, s bus.Subscription) (again bool) {
+	t.Helper()
+	rm := s.(*room)
+	rm.reconciled.again = false
+	if err := r.reconcileRooms([]*room{rm}); err != nil {
+		t.Fatal(err)
+	}
+	return rm.reconciled.again
+}
+
+// AgeLosses has what Redis lacks of a room's roster be lost for so much longer.
+func AgeLosses(s bus.Subscription, by time.Duration) {
+	ro := s.(*room).roster
+	ro.mu.Lock()
+	defer ro.mu.Unlock()
+	for _, set := range ro.sets {
+		if !set.lost.IsZero() {
+			set.lost = set.lost.Add(-by)
+		}
+	}
+}
+
 // ComparedAgain tells how long it takes, by default and with so many rooms, until a room is compared again that seemed to lag behind.
 func ComparedAgain(rooms int) time.Duration {
 	r := &Bus{cfg: Config{}.withDefaults()}
@@ -188,6 +265,9 @@ const BoardKey = boardKey
 
 // MendSHA is in each question about what a room has lost.
 var MendSHA = plain.mend
+
+// MembersSHA and AppendSHA are of the scripts that change who is in a room, and that append to its log.
+var MembersSHA, AppendSHA = plain.members, plain.append
 
 // Client is the client that reads.
 func (r *Bus) Client() *redis.Client { return r.reads }

@@ -209,6 +209,116 @@ func TestRedisAMarkerTellsOfNothingThatIsNewer(t *testing.T) {
 	}
 }
 
+// What a log is found to have lost, by what is left of it and of the keys that name its end and its newest break. A marker that is written
+// is the log's end, names what was the end before, and is the newest break from then on.
+func TestRedisWhatALogHasLost(t *testing.T) {
+	server := bustest.StartRedis(t)
+	openRedis(t, redis.Config{URL: server.URL()}) // loads the scripts
+	ctx, c, now := t.Context(), server.Client(), time.Now().UnixMilli()
+	id := func(n int) string { // 0 is that of an empty room
+		if n == 0 {
+			return "0-0"
+		}
+		return fmt.Sprint(now-60_000+1000*int64(n), "-1")
+	}
+	type entry struct{ id, prev int }
+	for name, tt := range map[string]struct {
+		log          []entry
+		last         int   // -1 for none
+		marker, told int   // the newest break's, in the log where that has it; and what it tells; 0 for none
+		known        []int // newest first
+		acked        int
+		point, lost  int // -1 where nothing is lost
+		prev         int // of a new marker; -1 where the break's is told again
+		end          int // the last that is known then, where nothing is lost
+	}{
+		"nothing":                              {log: []entry{{1, 0}, {2, 1}}, last: 2, known: []int{2, 1}, point: -1, end: 2},
+		"nothing, and more was said":           {log: []entry{{1, 0}, {2, 1}, {3, 2}}, last: 3, known: []int{2, 1}, point: -1, end: 3},
+		"the key of the end":                   {log: []entry{{1, 0}, {2, 1}}, last: -1, known: []int{2, 1}, point: -1, end: 2},
+		"the key of the end is behind":         {log: []entry{{1, 0}, {2, 1}}, last: 1, known: []int{2, 1}, point: -1, end: 2},
+		"the log, by its age":                  {last: 2, known: []int{2, 1}, point: -1, end: 2},
+		"the log, by its age, and more":        {last: 3, known: []int{2, 1}, point: -1, end: 3},
+		"all":                                  {last: -1, known: []int{2, 1}, point: 0, lost: 0, prev: 0},
+		"all, and the end is behind":           {last: 1, known: []int{2, 1}, point: 1, lost: 1, prev: 1},
+		"the end":                              {log: []entry{{1, 0}}, last: 1, known: []int{2, 1}, point: 1, lost: 1, prev: 1},
+		"the end, and more was said":           {log: []entry{{1, 0}, {6, 1}}, last: 6, known: []int{5, 1}, point: 1, lost: 1, prev: 6},
+		"the end, whose key is behind":         {log: []entry{{1, 0}, {6, 1}}, last: 1, known: []int{5, 1}, point: 1, lost: 1, prev: 6},
+		"the end, whose key is ahead":          {log: []entry{{1, 0}}, last: 4, known: []int{3, 1}, point: 1, lost: 1, prev: 4},
+		"nothing that was acknowledged":        {log: []entry{{1, 0}, {2, 1}}, last: 2, known: []int{1}, acked: 2, point: -1, end: 2},
+		"what was acknowledged and is trimmed": {log: []entry{{2, 0}, {3, 2}}, last: 3, known: []int{3, 2}, acked: 1, point: -1, end: 3},
+		"what was acknowledged":                {log: []entry{{1, 0}, {3, 1}}, last: 3, known: []int{1}, acked: 2, point: 1, lost: 1, prev: 3},
+		"all that was acknowledged":            {last: -1, known: []int{0}, acked: 2, point: 0, lost: 0, prev: 0},
+		"all of which the end is behind":       {last: 1, known: []int{0}, acked: 2, point: 1, lost: 1, prev: 1},
+		"all that was acknowledged, by age":    {last: 2, known: []int{0}, acked: 2, point: -1, end: 2},
+		"all that was, and more, by age":       {last: 3, known: []int{0}, acked: 2, point: -1, end: 3},
+		"what is older than the log":           {log: []entry{{5, 1}}, last: 5, known: []int{4}, point: 1, lost: 1, prev: 5},
+		"what follows what was trimmed":        {log: []entry{{3, 2}, {6, 3}}, last: 6, known: []int{2, 1}, acked: 5, point: 2, lost: 2, prev: 6},
+		"what is told":                         {log: []entry{{1, 0}, {6, 1}}, last: 6, marker: 6, told: 1, known: []int{5, 1}, point: 1, prev: -1},
+		"more than is told":                    {log: []entry{{1, 0}, {6, 1}}, last: 6, marker: 6, told: 3, known: []int{5, 1}, point: 1, lost: 1, prev: 6},
+		"what was told and trimmed":            {log: []entry{{1, 0}, {7, 1}}, last: 7, marker: 6, told: 1, known: []int{5, 1}, point: 1, lost: 1, prev: 7},
+		"all that is known, as is told":        {log: []entry{{1, 0}, {2, 1}, {6, 2}}, last: 6, marker: 6, told: 1, known: []int{5, 4}, point: 1, prev: -1},
+		"all that is known, and more":          {log: []entry{{1, 0}, {6, 1}}, last: 6, marker: 6, told: 4, known: []int{5, 4}, point: 1, lost: 1, prev: 6},
+		"all that is known, told and trimmed":  {log: []entry{{3, 2}, {7, 3}}, last: 7, marker: 6, told: 1, known: []int{5, 4}, point: 3, lost: 3, prev: 7},
+	} {
+		t.Run(name, func(t *testing.T) {
+			k := redis.KeysOf(name)
+			for _, e := range tt.log {
+				kind := "m"
+				if e.id == tt.marker {
+					kind = "g"
+				}
+				c.XAdd(ctx, &goredis.XAddArgs{Stream: k.Log, ID: id(e.id), Values: []any{kind, id(e.prev) + " " + id(tt.told)}})
+			}
+			if tt.last >= 0 {
+				c.Set(ctx, k.Last, id(tt.last), time.Hour)
+			}
+			if tt.marker > 0 {
+				c.Set(ctx, k.Break, id(tt.marker)+" "+id(tt.told), time.Hour)
+			}
+			var known []any
+			for _, n := range tt.known {
+				known = append(known, id(n))
+			}
+			acked := ""
+			if tt.acked > 0 {
+				acked = id(tt.acked)
+			}
+			answer, err := mend(ctx, c, k, acked, spaced(known), "", "").Result()
+			if err != nil {
+				t.Fatal(err)
+			}
+			told, _ := answer.([]any)
+			end := id(tt.end)
+			switch {
+			case tt.point < 0:
+				if answer != int64(1) {
+					t.Errorf("it answers %v, though nothing is lost", answer)
+				}
+			case len(told) != 2 || told[1] != id(tt.point):
+				t.Fatalf("it answers %v, want a break after %s", answer, id(tt.point))
+			case tt.prev < 0:
+				if end = id(tt.last); told[0] != id(tt.marker) {
+					t.Errorf("the marker is %v, want the one that is there, %s", told[0], id(tt.marker))
+				}
+			default:
+				end, _ = told[0].(string)
+				if end == id(tt.marker) {
+					t.Fatal("the old marker is told")
+				}
+				if e := c.XRevRangeN(ctx, k.Log, "+", "-", 1).Val()[0]; e.ID != end || e.Values["g"] != id(tt.prev)+" "+id(tt.lost) {
+					t.Errorf("the log ends with %v, want the marker %s of what follows %s, after %s", e, end, id(tt.lost), id(tt.prev))
+				}
+				if noted := c.Get(ctx, k.Break).Val(); noted != end+" "+id(tt.lost) {
+					t.Errorf("noted is %q, want %s %s", noted, end, id(tt.lost))
+				}
+			}
+			if last := c.Get(ctx, k.Last).Val(); last != end {
+				t.Errorf("the last is %s, want %s", last, end)
+			}
+		})
+	}
+}
+
 // lossInVain has a room that its node has left lose something, which the server refuses to note for now. noted waits until it has.
 func lossInVain(t *testing.T) (server *bustest.RedisServer, r *redis.Bus, kept bus.ID, noted func()) {
 	t.Helper()
@@ -250,6 +360,27 @@ func TestRedisALossThatCouldNotBeNotedAtAJoinIsNotedLater(t *testing.T) {
 		t.Errorf("who is back begins after %v, the log ends with %v", back.Last(), kept)
 	}
 	noted()
+}
+
+// What was acknowledged and did not arrive is told as lost, too, where the room was left before that was noticed.
+func TestRedisALossIsNotedThoughTheRoomWasLeft(t *testing.T) {
+	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
+	cfg := never
+	cfg.URL = limitedURL(server)
+	r := openRedis(t, cfg)
+	sub, told := subscribe(t, r, "lobby")
+	kept := appendTo(t, r, "lobby", "kept", "")
+	told.expect("kept")
+	allow(t, server, "allchannels", "-publish")
+	lost := appendTo(t, r, "lobby", "lost", "") // and nobody is told
+	allow(t, server, "allchannels")
+	sub.Close()
+	r.Cut(func() { rewind(t, r, "lobby", kept) })
+	eventually(t, "the loss to be noted", func() bool {
+		p, err := r.After(t.Context(), "lobby", lost, 10, 0)
+		return err == nil && !p.LastBreak.IsZero()
+	})
 }
 
 // A loss that the server refuses to note is not passed over: nothing that follows it is handed on before it could be told. Nor is it

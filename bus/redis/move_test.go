@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -117,11 +118,21 @@ func TestRedisClusterSlotsMoveUnderTraffic(t *testing.T) {
 }
 
 // What a node had in a room at the primaries that the room has left is taken out of it, also where that can't be done before it has moved
-// on.
+// on. What it has there where the room comes back to is not: nobody leaves.
 func TestRedisClusterNobodyStaysInARoomThatHasMoved(t *testing.T) {
 	t.Parallel()
+	for name, servers := range map[string][]int{"on": {0, 1, 2}, "back": {0, 1, 0}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			leavesWhereItWas(t, servers)
+		})
+	}
+}
+
+// leavesWhereItWas has a room with a member move over servers, which refuse all the while that anybody is taken out.
+func leavesWhereItWas(t *testing.T, over []int) {
 	servers := bustest.StartRedisCluster(t, 3, 0)
-	room := roomsOf(servers, 0, 1)[0]
+	room, end := roomsOf(servers, over[0], 1)[0], over[len(over)-1]
 	allow := func(rule ...any) {
 		for i := range servers.Servers {
 			servers.Do(i, append([]any{"acl", "setuser", "node", "on", ">secret", "~*", "&*", "+@all"}, rule...)...)
@@ -134,16 +145,83 @@ func TestRedisClusterNobodyStaysInARoomThatHasMoved(t *testing.T) {
 	n.subs[room].Enter(bus.Member{ID: "ann"})
 	n.told[room].change(bus.Joined, "ann")
 	allow("-unlink") // which only taking out needs
-	for i := range 2 {
-		servers.Move(redis.SlotOf(room), i, i+1)
-		eventually(t, "a refusal", func() bool { return strings.Contains(servers.Do(i+1, "acl", "log"), "unlink") })
+	for i, from := range over[:len(over)-1] {
+		to := over[i+1]
+		servers.Do(to, "acl", "log", "reset")
+		servers.Move(redis.SlotOf(room), from, to)
+		eventually(t, "a refusal", func() bool { return strings.Contains(servers.Do(to, "acl", "log"), "unlink") })
 	}
 	allow()
+	eventually(t, "the node to be there only where the room is", func() bool { return len(incarnationsIn(t, servers.Servers[end], room)) == 1 })
+	n.subs[room].Enter(bus.Member{ID: "bob"}) // who is written after all that
+	n.told[room].expect("+ann", "+bob")
 	n.subs[room].Leave("ann")
+	n.subs[room].Leave("bob")
 	eventually(t, "nobody to be there", func() bool {
 		r, err := n.Cluster.Roster(t.Context(), room)
 		return err == nil && r.Count == 0 && n.subs[room].Roster().Count == 0
 	})
+}
+
+// incarnationsIn are those that have somebody in a room.
+func incarnationsIn(t *testing.T, server *bustest.RedisServer, room string) []string {
+	t.Helper()
+	there, err := server.Client().HKeys(t.Context(), redis.KeysOf(room).Incarnations).Result()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return slices.DeleteFunc(there, func(field string) bool { return field == "v" || field[0] == 'x' })
+}
+
+// Who is in a room that has moved stays there though the node's lease is lost where it is now.
+func TestRedisClusterALostLeaseIsMadeUpForWhereARoomHasMovedTo(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	room := roomsOf(servers, 0, 1)[0]
+	n := openClusterNode(t, redis.Config{URL: servers.URL(), Timeout: 5 * time.Second, HeartbeatInterval: 500 * time.Millisecond}, room)
+	n.subs[room].Enter(bus.Member{ID: "ann"})
+	n.told[room].change(bus.Joined, "ann")
+	before := incarnationsIn(t, servers.Servers[0], room)
+	servers.Move(redis.SlotOf(room), 0, 1)
+	another := func() bool {
+		there := incarnationsIn(t, servers.Servers[1], room)
+		return len(there) == 1 && there[0] != before[0]
+	}
+	eventually(t, "the node to be there where the room is", another)
+	before = incarnationsIn(t, servers.Servers[1], room)
+	if err := servers.Servers[1].Client().Del(t.Context(), "parley:lease:"+before[0]).Err(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it to be there under another lease", another)
+	if r, err := n.Cluster.Roster(t.Context(), room); err != nil || r.Count != 1 {
+		t.Errorf("%d members are read, %v", r.Count, err)
+	}
+	n.told[room].expect("+ann")
+}
+
+// A log is read where it has moved to before anybody was told of that, though that primary has forgotten the scripts.
+func TestRedisClusterALogIsReadWhereItHasMovedToThoughScriptsAreForgottenThere(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	room := roomsOf(servers, 0, 1)[0]
+	n := openClusterNode(t, redis.Config{URL: servers.URL(), HeartbeatInterval: time.Minute})
+	appendTo(t, n, room, "m", "")
+	reads := func(when string) {
+		t.Helper()
+		if p, err := n.After(t.Context(), room, bus.ID{}, 10, 0); err != nil || len(p.Messages) != 1 {
+			t.Errorf("%s it has %d messages, %v", when, len(p.Messages), err)
+		}
+	}
+	slot := redis.SlotOf(room)
+	host, port, _ := net.SplitHostPort(servers.Servers[1].Addr())
+	servers.Begin(slot, 0, 1)
+	for _, key := range strings.Fields(strings.Trim(servers.Do(0, "cluster", "getkeysinslot", slot, 100), "[]")) {
+		servers.Do(0, "migrate", host, port, key, 0, 5000)
+	}
+	reads("with all keys moved") // which connects to the other
+	servers.Do(1, "script", "flush")
+	servers.End(slot, 0, 1)
+	reads("after the move")
 }
 
 // A slot that goes and comes back before it is noticed takes the subscriptions with it. They are made again.
@@ -213,6 +291,46 @@ func TestRedisClusterWhatIsUnderWayWhenItsRoomMovesStaysFirst(t *testing.T) {
 		}
 	}
 	n.hears(room, "said", said)
+}
+
+// What is published while its room moves counts, as what waits elsewhere, and does so no more once it has left.
+func TestRedisClusterWhatIsPublishedWhileItsRoomMovesIsBounded(t *testing.T) {
+	t.Parallel()
+	b := newBrake("under way")
+	const fit = 3
+	cfg := redis.Config{URL: bustest.StartRedisCluster(t, 1, 0).URL(), Links: 1, Timeout: patience, QueueBytes: 70 << 10}
+	cfg.SetDial(b.dial)
+	n := openClusterNode(t, cfg, "lobby")
+	publish := func(body string, outcomes chan error) {
+		n.Publish("lobby", bus.Draft{Body: []byte(body)}, func(_ bus.ID, err error) { outcomes <- err })
+	}
+	moved := make(chan error, 1+fit)
+	publish("under way", moved)
+	<-b.reached
+	n.MoveAway("lobby")
+	large := strings.Repeat("x", 20<<10)
+	for range fit {
+		publish(large, moved)
+	}
+	refused := make(chan error, 1)
+	publish(large, refused)
+	select {
+	case err := <-refused:
+		if !errors.Is(err, bus.ErrUnavailable) {
+			t.Errorf("what does not fit: %v", err)
+		}
+	default:
+		t.Error("what does not fit waits")
+	}
+	close(b.release)
+	for range cap(moved) {
+		if err := <-moved; err != nil {
+			t.Error(err)
+		}
+	}
+	for range 2 * fit {
+		appendTo(t, n, "lobby", large, "")
+	}
 }
 
 // Who comes to a room while it moves waits until it has, and no longer.

@@ -1,6 +1,7 @@
 package redis_test
 
 import (
+	"fmt"
 	"slices"
 	"testing"
 	"time"
@@ -279,6 +280,17 @@ func TestRedisADeadNodeThatAnotherSeesToIsSeenToLater(t *testing.T) {
 	}, func(*bustest.RedisServer) {})
 }
 
+// A node that died just before the server's clock was set back has left in time all the same, though its lease lasts for longer then.
+func TestRedisADeadNodeWhoseLeaseTheClockProlongsIsSeenTo(t *testing.T) {
+	t.Parallel()
+	server := bustest.StartRedis(t)
+	cfg := never // with leases of hours
+	cfg.URL = server.URL()
+	present(t, openRedis(t, cfg), "lobby", "ann")
+	_, told := subscribe(t, openRedis(t, redis.Config{URL: server.URL(), HeartbeatInterval: 300 * time.Millisecond}), "lobby")
+	told.change(bus.Left, "ann")
+}
+
 // deadIsSeenTo has a node meet a dead one in a room that it is not in, and that no list names any more.
 func deadIsSeenTo(t *testing.T, before func(server *bustest.RedisServer, dead string), meanwhile func(server *bustest.RedisServer)) {
 	t.Helper()
@@ -306,10 +318,19 @@ func deadIsSeenTo(t *testing.T, before func(server *bustest.RedisServer, dead st
 	})
 }
 
-// A node that needed another lease takes what it had under the one before out of its rooms. Where that fails it is done later, though no
-// list names it any more, and nobody watches the room.
+// A node that needed another lease takes what it had under the one before out of its rooms, once. Where that fails it is done later, though
+// no list names it any more, and nobody watches the room.
 func TestRedisWhatANodeHadUnderALostLeaseIsTakenOutLater(t *testing.T) {
 	t.Parallel()
+	for _, room := range []string{"watched", "left"} {
+		t.Run(room, func(t *testing.T) {
+			t.Parallel()
+			takenOutLater(t, room == "left")
+		})
+	}
+}
+
+func takenOutLater(t *testing.T, left bool) {
 	server := bustest.StartRedis(t)
 	allow(t, server, "allchannels")
 	// A reaper waits for two heartbeats after a lease was taken: meanwhile it may be forbidden what it needs.
@@ -325,9 +346,41 @@ func TestRedisWhatANodeHadUnderALostLeaseIsTakenOutLater(t *testing.T) {
 	}
 	eventually(t, "a refusal", func() bool { return refusals(t, server, "unlink") > 0 })
 	allow(t, server, "allchannels")
-	sub.Close()
+	if left {
+		sub.Close()
+	}
 	eventually(t, "the former incarnation to be out of the room", func() bool {
 		there, err := c.HExists(ctx, k.Incarnations, former).Result()
 		return err == nil && !there
 	})
+	if left {
+		return
+	}
+	sub.Enter(bus.Member{ID: "bob"}) // who is written after that
+	told.change(bus.Joined, "bob")
+	const more = 8
+	before := bustest.Calls(t, c)["srem"] // which follows who is taken out; a reaper may do it once
+	for i := range more {
+		sub.Enter(bus.Member{ID: fmt.Sprint(i)})
+		told.change(bus.Joined, fmt.Sprint(i))
+	}
+	if again := bustest.Calls(t, c)["srem"] - before; again > more/2 {
+		t.Errorf("it is taken out %d times more", again)
+	}
+}
+
+// Who is told that an incarnation was reaped only by what Redis has of the room is told at once that its members have left.
+func TestRedisAReapingThatWasMissedIsTold(t *testing.T) {
+	server := bustest.StartRedis(t)
+	cfg := never
+	cfg.URL = server.URL()
+	dies, lives := openRedis(t, cfg), openRedis(t, cfg)
+	present(t, dies, "lobby", "ann")
+	_, told := subscribe(t, lives, "lobby")
+	lives.Cut(func() {
+		if err := lives.Reap(t.Context(), dies.Incarnation(), "lobby"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	told.change(bus.Left, "ann")
 }

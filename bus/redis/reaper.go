@@ -101,6 +101,8 @@ func (p *reaper) round(ctx context.Context) error {
 	q = r.query(ctx, r.own)
 	leases := make([]*redis.Cmd, len(incs))
 	for i, inc := range incs {
+		// No lease lasts longer than a new one. By a clock that was set back it would, also that of a node that died before.
+		q.do("pexpire", leaseKey(inc), r.cfg.LeaseTTL.Milliseconds(), "lt")
 		leases[i] = q.do("exists", leaseKey(inc))
 	}
 	ours := q.do("exists", leaseKey(own)) // last: what takes all leases at once takes ours as well

@@ -413,12 +413,9 @@ func (rd *reading) settleRoster() (again bool, err error) {
 	again = rm.changesDropped
 	held := rm.takeHeldChangesLocked()[rd.changes:] // what came before was read
 	rm.changesDropped, rm.rosterStale = false, again
-	for i, c := range held {
+	for _, c := range held {
 		if !rm.applyChangeLocked(c) {
-			rm.rosterStale = true
-			for _, c := range held[i:] {
-				rm.holdChangeLocked(c)
-			}
+			rm.rosterStale = true // what follows is read with it
 			return true, nil
 		}
 	}

@@ -89,16 +89,20 @@ func (s *scripts) appendLoad(out []byte) []byte {
 const loads = 2 // commands of appendLoad
 
 // exec sends the commands in one pipeline and waits for all answers, which are in the commands. It returns an error only if
-// there are commands that got none. Commands answered NOSCRIPT are sent again, in order, after the script was loaded:
-// connections load it when they are made, so this happens only after SCRIPT FLUSH. What another node of a Cluster has is asked there.
+// there are commands that got none. What another node of a Cluster has is asked there.
 func (r *Bus) exec(ctx context.Context, c *redis.Client, cmds []redis.Cmder) error {
-	if err := execOnce(ctx, c, cmds); err != nil {
+	err := execKnown(ctx, c, cmds, func() error { return r.scripts.loadPresence(ctx, c) })
+	if err != nil || r.cluster == nil {
 		return err
 	}
-	if r.cluster != nil {
-		if err := r.cluster.follow(ctx, cmds); err != nil {
-			return err
-		}
+	return r.cluster.follow(ctx, cmds)
+}
+
+// execKnown sends the commands. Those answered NOSCRIPT are sent again, in order, after the script was loaded: connections load it
+// when they are made, so this happens only after SCRIPT FLUSH.
+func execKnown(ctx context.Context, c redis.Cmdable, cmds []redis.Cmder, load func() error) error {
+	if err := execOnce(ctx, c, cmds); err != nil {
+		return err
 	}
 	var again []redis.Cmder
 	for _, cmd := range cmds {
@@ -109,7 +113,7 @@ func (r *Bus) exec(ctx context.Context, c *redis.Client, cmds []redis.Cmder) err
 	if again == nil {
 		return nil
 	}
-	if err := r.scripts.loadPresence(ctx, c); err != nil {
+	if err := load(); err != nil {
 		return err
 	}
 	return execOnce(ctx, c, again)
