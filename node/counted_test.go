@@ -139,11 +139,12 @@ func TestConnectionsCountThoughAPartOfTheBusIsAway(t *testing.T) {
 // A noDraws is a bus whose buckets are away for a while.
 type noDraws struct {
 	bus.Bus
-	away bool
+	away  bool
+	draws int
 }
 
 func (b *noDraws) Draw(ctx context.Context, bucket string, n int, rate float64, burst int) (int, error) {
-	if b.away {
+	if b.draws++; b.away {
 		return 0, bus.ErrUnavailable
 	}
 	return b.Bus.Draw(ctx, bucket, n, rate, burst)
@@ -174,6 +175,10 @@ func TestAUserMaySayAllAgainOnceTheBusIsBack(t *testing.T) {
 		b.away = false
 		if n := says(); n < most*seconds*9/10 {
 			t.Errorf("once it is back %d of %d may be said", n, most*seconds)
+		}
+		b.draws = 0
+		if n := says(); n < most*seconds*9/10 || b.draws > 2*seconds { // of chunks that do not grow it takes four a second
+			t.Errorf("then %d of %d may be said, with %d draws", n, most*seconds, b.draws)
 		}
 	})
 }
