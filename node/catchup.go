@@ -159,11 +159,7 @@ func (m *member) serveLog(buf, scratch []byte) bool {
 			cursor = before // first what is before the gap
 			break
 		}
-		gap, told := m.appendGap(nil, msg.Lost, msg.ID)
-		if !told {
-			return false
-		}
-		m.conn.Put(gap)
+		m.conn.Put(m.appendGap(nil, msg.Lost, msg.ID))
 		newest = msg.Marker
 	}
 	r.mu.Lock()
@@ -204,10 +200,7 @@ func (m *member) skip(page bus.Page) bool {
 	if lost != m.cursor && start.Less(lost) {
 		start = lost // which was seen
 	}
-	gap, told := m.appendGap(nil, lost, start)
-	if !told {
-		return false
-	}
+	gap := m.appendGap(nil, lost, start)
 	m.r.mu.Lock()
 	defer m.r.mu.Unlock()
 	if !m.gone {
@@ -241,11 +234,9 @@ func (m *member) isPast(page bus.Page) bool {
 	return len(page.Messages) == 0 && !page.Last.IsZero() && page.Last.Less(m.cursor) && !m.r.head.Less(m.cursor)
 }
 
-// appendGap appends a gap, in its place among the messages; last is where it goes on. It returns false if the client can't be told:
-// then its connection is closed.
-func (m *member) appendGap(buf []byte, after, last bus.ID) ([]byte, bool) {
-	if !m.s.gapTold() {
-		return buf, false
-	}
-	return m.codec.appendEvent(buf, "gap", wire.Gap{Room: m.r.name, After: after, Last: last}.Append(nil)), true
+// appendGap appends a gap, in its place among the messages; last is where it goes on. If the client can't be told, its connection is
+// closed, and takes nothing more.
+func (m *member) appendGap(buf []byte, after, last bus.ID) []byte {
+	m.s.gapTold()
+	return m.codec.appendEvent(buf, "gap", wire.Gap{Room: m.r.name, After: after, Last: last}.Append(nil))
 }

@@ -162,13 +162,92 @@ func TestAGapIsToldOnceThoughWhatFollowsItHasToWait(t *testing.T) {
 	w.overflow(t, func() { sender.SendText("hall", pad) })
 	close(full)
 	var got []string
-	for len(got) == 0 || got[len(got)-1] != "second after it" {
+	for len(got) < 9 && (len(got) == 0 || got[len(got)-1] != "second after it") {
 		if f := slow.Next(); f.Room == "lobby" && (f.Op == "message" || f.Op == "gap") {
 			got = append(got, texts([]wire.Frame{f})...)
 		}
 	}
 	if want := []string{"gap", "first after it", "second after it"}; !slices.Equal(got, want) {
 		t.Errorf("it heard %v, want %v", got, want)
+	}
+}
+
+// Plain text has no words for a gap: who is behind when messages are lost is served what came before, and then the connection closes.
+func TestAGapClosesThePlainConnectionOfWhoIsBehind(t *testing.T) {
+	t.Parallel()
+	w, b := newWatch(), new(handLog)
+	c := nodetest.StartNarrow(t, 1, func(cfg *node.Config) {
+		b.Bus = cfg.Bus
+		cfg.Bus, cfg.Observer, cfg.QueueBytes = b, w, 16<<10
+	})
+	watcher := joined(t, c.Nodes[0], `"limit":0`)
+	slow := nodetest.DialPlain(t, c.Nodes[0].URL("/"))
+	slow.Narrow()
+	for watcher.Until("presence").Count < 2 { // until it is there
+	}
+	leave(watcher)
+	at := uint64(0)
+	say := func(text string) {
+		at++
+		b.write(bus.Message{ID: id.ID{Ms: at}, Body: wire.Said{Room: "lobby", From: wire.Member{ID: "ada"}, Text: text}.Body()})
+	}
+	pad := strings.Repeat("x", 4000)
+	w.overflow(t, func() { say(pad) })
+	before := int(at)
+	lost, marker := id.ID{Ms: at}, id.ID{Ms: at + 1}
+	b.write(bus.Message{Break: true, ID: marker, Lost: lost, Marker: marker})
+	at++
+	say("after it")
+	for i := range before {
+		if text := slow.Read(); text != pad {
+			t.Fatalf("message %d of %d is %.20q", i, before, text)
+		}
+	}
+	slow.WantClose(wire.StatusOverload)
+}
+
+// A log that has not come as far as the room is read again, until it has: what a room was told is not lost to who is behind.
+func TestALogThatIsBehindTheRoomIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	w, b := newWatch(), new(handLog)
+	nothing := make(chan struct{})
+	var once sync.Once
+	b.read = func(p bus.Page) {
+		if len(p.Messages) == 0 {
+			once.Do(func() { close(nothing) })
+		}
+	}
+	c := nodetest.StartNarrow(t, 1, func(cfg *node.Config) {
+		b.Bus = cfg.Bus
+		cfg.Bus, cfg.Observer, cfg.QueueBytes = b, w, 16<<10
+	})
+	slow := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	slow.Narrow()
+	slow.Join("lobby", `"limit":0`)
+	at := uint64(0)
+	next := func(text string) bus.Message {
+		at++
+		return bus.Message{ID: id.ID{Ms: at}, Prev: id.ID{Ms: at - 1}, Body: wire.Said{Room: "lobby", From: wire.Member{ID: "ada"}, Text: text}.Body()}
+	}
+	pad := strings.Repeat("x", 4000)
+	w.overflow(t, func() { b.write(next(pad)) })
+	before := at
+	var late []bus.Message
+	for range 50 { // more than the node has in memory
+		late = append(late, next(pad))
+		b.deliver(late[len(late)-1])
+	}
+	for range before {
+		slow.Until("message")
+	}
+	<-nothing
+	b.mu.Lock()
+	b.log = append(b.log, late...)
+	b.mu.Unlock()
+	for i := range late {
+		if m := slow.Until("message"); m.ID != late[i].ID {
+			t.Fatalf("heard %v, want %v", m.ID, late[i].ID)
+		}
 	}
 }
 

@@ -57,7 +57,7 @@ func (m *member) admit(req *wire.Request, recovered *bool) {
 	b.frame = m.codec.appendEventAt(b.frame[:0], m.cursor, "ok", b.payload)
 	live := false
 	if m.blind && recovered != nil && !*recovered {
-		b.frame, _ = m.appendGap(b.frame, *req.Since, m.cursor) // plain text, which has no words for it, has no since
+		b.frame = m.appendGap(b.frame, *req.Since, m.cursor) // plain text, which has no words for it, has no since
 	}
 	answer, cursor, greeted := len(b.frame), m.cursor, m.greeted
 	switch {
