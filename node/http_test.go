@@ -247,6 +247,15 @@ func TestHTTPErrorsAreProblemDetails(t *testing.T) {
 	}
 }
 
+func TestNoneOfTheHistoryMayBeAskedFor(t *testing.T) {
+	c := nodetest.Start(t, 1)
+	call(t, "POST", c.Nodes[0].HTTP("/v1/rooms/lobby/messages"), `{"text":"x"}`)
+	_, _, page := call(t, "GET", c.Nodes[0].HTTP("/v1/rooms/lobby/messages?limit=0"), "")
+	if messages, _ := page["messages"].([]any); messages == nil || len(messages) > 0 || page["more"] != true {
+		t.Errorf("got %v", page)
+	}
+}
+
 func TestAFrozenEventStreamCatchesUp(t *testing.T) {
 	t.Parallel()
 	w := newWatch()
