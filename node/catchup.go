@@ -159,16 +159,28 @@ func (m *member) serveLog(buf, scratch []byte) bool {
 			cursor = before // first what is before the gap
 			break
 		}
-		m.conn.Put(m.appendGap(nil, msg.Lost, msg.ID))
+		if !m.tellOfBreak(msg) {
+			return true
+		}
 		newest = msg.Marker
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	m.told = newest
 	if !m.gone && m.putIfSpace(buf) {
 		m.cursor = cursor
 	}
 	return true
+}
+
+// tellOfBreak tells of a break in the log, unless the member has left: then it reports false.
+func (m *member) tellOfBreak(brk *bus.Message) bool {
+	m.r.mu.Lock()
+	defer m.r.mu.Unlock()
+	if !m.gone {
+		m.conn.Put(m.appendGap(nil, brk.Lost, brk.ID))
+		m.told = brk.Marker
+	}
+	return !m.gone
 }
 
 // next is the page of the log that follows the cursor. A join has read the first one.
@@ -200,11 +212,10 @@ func (m *member) skip(page bus.Page) bool {
 	if lost != m.cursor && start.Less(lost) {
 		start = lost // which was seen
 	}
-	gap := m.appendGap(nil, lost, start)
 	m.r.mu.Lock()
 	defer m.r.mu.Unlock()
 	if !m.gone {
-		m.put(gap)
+		m.put(m.appendGap(nil, lost, start))
 		m.cursor = start
 		if m.told.Less(page.LastBreak) {
 			m.told = page.LastBreak

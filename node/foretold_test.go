@@ -206,6 +206,51 @@ func TestAGapClosesThePlainConnectionOfWhoIsBehind(t *testing.T) {
 	slow.WantClose(wire.StatusOverload)
 }
 
+// Who leaves a room while it is served from the log hears nothing of it once that is answered: neither what was being read for it, nor
+// that there is a gap.
+func TestNothingOfARoomComesOnceItWasLeft(t *testing.T) {
+	t.Parallel()
+	const said, broken = 300, 250 // more than a page, and behind it
+	for name, breaks := range map[string]bool{"messages": false, "a gap": true} {
+		b := new(handLog)
+		reading, left := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		b.read = func(p bus.Page) { // the first page is for the answer to the join
+			if len(p.Messages) > 0 && p.Messages[0].ID.Ms > wire.MaxPage && p.Messages[0].Break == breaks {
+				once.Do(func() { close(reading) })
+				<-left
+			}
+		}
+		c := nodetest.Start(t, 1, func(cfg *node.Config) {
+			b.Bus = cfg.Bus
+			cfg.Bus = b
+		})
+		stays := joined(t, c.Nodes[0], `"limit":0`)
+		for i := uint64(1); i <= said; i++ {
+			m := bus.Message{ID: id.ID{Ms: i}, Body: wire.Said{Room: "lobby", From: wire.Member{ID: "ada"}, Text: strings.Repeat("x", 400)}.Body()}
+			if breaks && i == broken {
+				m = bus.Message{ID: m.ID, Break: true, Lost: id.ID{Ms: i - 1}, Marker: m.ID}
+			}
+			b.write(m)
+		}
+		for stays.Until("message").ID.Ms < said {
+		}
+		p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		p.Say(`{"op":"join","room":"lobby","since":%q}`, id.ID{Ms: 1})
+		<-reading
+		p.Say(`{"op":"leave","req":"leave","room":"lobby"}`)
+		for string(p.Until("ok").Req) != `"leave"` {
+		}
+		close(left)
+		for range 20 {
+			p.Say(`{"op":"ping"}`)
+			if f := p.Next(); f.Op != "ok" {
+				t.Fatalf("%s: once it was left comes %s", name, nodetest.Show(f))
+			}
+		}
+	}
+}
+
 // A log that has not come as far as the room is read again, until it has: what a room was told is not lost to who is behind.
 func TestALogThatIsBehindTheRoomIsWaitedFor(t *testing.T) {
 	t.Parallel()
