@@ -111,7 +111,7 @@ func TestWhatIsNotUnderstoodOnTheBoardRevokesNothing(t *testing.T) {
 	if err := b.Post(t.Context(), `{"revoke":true,"before":1000}`, time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)
 	}
-	if _, r := noticed(t, b, `{"revoke":true,"before":1000,"user":{"id":"ada"}}`, `nonsense`); r != nil {
+	if _, r := noticed(t, b, `{"revoke":true,"before":1000,"user":{"id":"ada"}}`, `{"user":"ada","before":1000}`, `{"token":"x"}`, `nonsense`); r != nil {
 		t.Errorf("revoked is %+v", r)
 	}
 }

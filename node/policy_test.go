@@ -364,6 +364,19 @@ func TestARightTakenFromAStreamOfSeveralRoomsEndsAtOnce(t *testing.T) {
 	}
 }
 
+// A stream of several rooms begins without those that it may not join, and says so.
+func TestAStreamOfSeveralRoomsBeginsWithThoseThatItMayJoin(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1, withGrants).Nodes[0]
+	s := listen(t, n.HTTP("/v1/events?room=team&room=lobby&token=ada%2Flobby:join,history"))
+	if _, f := s.until("left"); f.Room != "team" || f.Code != wire.Forbidden {
+		t.Errorf("it is told %s", nodetest.Show(f))
+	}
+	if e, f := s.until("live"); f.Room != "lobby" || e.id != "lobby=0-0" {
+		t.Errorf("then, at %q, %s", e.id, nodetest.Show(f))
+	}
+}
+
 func TestWithoutHistoryAJoinBeginsWithWhatIsSaidNext(t *testing.T) {
 	t.Parallel()
 	c := nodetest.Start(t, 1, withGrants)
