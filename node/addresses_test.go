@@ -31,3 +31,22 @@ func TestAddressesAreBoundedAndForgotten(t *testing.T) {
 		t.Errorf("%d are known, %d idle", len(as.known), as.idle)
 	}
 }
+
+// Who comes over a socket that has no address, such as one of the file system, shares no limits with others who do.
+func TestWithoutAnAddressThereAreNoLimitsOfOne(t *testing.T) {
+	as := addresses{limits: &Limits{AddressAttempts: 1, AddressRequests: 1, AddressConnections: 1}}
+	for range 100 {
+		if limit, wait := as.arrive("@"); limit != "" || wait > 0 {
+			t.Fatalf("a connection is refused for %s", limit)
+		}
+		if wait := as.spend("@", func(a *address) *rate.Limiter { return a.requests }); wait > 0 {
+			t.Fatal("a request is refused")
+		}
+	}
+	for range 100 {
+		as.depart("@")
+	}
+	if len(as.known) != 0 || as.idle != 0 {
+		t.Errorf("%d are known, %d idle", len(as.known), as.idle)
+	}
+}

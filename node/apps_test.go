@@ -193,6 +193,75 @@ func TestApplicationsAskAsIsDescribed(t *testing.T) {
 	}
 }
 
+// What an application asks wrongly is said, and not done.
+func TestWhatAnApplicationAsksWronglyIsSaid(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1, withApps).Nodes[0]
+	rooms := func(n int) string { return `"` + strings.Join(strings.Fields(strings.Repeat("r ", n)), `","`) + `"` }
+	long := strings.Repeat("x", 70_000)
+	for _, tt := range []struct {
+		path, body string
+		status     int
+		says       string
+	}{
+		{"/v1/rooms/r/messages", `{"text":"x","from":{"id":""}}`, 400, "from needs an id"},
+		{"/v1/rooms/r/messages", `{"text":"x","from":{"id":"a\u0007"}}`, 400, "from needs an id"},
+		{"/v1/rooms/r/messages", `{"text":"x","from":{"id":"` + strings.Repeat("a", 129) + `"}}`, 400, "from needs an id"},
+		{"/v1/rooms/r/messages", `{"text":"x","from":{"id":"a","name":"` + strings.Repeat("a", 65) + `"}}`, 400, "name"},
+		{"/v1/rooms/r/messages", `{"text":"x","from":{"id":"a","info":7}}`, 400, "info"},
+		{"/v1/rooms/r/messages", `{"text":"x","from":7}`, 201, ""},
+		{"/v1/broadcast", `{"text":"x"}`, 400, "1 to 100 rooms"},
+		{"/v1/broadcast", `{"text":"x","rooms":[]}`, 400, "1 to 100 rooms"},
+		{"/v1/broadcast", `{"text":"x","rooms":[` + rooms(101) + `]}`, 400, "1 to 100 rooms"},
+		{"/v1/broadcast", `{"text":"x","rooms":[` + rooms(100) + `]}`, 200, ""},
+		{"/v1/broadcast", `{"rooms":["r"]}`, 400, "text"},
+		{"/v1/broadcast", `{"rooms":"r","text":"x"}`, 400, "openapi.json"},
+		{"/v1/broadcast", long, 413, "65536"},
+		{"/v1/rooms?limit=-1", "", 400, "200"},
+		{"/v1/rooms?limit=201", "", 400, "200"},
+		{"/v1/rooms?limit=0", "", 200, ""},
+		{"/v1/users/a%07/disconnect", `{}`, 400, "a user's id"},
+		{"/v1/users/a%07/revoke", `{}`, 400, "a user's id"},
+		{"/v1/users/ada/revoke", long, 413, "65536"},
+		{"/v1/users/ada/revoke", `{"token":"x"}`, 400, "by its jti alone"},
+		{"/v1/revoke", `{"token":"x","before":1}`, 400, "by its jti alone"},
+		{"/v1/revoke", `{"before":0}`, 400, "not to come"},
+		{"/v1/users/backend/revoke", `{}`, 202, ""},
+		{"/v1/broadcast", `{"text":"x","rooms":["r"]}`, 401, "revoked"}, // it is a user, too
+	} {
+		method := "POST"
+		if tt.body == "" {
+			method = "GET"
+		}
+		status, _, body := call(t, method, n.HTTP(tt.path), tt.body, "Authorization", "Bearer "+wholeKey)
+		if detail, _ := body["detail"].(string); status != tt.status || !strings.Contains(detail, tt.says) {
+			t.Errorf("%s %.60s: %d %v", tt.path, tt.body, status, body)
+		}
+	}
+}
+
+// While the bus is away an application is told so, whatever it asks: what it said, listed or revoked it has to ask again.
+func TestAnApplicationIsToldThatTheBusIsAway(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1, withApps, func(cfg *node.Config) { cfg.Bus = deadBus{cfg.Bus} }).Nodes[0]
+	for path, body := range map[string]string{
+		"/v1/rooms": "", "/v1/users/ada/disconnect": `{}`, "/v1/users/ada/revoke": `{}`, "/v1/rooms/r/messages": `{"text":"x"}`,
+	} {
+		method := "POST"
+		if body == "" {
+			method = "GET"
+		}
+		status, h, problem := call(t, method, n.HTTP(path), body, "Authorization", "Bearer "+wholeKey)
+		if status != 503 || h.Get("Retry-After") == "" || problem["code"] != "unavailable" {
+			t.Errorf("%s: %d %v", path, status, problem)
+		}
+	}
+	_, _, body := call(t, "POST", n.HTTP("/v1/broadcast"), `{"text":"x","rooms":["a"]}`, "Authorization", "Bearer "+wholeKey)
+	if results, _ := body["results"].([]any); len(results) != 1 || results[0].(map[string]any)["code"] != "unavailable" {
+		t.Errorf("a broadcast: %v", body)
+	}
+}
+
 // An API key is good in the header of an HTTP request, and nowhere else.
 func TestAnAPIKeyIsGoodInItsPlaceOnly(t *testing.T) {
 	t.Parallel()

@@ -3,10 +3,12 @@ package node_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/url"
 	"strings"
 	"testing"
 
+	"parley/bus"
 	"parley/node"
 	"parley/node/nodetest"
 	"parley/node/wire"
@@ -16,6 +18,9 @@ import (
 type tokens map[string]node.User
 
 func (k tokens) Authenticate(_ context.Context, token string) (node.Grant, error) {
+	if token == "away" {
+		return node.Grant{}, fmt.Errorf("who is asked about tokens does not answer: %w", bus.ErrUnavailable)
+	}
 	u, ok := k[token]
 	if !ok {
 		return node.Grant{}, errors.New("this token is nobody's")
@@ -190,5 +195,20 @@ func TestATokenMakesTheSameUserOnEveryNode(t *testing.T) {
 	bob.Join("lobby")
 	if his := bob.SendText("lobby", "once", `"key":"k"`); his == first {
 		t.Error("his key is hers")
+	}
+}
+
+// That nobody can tell now what a token gives is no refusal of it: it is good again later.
+func TestATokenThatCannotBeToldNowIsToBeTriedAgain(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1, withTokens).Nodes[0]
+	p := nodetest.Dial(t, n.URL("/"))
+	p.Say(`{"op":"hello","token":"away"}`)
+	if e := p.WantError(wire.Unavailable); e.RetryAfter == 0 || !strings.Contains(e.Message, "does not answer") {
+		t.Errorf("over a socket: %+v", e)
+	}
+	status, h, problem := call(t, "GET", n.HTTP("/v1/rooms/lobby/members"), "", "Authorization", "Bearer away")
+	if status != 503 || h.Get("Retry-After") == "" || problem["code"] != "unavailable" {
+		t.Errorf("over HTTP: %d %v", status, problem)
 	}
 }

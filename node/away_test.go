@@ -2,12 +2,15 @@ package node_test
 
 import (
 	"context"
+	"log/slog"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
 
 	"parley/bus"
+	"parley/bus/memory"
 	"parley/node"
 	"parley/node/nodetest"
 	"parley/node/wire"
@@ -155,3 +158,68 @@ func TestAClientThatGoesMakesNoOutage(t *testing.T) {
 		t.Errorf("another client is answered %d: %v", status, problem)
 	}
 }
+
+// A mute is a bus to which nothing can be said, and which says that it is not ready.
+type mute struct{ bus.Bus }
+
+func (mute) Publish(_ string, _ bus.Draft, done func(bus.ID, error)) {
+	done(bus.ID{}, bus.ErrUnavailable)
+}
+
+func (mute) Signal(_ string, _ []byte, done func(error)) { done(bus.ErrUnavailable) }
+
+func (mute) Ready() error { return bus.ErrUnavailable }
+
+func (mute) Away() []string { return []string{"shard 1", "shard 2"} }
+
+// What cannot be said is told to be so, in the words that the client has: plain text has none, and closes.
+func TestWhatCannotBeSaidIsToldOverEveryWay(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Bus = mute{cfg.Bus} }).Nodes[0]
+	p := nodetest.Dial(t, n.URL("/"))
+	p.Join("lobby")
+	for _, op := range []string{`"send","text":"x"`, `"signal","kind":"k"`} {
+		p.Say(`{"op":%s,"req":7,"room":"lobby"}`, op)
+		f := p.UntilError()
+		if f.Code != wire.Unavailable || f.RetryAfter == 0 || string(f.Req) != "7" {
+			t.Errorf("%s: %s", op, nodetest.Show(f))
+		}
+	}
+	if status, _, problem := call(t, "POST", n.HTTP("/v1/rooms/lobby/messages"), `{"text":"x"}`); status != 503 {
+		t.Errorf("over HTTP: %d %v", status, problem)
+	}
+	plain := nodetest.DialPlain(t, n.URL("/"))
+	plain.Say("x")
+	plain.WantClose(wire.StatusOverload)
+}
+
+// Clients are sent elsewhere while the bus is not ready; a part of it that is away is away for every node, and only named.
+func TestANodeIsReadyWhileItsBusIs(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		wrap   func(bus.Bus) bus.Bus
+		status int
+		says   string
+	}{
+		"ready":          {func(b bus.Bus) bus.Bus { return b }, 200, "ready\n"},
+		"not ready":      {func(b bus.Bus) bus.Bus { return mute{b} }, 503, "not ready: " + bus.ErrUnavailable.Error()},
+		"partly not":     {func(b bus.Bus) bus.Bus { return partly{b} }, 200, "ready\naway: shard 1\naway: shard 2\n"},
+		"partly, but up": {func(b bus.Bus) bus.Bus { return struct{ bus.Bus }{partly{b}} }, 200, "ready\n"},
+	} {
+		n := node.New(node.Config{Bus: tt.wrap(memory.New(bus.Retention{}).Open(bus.NoObserver{})), Log: slog.New(slog.DiscardHandler)})
+		defer n.Shutdown(t.Context())
+		w := httptest.NewRecorder()
+		n.Handler().ServeHTTP(w, httptest.NewRequest("GET", "/readyz", nil))
+		if body := w.Body.String(); w.Code != tt.status || !strings.Contains(body, tt.says) || tt.status == 200 && body != tt.says {
+			t.Errorf("%s: %d %s", name, w.Code, body)
+		}
+		if cached := w.Header().Get("Cache-Control"); cached != "no-store" {
+			t.Errorf("%s: a proxy may keep it: %q", name, cached)
+		}
+	}
+}
+
+// partly is a bus of which a part is away.
+type partly struct{ bus.Bus }
+
+func (b partly) Away() []string { return mute{}.Away() }

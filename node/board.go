@@ -78,13 +78,13 @@ var errRevoked = wire.Errorf(wire.Unauthorized, "this was revoked: a new token i
 
 // hits reports whether a grant is revoked. A guest's session was issued before any time, but is no token: only its user is revoked.
 func (r *revoked) hits(g *Grant) bool {
-	if r == nil || g == nil || g.nobody {
+	if r == nil {
 		return false
 	}
 	if before, ok := r.users[g.User.ID]; ok && g.Issued.UnixMilli() < before {
 		return true
 	}
-	return !g.User.Guest && !g.Issued.IsZero() && g.Issued.UnixMilli() < r.all || g.Token != "" && r.tokens[g.Token]
+	return !g.User.Guest && !g.Issued.IsZero() && g.Issued.UnixMilli() < r.all || r.tokens[g.Token]
 }
 
 // watchBoard reads the board again and again, until the node ends.
@@ -167,7 +167,6 @@ func (s *Server) enforce(r *revoked, ended []string) {
 	for _, sess := range s.sessions {
 		g := sess.held.Load()
 		switch {
-		case g == nil || g.nobody:
 		case r.hits(g):
 			sess.expel(errRevoked, wire.StatusNoToken)
 		case gone[g.User.ID]:

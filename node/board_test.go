@@ -2,6 +2,7 @@ package node_test
 
 import (
 	"context"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -124,4 +125,68 @@ func TestANodeThatStartsDisconnectsNobody(t *testing.T) {
 	hello(nodetest.Dial(t, n.URL("/")), "ada") // which waits for the reading
 	back.Say(`{"op":"ping"}`)
 	back.Want("ok")
+}
+
+// Who was disconnected, or whose token was revoked, is told once, however often that is asked for, and heard no more: not even if it
+// does not close.
+func TestWhoIsExpelledIsToldOnceAndHeardNoMore(t *testing.T) {
+	t.Parallel()
+	for path, code := range map[string]wire.Code{"/v1/users/ada/disconnect": wire.Forbidden, "/v1/users/ada/revoke": wire.Unauthorized} {
+		n := nodetest.Start(t, 1, withIssued, withApps, func(cfg *node.Config) { cfg.Guests = true }).Nodes[0]
+		other := nodetest.Dial(t, n.URL("/"))
+		other.Join("lobby")
+		ada := dialRaw(t, n)
+		ada.Write(masked(wire.OpText, `{"op":"hello","token":"ada@1"}`))
+		ada.want(wire.OpText, `"id":"ada"`)
+		ada.Write(masked(wire.OpText, `{"op":"join","room":"lobby"}`))
+		ada.want(wire.OpText, `"op":"live"`)
+		for range 2 {
+			if status, _, said := call(t, "POST", n.HTTP(path), "", "Authorization", "Bearer "+wholeKey); status != 202 {
+				t.Fatalf("%d %v", status, said)
+			}
+		}
+		ada.Write(masked(wire.OpText, `{"op":"send","room":"lobby","text":"in spite of all"}`))
+		ada.Write(masked(wire.OpClose, "\x03\xe8"))
+		told := map[string]int{}
+		for {
+			op, payload, err := ada.next()
+			if err != nil {
+				break
+			}
+			if f, err := wire.ParseFrame(payload); op == wire.OpText && err == nil {
+				told[strings.TrimSpace(f.Op+" "+string(f.Code))]++
+			}
+		}
+		other.SendText("lobby", "next")
+		if m := other.Until("message"); m.Text != "next" {
+			t.Errorf("%s: whoever was expelled is heard: %q", path, m.Text)
+		}
+		if told["error "+string(code)] != 1 || told["bye"] != 1 {
+			t.Errorf("%s: it is told %v", path, told)
+		}
+	}
+}
+
+// A token that was revoked opens nothing, and a guest whose session was revoked does not come back with it.
+func TestWhoWasRevokedDoesNotComeBack(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1, withIssued, withApps, func(cfg *node.Config) { cfg.Guests = true }).Nodes[0]
+	guest := nodetest.Dial(t, n.URL("/"))
+	for _, user := range []string{"ada", guest.Welcome.User.ID} {
+		if status, _, said := call(t, "POST", n.HTTP("/v1/users/"+user+"/revoke"), "", "Authorization", "Bearer "+wholeKey); status != 202 {
+			t.Fatalf("%d %v", status, said)
+		}
+	}
+	guest.WantClose(wire.StatusNoToken)
+	if _, resp, err := socketWith(t, n.URL("/"), []string{wire.Subprotocol}, "Authorization", "Bearer ada@1"); err == nil || resp.StatusCode != 401 {
+		t.Errorf("a WebSocket with a token that was revoked: %v", err)
+	}
+	back := nodetest.Dial(t, n.URL("/"))
+	for _, who := range []string{`"session":"` + guest.Welcome.Session + `"`, `"token":"ada@1"`} {
+		back.Say(`{"op":"hello",%s}`, who)
+		if e := back.WantError(wire.Unauthorized); !strings.Contains(e.Message, "revoked") {
+			t.Errorf("hello with %s: %v", who, e)
+		}
+	}
+	back.Join("lobby") // as who it was
 }

@@ -159,20 +159,28 @@ func (m *member) serveLog(buf, scratch []byte) bool {
 			cursor = before // first what is before the gap
 			break
 		}
-		gap, told := m.appendGap(nil, msg.Lost, msg.ID)
-		if !told {
-			return false
+		if !m.tellOfBreak(msg) {
+			return true
 		}
-		m.conn.Put(gap)
 		newest = msg.Marker
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	m.told = newest
 	if !m.gone && m.putIfSpace(buf) {
 		m.cursor = cursor
 	}
 	return true
+}
+
+// tellOfBreak tells of a break in the log, unless the member has left: then it reports false.
+func (m *member) tellOfBreak(brk *bus.Message) bool {
+	m.r.mu.Lock()
+	defer m.r.mu.Unlock()
+	if !m.gone {
+		m.conn.Put(m.appendGap(nil, brk.Lost, brk.ID))
+		m.told = brk.Marker
+	}
+	return !m.gone
 }
 
 // next is the page of the log that follows the cursor. A join has read the first one.
@@ -204,14 +212,10 @@ func (m *member) skip(page bus.Page) bool {
 	if lost != m.cursor && start.Less(lost) {
 		start = lost // which was seen
 	}
-	gap, told := m.appendGap(nil, lost, start)
-	if !told {
-		return false
-	}
 	m.r.mu.Lock()
 	defer m.r.mu.Unlock()
 	if !m.gone {
-		m.put(gap)
+		m.put(m.appendGap(nil, lost, start))
 		m.cursor = start
 		if m.told.Less(page.LastBreak) {
 			m.told = page.LastBreak
@@ -241,11 +245,9 @@ func (m *member) isPast(page bus.Page) bool {
 	return len(page.Messages) == 0 && !page.Last.IsZero() && page.Last.Less(m.cursor) && !m.r.head.Less(m.cursor)
 }
 
-// appendGap appends a gap, in its place among the messages; last is where it goes on. It returns false if the client can't be told:
-// then its connection is closed.
-func (m *member) appendGap(buf []byte, after, last bus.ID) ([]byte, bool) {
-	if !m.s.gapTold() {
-		return buf, false
-	}
-	return m.codec.appendEvent(buf, "gap", wire.Gap{Room: m.r.name, After: after, Last: last}.Append(nil)), true
+// appendGap appends a gap, in its place among the messages; last is where it goes on. If the client can't be told, its connection is
+// closed, and takes nothing more.
+func (m *member) appendGap(buf []byte, after, last bus.ID) []byte {
+	m.s.gapTold()
+	return m.codec.appendEvent(buf, "gap", wire.Gap{Room: m.r.name, After: after, Last: last}.Append(nil))
 }

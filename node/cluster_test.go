@@ -123,6 +123,56 @@ func TestWhoKnowsMoreThanTheLogHearsNothingTwice(t *testing.T) {
 	}
 }
 
+// A forgotten is a bus whose logs are empty by now. Of each it may know yet which message was the last.
+type forgotten struct {
+	bus.Bus
+	all bool
+}
+
+func (b forgotten) page(p bus.Page, since bus.ID, err error) (bus.Page, error) {
+	if p = (bus.Page{Last: p.Last, Complete: since == p.Last}); b.all {
+		p = bus.Page{}
+	}
+	return p, err
+}
+
+func (b forgotten) After(ctx context.Context, room string, since bus.ID, limit, bytes int) (bus.Page, error) {
+	p, err := b.Bus.After(ctx, room, since, limit, bytes)
+	return b.page(p, since, err)
+}
+
+func (b forgotten) Before(ctx context.Context, room string, before bus.ID, limit, bytes int) (bus.Page, error) {
+	p, err := b.Bus.Before(ctx, room, before, limit, bytes)
+	return b.page(p, before, err)
+}
+
+// Who comes back when all that followed is too old for the log is told of a gap after what it saw last, and goes on from the newest.
+func TestWhoComesBackToALogThatIsEmptyByNowIsToldOfAGap(t *testing.T) {
+	t.Parallel()
+	for _, all := range []bool{false, true} {
+		nodes := 0
+		c := nodetest.Start(t, 2, func(cfg *node.Config) {
+			if nodes++; nodes == 2 {
+				cfg.Bus = forgotten{cfg.Bus, all}
+			}
+		})
+		a := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		a.Join("lobby")
+		one := a.SendText("lobby", "one")
+		a.SendText("lobby", "two")
+		three := a.SendText("lobby", "three")
+		back := nodetest.Dial(t, c.Nodes[1].URL("/"))
+		j, backlog := back.Join("lobby", fmt.Sprintf(`"since":%q`, one))
+		if j.Recovered == nil || *j.Recovered || len(backlog) != 1 || backlog[0].Op != "gap" || backlog[0].After != one || backlog[0].Last != three {
+			t.Errorf("all forgotten %v: recovered %v, then %v, want a gap from %v to %v", all, j.Recovered, backlog, one, three)
+		}
+		a.SendText("lobby", "four")
+		if m := back.Until("message"); m.Text != "four" {
+			t.Errorf("then comes %s", nodetest.Show(m))
+		}
+	}
+}
+
 // A replica that was promoted without the newest message: the log has a break in its middle.
 func TestABreakInTheLogIsToldInItsPlaceToWhoComesBack(t *testing.T) {
 	t.Parallel()

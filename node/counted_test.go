@@ -136,14 +136,40 @@ func TestConnectionsCountThoughAPartOfTheBusIsAway(t *testing.T) {
 	})
 }
 
+// What a user has said is not forgotten before it would be allowed anew; who has no connection is asked for nothing on the bus.
+func TestAUserIsForgottenOnceThatSaysNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &partAway{Bus: memory.New(bus.Retention{}).Open(bus.NoObserver{})}
+		s := &Server{cfg: Config{Bus: b, Limits: Limits{UserMessages: 1, UserConnections: 1}}.withDefaults()}
+		s.ctx, s.cancel = context.WithCancel(t.Context())
+		defer s.cancel()
+		who := identity{user: User{ID: "away"}, grant: &Grant{User: User{ID: "away"}}}
+		for _, step := range []struct {
+			after time.Duration
+			known int
+		}{{0, 1}, {countLife, 1}, {time.Second, 0}} {
+			if step.after == 0 {
+				s.spend(&who)
+				synctest.Wait() // for a draw
+			}
+			time.Sleep(step.after)
+			s.refreshCounts()
+			if n := len(s.users.known); n != step.known || b.asks.Load() > 0 {
+				t.Errorf("after %v more %d users are known, want %d; the bus was asked %d times", step.after, n, step.known, b.asks.Load())
+			}
+		}
+	})
+}
+
 // A noDraws is a bus whose buckets are away for a while.
 type noDraws struct {
 	bus.Bus
-	away bool
+	away  bool
+	draws int
 }
 
 func (b *noDraws) Draw(ctx context.Context, bucket string, n int, rate float64, burst int) (int, error) {
-	if b.away {
+	if b.draws++; b.away {
 		return 0, bus.ErrUnavailable
 	}
 	return b.Bus.Draw(ctx, bucket, n, rate, burst)
@@ -174,6 +200,10 @@ func TestAUserMaySayAllAgainOnceTheBusIsBack(t *testing.T) {
 		b.away = false
 		if n := says(); n < most*seconds*9/10 {
 			t.Errorf("once it is back %d of %d may be said", n, most*seconds)
+		}
+		b.draws = 0
+		if n := says(); n < most*seconds*9/10 || b.draws > 2*seconds { // of chunks that do not grow it takes four a second
+			t.Errorf("then %d of %d may be said, with %d draws", n, most*seconds, b.draws)
 		}
 	})
 }

@@ -63,6 +63,9 @@ func TestWhatComesBeforeARoomIsSubscribedToHarmsNothing(t *testing.T) {
 			}
 			r.mu.Lock()
 			defer r.mu.Unlock()
+			if last := (bus.ID{Ms: 1, Seq: maxMessages/(256<<10) + 2}); r.head != last {
+				t.Errorf("the room is at %v, and %v has come", r.head, last)
+			}
 			if r.presence.timer != nil {
 				t.Error("a room in which nobody is waits to tell its roster")
 			}

@@ -7,11 +7,11 @@ import (
 	"parley/node/nodetest"
 )
 
-// All members speak at once: more of them than the poller reads by itself, and more members than a room that is
-// flushed by who brings a message.
+// All members speak at once: more of them than the poller reads by itself, and more members on each node than a room that is flushed by
+// who brings a message has.
 func TestALargeRoomThatSpeaksAtOnceIsHeardByAllInOneOrder(t *testing.T) {
 	eachWay(t, func(t *testing.T, start starter) {
-		const members = 48
+		const members, each = 72, 3
 		c := start(t, 2)
 		peers := make([]*nodetest.Peer, members)
 		for i := range peers {
@@ -19,14 +19,14 @@ func TestALargeRoomThatSpeaksAtOnceIsHeardByAllInOneOrder(t *testing.T) {
 			peers[i].Join("lobby", `"limit":0`)
 		}
 		for i, p := range peers {
-			for n := range 5 {
+			for n := range each {
 				p.Say(`{"op":"send","room":"lobby","text":"%d of %d","key":"%d"}`, n, i, n)
 			}
 		}
 		var first []string
 		for i, p := range peers {
 			var heard []string
-			for len(heard) < 5*members {
+			for len(heard) < each*members {
 				heard = append(heard, p.Until("message").Text)
 			}
 			if first == nil {

@@ -15,23 +15,38 @@ import (
 	"parley/node/wire"
 )
 
-// handLog is a bus whose log, and what a node hears of it, the test writes by hand.
+// handLog is a bus on which the test writes by hand the log of the lobby, and what a node hears of it.
 type handLog struct {
 	bus.Bus
 
 	mu   sync.Mutex
 	sink bus.Sink
 	log  []bus.Message
+
+	read func(bus.Page) // static; called before what was read of the log is given
 }
 
 func (b *handLog) Subscribe(ctx context.Context, room string, sink bus.Sink) (bus.Subscription, error) {
-	b.mu.Lock()
-	b.sink = sink
-	b.mu.Unlock()
+	if room == "lobby" {
+		b.mu.Lock()
+		b.sink = sink
+		b.mu.Unlock()
+	}
 	return b.Bus.Subscribe(ctx, room, sink)
 }
 
-func (b *handLog) After(_ context.Context, _ string, since bus.ID, limit, _ int) (bus.Page, error) {
+func (b *handLog) After(ctx context.Context, room string, since bus.ID, limit, bytes int) (bus.Page, error) {
+	if room != "lobby" {
+		return b.Bus.After(ctx, room, since, limit, bytes)
+	}
+	p := b.after(since, limit)
+	if b.read != nil {
+		b.read(p)
+	}
+	return p, nil
+}
+
+func (b *handLog) after(since bus.ID, limit int) bus.Page {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	p := bus.Page{Complete: true}
@@ -43,7 +58,7 @@ func (b *handLog) After(_ context.Context, _ string, since bus.ID, limit, _ int)
 			p.Messages = append(p.Messages, m)
 		}
 	}
-	return p, nil
+	return p
 }
 
 // deliver has a node hear of an entry.
@@ -104,6 +119,180 @@ func TestABreakIsToldOnceToWhoFallsBehindBeforeItsEntryComes(t *testing.T) {
 	if !slices.Equal(got, want) {
 		gaps := len(got) - len(slices.DeleteFunc(slices.Clone(got), func(s string) bool { return s == "gap" }))
 		t.Errorf("it heard %d things, %d of them gaps, and should have heard %d, one of them a gap", len(got), gaps, len(want))
+	}
+}
+
+// Who has been told of a break, and had no space for what follows it, is not told again, and gets that later.
+func TestAGapIsToldOnceThoughWhatFollowsItHasToWait(t *testing.T) {
+	t.Parallel()
+	w, b := newWatch(), new(handLog)
+	atBreak, full := make(chan struct{}), make(chan struct{})
+	var once sync.Once
+	b.read = func(p bus.Page) {
+		if len(p.Messages) > 0 && p.Messages[0].Break {
+			once.Do(func() { close(atBreak) })
+			<-full
+		}
+	}
+	c := nodetest.StartNarrow(t, 1, func(cfg *node.Config) {
+		b.Bus = cfg.Bus
+		cfg.Bus, cfg.Observer, cfg.QueueBytes = b, w, 16<<10
+	})
+	sender, slow := nodetest.Dial(t, c.Nodes[0].URL("/")), nodetest.Dial(t, c.Nodes[0].URL("/"))
+	slow.Narrow()
+	slow.Join("lobby", `"limit":0`)
+	slow.Join("hall")
+	sender.Join("hall")
+	said, pad := 0, strings.Repeat("x", 4000)
+	say := func(text string) {
+		said++
+		b.write(bus.Message{ID: id.ID{Ms: uint64(said)}, Body: wire.Said{Room: "lobby", From: wire.Member{ID: "ada"}, Text: text}.Body()})
+	}
+	w.overflow(t, func() { say(pad) })
+	before := said
+	said++
+	lost, marker := id.ID{Ms: uint64(before)}, id.ID{Ms: uint64(said)}
+	b.write(bus.Message{Break: true, ID: marker, Lost: lost, Marker: marker})
+	say("first after it")
+	say("second after it")
+	for range before {
+		slow.Until("message")
+	}
+	<-atBreak
+	w.overflow(t, func() { sender.SendText("hall", pad) })
+	close(full)
+	var got []string
+	for len(got) < 9 && (len(got) == 0 || got[len(got)-1] != "second after it") {
+		if f := slow.Next(); f.Room == "lobby" && (f.Op == "message" || f.Op == "gap") {
+			got = append(got, texts([]wire.Frame{f})...)
+		}
+	}
+	if want := []string{"gap", "first after it", "second after it"}; !slices.Equal(got, want) {
+		t.Errorf("it heard %v, want %v", got, want)
+	}
+}
+
+// Plain text has no words for a gap: who is behind when messages are lost is served what came before, and then the connection closes.
+func TestAGapClosesThePlainConnectionOfWhoIsBehind(t *testing.T) {
+	t.Parallel()
+	w, b := newWatch(), new(handLog)
+	c := nodetest.StartNarrow(t, 1, func(cfg *node.Config) {
+		b.Bus = cfg.Bus
+		cfg.Bus, cfg.Observer, cfg.QueueBytes = b, w, 16<<10
+	})
+	watcher := joined(t, c.Nodes[0], `"limit":0`)
+	slow := nodetest.DialPlain(t, c.Nodes[0].URL("/"))
+	slow.Narrow()
+	for watcher.Until("presence").Count < 2 { // until it is there
+	}
+	leave(watcher)
+	at := uint64(0)
+	say := func(text string) {
+		at++
+		b.write(bus.Message{ID: id.ID{Ms: at}, Body: wire.Said{Room: "lobby", From: wire.Member{ID: "ada"}, Text: text}.Body()})
+	}
+	pad := strings.Repeat("x", 4000)
+	w.overflow(t, func() { say(pad) })
+	before := int(at)
+	lost, marker := id.ID{Ms: at}, id.ID{Ms: at + 1}
+	b.write(bus.Message{Break: true, ID: marker, Lost: lost, Marker: marker})
+	at++
+	say("after it")
+	for i := range before {
+		if text := slow.Read(); text != pad {
+			t.Fatalf("message %d of %d is %.20q", i, before, text)
+		}
+	}
+	slow.WantClose(wire.StatusOverload)
+}
+
+// Who leaves a room while it is served from the log hears nothing of it once that is answered: neither what was being read for it, nor
+// that there is a gap.
+func TestNothingOfARoomComesOnceItWasLeft(t *testing.T) {
+	t.Parallel()
+	const said, broken = 300, 250 // more than a page, and behind it
+	for name, breaks := range map[string]bool{"messages": false, "a gap": true} {
+		b := new(handLog)
+		reading, left := make(chan struct{}), make(chan struct{})
+		var once sync.Once
+		b.read = func(p bus.Page) { // the first page is for the answer to the join
+			if len(p.Messages) > 0 && p.Messages[0].ID.Ms > wire.MaxPage && p.Messages[0].Break == breaks {
+				once.Do(func() { close(reading) })
+				<-left
+			}
+		}
+		c := nodetest.Start(t, 1, func(cfg *node.Config) {
+			b.Bus = cfg.Bus
+			cfg.Bus = b
+		})
+		stays := joined(t, c.Nodes[0], `"limit":0`)
+		for i := uint64(1); i <= said; i++ {
+			m := bus.Message{ID: id.ID{Ms: i}, Body: wire.Said{Room: "lobby", From: wire.Member{ID: "ada"}, Text: strings.Repeat("x", 400)}.Body()}
+			if breaks && i == broken {
+				m = bus.Message{ID: m.ID, Break: true, Lost: id.ID{Ms: i - 1}, Marker: m.ID}
+			}
+			b.write(m)
+		}
+		for stays.Until("message").ID.Ms < said {
+		}
+		p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		p.Say(`{"op":"join","room":"lobby","since":%q}`, id.ID{Ms: 1})
+		<-reading
+		p.Say(`{"op":"leave","req":"leave","room":"lobby"}`)
+		for string(p.Until("ok").Req) != `"leave"` {
+		}
+		close(left)
+		for range 20 {
+			p.Say(`{"op":"ping"}`)
+			if f := p.Next(); f.Op != "ok" {
+				t.Fatalf("%s: once it was left comes %s", name, nodetest.Show(f))
+			}
+		}
+	}
+}
+
+// A log that has not come as far as the room is read again, until it has: what a room was told is not lost to who is behind.
+func TestALogThatIsBehindTheRoomIsWaitedFor(t *testing.T) {
+	t.Parallel()
+	w, b := newWatch(), new(handLog)
+	nothing := make(chan struct{})
+	var once sync.Once
+	b.read = func(p bus.Page) {
+		if len(p.Messages) == 0 {
+			once.Do(func() { close(nothing) })
+		}
+	}
+	c := nodetest.StartNarrow(t, 1, func(cfg *node.Config) {
+		b.Bus = cfg.Bus
+		cfg.Bus, cfg.Observer, cfg.QueueBytes = b, w, 16<<10
+	})
+	slow := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	slow.Narrow()
+	slow.Join("lobby", `"limit":0`)
+	at := uint64(0)
+	next := func(text string) bus.Message {
+		at++
+		return bus.Message{ID: id.ID{Ms: at}, Prev: id.ID{Ms: at - 1}, Body: wire.Said{Room: "lobby", From: wire.Member{ID: "ada"}, Text: text}.Body()}
+	}
+	pad := strings.Repeat("x", 4000)
+	w.overflow(t, func() { b.write(next(pad)) })
+	before := at
+	var late []bus.Message
+	for range 50 { // more than the node has in memory
+		late = append(late, next(pad))
+		b.deliver(late[len(late)-1])
+	}
+	for range before {
+		slow.Until("message")
+	}
+	<-nothing
+	b.mu.Lock()
+	b.log = append(b.log, late...)
+	b.mu.Unlock()
+	for i := range late {
+		if m := slow.Until("message"); m.ID != late[i].ID {
+			t.Fatalf("heard %v, want %v", m.ID, late[i].ID)
+		}
 	}
 }
 

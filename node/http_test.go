@@ -213,7 +213,21 @@ func TestHTTPErrorsAreProblemDetails(t *testing.T) {
 		{"POST", "/v1/rooms/lobby/messages", `{"Text":"x","DATA":1}`, nil, 400, "bad_request", "text"},
 		{"POST", "/v1/rooms/lobby/messages", `{"text":"x"}`, []string{"Authorization", "Bearer x"}, 401, "unauthorized", "token"},
 		{"POST", "/v1/rooms/lobby/messages", `{"text":"x"}`, []string{"Origin", "https://bad.example"}, 403, "forbidden", "bad.example"},
+		{"POST", "/v1/rooms/lobby/messages", "{\"text\":\"a\xff\"}", nil, 400, "bad_request", "UTF-8"},
 		{"GET", "/v1/rooms/lobby/messages?before=x", "", nil, 400, "bad_request", "before"},
+		{"GET", "/v1/rooms/lobby/messages?limit=-1", "", nil, 400, "bad_request", "200"},
+		{"GET", "/v1/rooms/lobby/messages?limit=x", "", nil, 400, "bad_request", "200"},
+		{"GET", "/v1/rooms/lobby/messages?limit=201", "", nil, 400, "bad_request", "200"},
+		{"GET", "/v1/rooms/lobby/messages?name=a%00", "", nil, 400, "bad_request", "control"},
+		{"GET", "/v1/events?room=lobby&limit=201", "", nil, 400, "bad_request", "200"},
+		{"GET", "/v1/events?room=lobby&since=lobby", "", nil, 400, "bad_request", "lobby=0-0"},
+		{"GET", "/v1/events?room=lobby&since=lobby%3Dx", "", nil, 400, "bad_request", "cursor"},
+		{"GET", "/v1/events?room=lobby&since=%25zz%3D0-0", "", nil, 400, "bad_request", "cursor"},
+		{"GET", "/v1/events?room=lobby", "", []string{"Last-Event-ID", "lobby=x"}, 400, "bad_request", "cursor"},
+		{"GET", "/v1/events?room=a%00", "", nil, 400, "bad_request", "control"},
+		{"GET", "/v1/events?room=lobby&name=a%00", "", nil, 400, "bad_request", "control"},
+		{"POST", "/v1/events/x", strings.Repeat("a", 70000), nil, 413, "too_large", "65536"},
+		{"POST", "/v1/events/x", `{"op":"shout"}`, nil, 415, "unsupported", "shout"},
 		{"GET", "/v1/rooms/lobby/messages?limit=1000", "", nil, 400, "bad_request", "200"},
 		{"GET", "/v1/rooms/lobby/events?since=x", "", nil, 400, "bad_request", "since"},
 		{"GET", "/v1/rooms/lobby/events?name=a%00", "", nil, 400, "bad_request", "control"},
@@ -230,6 +244,15 @@ func TestHTTPErrorsAreProblemDetails(t *testing.T) {
 	status, h, _ := call(t, "OPTIONS", c.Nodes[0].HTTP("/v1/rooms/lobby/messages"), "", "Origin", "https://good.example")
 	if status != 204 || h.Get("Access-Control-Allow-Origin") != "https://good.example" || !strings.Contains(h.Get("Access-Control-Allow-Headers"), "Idempotency-Key") {
 		t.Errorf("preflight: %d %v", status, h)
+	}
+}
+
+func TestNoneOfTheHistoryMayBeAskedFor(t *testing.T) {
+	c := nodetest.Start(t, 1)
+	call(t, "POST", c.Nodes[0].HTTP("/v1/rooms/lobby/messages"), `{"text":"x"}`)
+	_, _, page := call(t, "GET", c.Nodes[0].HTTP("/v1/rooms/lobby/messages?limit=0"), "")
+	if messages, _ := page["messages"].([]any); messages == nil || len(messages) > 0 || page["more"] != true {
+		t.Errorf("got %v", page)
 	}
 }
 

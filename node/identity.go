@@ -117,7 +117,7 @@ func (s *Server) hello(ctx context.Context, c *caller, req *wire.Request) (appen
 	case req.Name != "" && who.user.Guest:
 		who.user = guest(who.secret, req.Name)
 	}
-	same := who.user.ID == c.user.ID && who.user.Guest == c.user.Guest
+	same := who.user.ID == c.user.ID // which no token's user and guest have in common
 	switch now := time.Now().UnixMilli(); {
 	case who.user.Guest && req.Name == "" && same:
 		who.user.Name, who.named = c.user.Name, c.named

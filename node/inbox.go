@@ -69,7 +69,7 @@ func (in *inbox) fitsLocked(it *item) bool {
 	case itemMessage:
 		return in.messageFitsLocked(it)
 	case itemSignal:
-		if in.signals+len(it.msg.Body) > maxSignals && in.signals > 0 {
+		if in.signals+len(it.msg.Body) > maxSignals {
 			return false
 		}
 		in.signals += len(it.msg.Body)
@@ -93,7 +93,7 @@ func (in *inbox) messageFitsLocked(it *item) bool {
 	case in.skipped != nil:
 		*in.skipped = it.msg.ID
 		return false
-	case in.messages > 0 && in.messages+size > maxMessages:
+	case in.messages+size > maxMessages:
 		last := it.msg.ID
 		in.skipped = &last
 		*it = item{kind: itemSkip, skip: &last}

@@ -20,7 +20,8 @@ func TestTheJanitorForgetsWhatIsNotUsed(t *testing.T) {
 		s.mayRequest("192.0.2.1:80")
 		r := &room{srv: s, name: "lobby"}
 		r.recent.add(bus.Message{ID: bus.ID{Ms: 2}, Prev: bus.ID{Ms: 1}}, time.Now())
-		s.rooms["lobby"] = r
+		empty := &room{srv: s, name: "empty", recent: recent{whole: true}}
+		s.rooms["lobby"], s.rooms["empty"] = r, empty
 		s.wg.Go(s.janitor)
 		known := func() (addresses, messages int) {
 			synctest.Wait()
@@ -37,6 +38,9 @@ func TestTheJanitorForgetsWhatIsNotUsed(t *testing.T) {
 		time.Sleep(addressLife + recentLife)
 		if addresses, messages := known(); addresses != 0 || messages != 0 {
 			t.Errorf("%d addresses and %d messages are known", addresses, messages)
+		}
+		if !empty.recent.whole {
+			t.Error("of a room without messages it is not known any more that it has none")
 		}
 		cancel()
 		s.wg.Wait()

@@ -268,6 +268,9 @@ func TestSignalsReachTheRoomAndAreNotKept(t *testing.T) {
 	if s.Kind != "typing" || s.User.ID != a.Welcome.User.ID || string(s.Data) != `{"on":true}` || s.Room != "lobby" {
 		t.Errorf("got %s", nodetest.Show(s))
 	}
+	if ok := a.Until("ok"); string(ok.Req) != "1" || !ok.ID.IsZero() {
+		t.Errorf("it is answered %s", nodetest.Show(ok))
+	}
 	if _, backlog := nodetest.Dial(t, c.Nodes[0].URL("/")).Join("lobby"); len(backlog) != 0 {
 		t.Errorf("kept: %v", texts(backlog))
 	}

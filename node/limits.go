@@ -241,8 +241,8 @@ func keyOf(addr string) (netip.Prefix, bool) {
 	if a.Is6() {
 		bits = 64
 	}
-	p, err := a.Prefix(bits)
-	return p, err == nil
+	p, _ := a.Prefix(bits) // which every address of the kind has
+	return p, true
 }
 
 // atLocked finds an address, or begins to know it. It needs mu.
@@ -307,7 +307,7 @@ func (as *addresses) arrive(addr string) (limit string, wait time.Duration) {
 func (as *addresses) depart(addr string) {
 	as.mu.Lock()
 	defer as.mu.Unlock()
-	if a := as.atLocked(addr, time.Now()); a != nil && a.connections > 0 {
+	if a := as.atLocked(addr, time.Now()); a != nil {
 		if a.connections--; a.connections == 0 {
 			as.idle++
 		}

@@ -91,6 +91,11 @@ func TestAListOfSomeCountsWhoAsksOnce(t *testing.T) {
 			t.Errorf("%d members are listed, of %d", len(f.Members), f.Count)
 		}
 	}
+	for _, f := range lists[1:] {
+		if !slices.IsSortedFunc(f.Members, func(a, b wire.Member) int { return strings.Compare(a.ID, b.ID) }) {
+			t.Error("a list is not in the order of ids")
+		}
+	}
 }
 
 // lateRoster is a bus that takes a while to take somebody into a room.

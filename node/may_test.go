@@ -45,6 +45,23 @@ func TestAskingWhatOneMayAllocatesNothing(t *testing.T) {
 	}
 }
 
+// What has expired gives nothing from that moment on, before the session is ended for it; nor does a session that is being ended.
+func TestNothingMayBeDoneWithWhatHasEnded(t *testing.T) {
+	s := New(Config{Bus: memory.New(bus.Retention{}).Open(bus.NoObserver{})})
+	defer s.Shutdown(t.Context())
+	for life, want := range map[time.Duration]wire.Code{-time.Millisecond: wire.Expired, time.Hour: ""} {
+		c := &caller{identity: identity{grant: &Grant{User: User{ID: "ada"}, Expires: time.Now().Add(life)}}}
+		bad := s.may(c, rights.Send, "lobby")
+		if bad == nil && want != "" || bad != nil && bad.Code != want {
+			t.Errorf("with %v left: %v, want %q", life, bad, want)
+		}
+		c.barred = new(atomic.Pointer[wire.Error])
+		if c.barred.Store(errRevoked); s.may(c, 0, "") != errRevoked {
+			t.Error("a session that is being ended may still ask")
+		}
+	}
+}
+
 func BenchmarkMay(b *testing.B) {
 	for name, may := range asking(b) {
 		b.Run(name, func(b *testing.B) {

@@ -57,19 +57,19 @@ func (m *member) admit(req *wire.Request, recovered *bool) {
 	b.frame = m.codec.appendEventAt(b.frame[:0], m.cursor, "ok", b.payload)
 	live := false
 	if m.blind && recovered != nil && !*recovered {
-		b.frame, _ = m.appendGap(b.frame, *req.Since, m.cursor) // plain text, which has no words for it, has no since
+		b.frame = m.appendGap(b.frame, *req.Since, m.cursor) // plain text, which has no words for it, has no since
 	}
 	answer, cursor, greeted := len(b.frame), m.cursor, m.greeted
 	switch {
 	case m.blind: // it is not served by catchUp
 		b.frame, b.payload, live = m.serveRecentLocked(b.frame, b.payload)
 		m.put(b.frame)
-	case (recovered == nil || *recovered) && m.conn.HasSpace():
+	case recovered == nil || *recovered:
 		b.frame, b.payload, live = m.serveRecentLocked(b.frame, b.payload)
 		if m.putIfSpace(b.frame) {
 			break
 		}
-		m.cursor, m.greeted, m.live, live = cursor, greeted, false, false // its catch-ups in other rooms have filled the queue
+		m.cursor, m.greeted, m.live, live = cursor, greeted, false, false // what it is told beside has filled the queue
 		fallthrough
 	default: // catchUp finds the gap, and tells it, or waits for space
 		m.put(b.frame[:answer])

@@ -103,3 +103,27 @@ func TestANoticeHasAnEnd(t *testing.T) {
 		t.Errorf("there are %d notices, want 2", len(p.until))
 	}
 }
+
+// What a node does not understand on the board, as it is of a newer version, it passes over as a whole.
+func TestWhatIsNotUnderstoodOnTheBoardRevokesNothing(t *testing.T) {
+	t.Parallel()
+	b := openBoard()
+	if err := b.Post(t.Context(), `{"revoke":true,"before":1000}`, time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if _, r := noticed(t, b, `{"revoke":true,"before":1000,"user":{"id":"ada"}}`, `{"user":"ada","before":1000}`, `{"token":"x"}`, `nonsense`); r != nil {
+		t.Errorf("revoked is %+v", r)
+	}
+}
+
+// A bareBoard is a bus on whose board nothing was ever posted, and which has no version of that.
+type bareBoard struct{ bus.Bus }
+
+func (bareBoard) Posted(context.Context, string) ([]string, string, error) { return nil, "", nil }
+
+func TestABoardOnWhichNothingStandsIsRead(t *testing.T) {
+	t.Parallel()
+	if s, r := noticed(t, bareBoard{openBoard()}); r != nil || !s.board.await(t.Context()) {
+		t.Error("who has a token waits for the board")
+	}
+}

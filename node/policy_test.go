@@ -364,6 +364,19 @@ func TestARightTakenFromAStreamOfSeveralRoomsEndsAtOnce(t *testing.T) {
 	}
 }
 
+// A stream of several rooms begins without those that it may not join, and says so.
+func TestAStreamOfSeveralRoomsBeginsWithThoseThatItMayJoin(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1, withGrants).Nodes[0]
+	s := listen(t, n.HTTP("/v1/events?room=team&room=lobby&token=ada%2Flobby:join,history"))
+	if _, f := s.until("left"); f.Room != "team" || f.Code != wire.Forbidden {
+		t.Errorf("it is told %s", nodetest.Show(f))
+	}
+	if e, f := s.until("live"); f.Room != "lobby" || e.id != "lobby=0-0" {
+		t.Errorf("then, at %q, %s", e.id, nodetest.Show(f))
+	}
+}
+
 func TestWithoutHistoryAJoinBeginsWithWhatIsSaidNext(t *testing.T) {
 	t.Parallel()
 	c := nodetest.Start(t, 1, withGrants)
@@ -426,14 +439,15 @@ func TestWhatHasExpiredEndsAndARenewalPutsItOff(t *testing.T) {
 		t.Errorf("it expires in %s", w.Expires)
 	}
 	p := nodetest.Dial(t, n.URL("/"))
+	began := time.Now()
 	hello(p, "ada/*:*/4s")
 	ws, _, err := socketWith(t, n.URL("/?token=ada/*:*/4s"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := listen(t, n.HTTP("/v1/events?token=ada/*:*/4s"))
-	if f := p.UntilError(); f.Code != wire.Expired {
-		t.Errorf("got %s", nodetest.Show(f))
+	if f := p.UntilError(); f.Code != wire.Expired || time.Since(began) < 4*time.Second {
+		t.Errorf("after %v: %s", time.Since(began), nodetest.Show(f))
 	}
 	if f := p.Want("bye"); f.Close != wire.StatusNoToken {
 		t.Errorf("got %s", nodetest.Show(f))
@@ -501,9 +515,10 @@ func TestWhereGuestsAreNotWelcomeNobodyBecomesOne(t *testing.T) {
 func TestWhoDoesNotSayWhoItIsIsNotWaitedForLong(t *testing.T) {
 	t.Parallel()
 	c := nodetest.Start(t, 1, withGrants, func(cfg *node.Config) { cfg.HelloWait = time.Second })
+	began := time.Now()
 	p := nodetest.Dial(t, c.Nodes[0].URL("/"))
-	if f := p.UntilError(); f.Code != wire.Unauthorized {
-		t.Errorf("got %s", nodetest.Show(f))
+	if f := p.UntilError(); f.Code != wire.Unauthorized || time.Since(began) < time.Second {
+		t.Errorf("after %v: %s", time.Since(began), nodetest.Show(f))
 	}
 	p.WantClose(wire.StatusNoToken)
 }

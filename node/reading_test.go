@@ -34,6 +34,11 @@ func TestALogThatCannotBeReadIsNotTriedByEach(t *testing.T) {
 	var tries atomic.Int64
 	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Bus = unread{cfg.Bus, &tries} })
 	n := c.Nodes[0]
+	said := make(chan error, 1)
+	n.Bus.Publish("tea", bus.Draft{Body: []byte("x")}, func(_ bus.ID, err error) { said <- err })
+	if err := <-said; err != nil {
+		t.Fatal(err)
+	}
 	there := nodetest.Dial(t, n.URL("/"))
 	there.Join("tea", `"limit":0`) // so the room is there
 	began := time.Now()
@@ -43,6 +48,14 @@ func TestALogThatCannotBeReadIsNotTriedByEach(t *testing.T) {
 		p.WantError(wire.Unavailable)
 		p.Cut()
 	}
+	newcomer := nodetest.Dial(t, n.URL("/"))
+	for _, limit := range []string{"", `,"limit":5`} {
+		newcomer.Say(`{"op":"join","room":"tea"%s}`, limit)
+		if e := newcomer.WantError(wire.Unavailable); e.RetryAfter == 0 {
+			t.Errorf("a newcomer is told %+v", e)
+		}
+	}
+	newcomer.Join("tea", `"limit":0`) // which asks for nothing of the log
 	if most := 2 + int64(time.Since(began)/time.Second); tries.Load() < 1 || tries.Load() > most {
 		t.Errorf("the log was tried %d times in %v", tries.Load(), time.Since(began))
 	}

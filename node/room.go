@@ -69,7 +69,6 @@ func (s *Server) enter(ctx context.Context, name string) (*room, error) {
 		r.holders++
 		if r.idle != nil {
 			r.idle.Stop()
-			r.idle = nil
 		}
 		s.roomsMu.Unlock()
 
@@ -81,7 +80,6 @@ func (s *Server) enter(ctx context.Context, name string) (*room, error) {
 			return nil, ctx.Err()
 		}
 		if r.err != nil {
-			r.release()
 			return nil, r.err
 		}
 		return r, nil
@@ -114,20 +112,15 @@ func (r *room) open() {
 func (r *room) release() {
 	r.srv.roomsMu.Lock()
 	defer r.srv.roomsMu.Unlock()
-	r.holders--
-	if r.holders > 0 || r.srv.rooms[r.name] != r || r.gone != nil {
-		return
+	if r.holders--; r.holders == 0 {
+		r.idle = time.AfterFunc(r.srv.cfg.Linger, r.closeIdle)
 	}
-	if r.srv.ctx.Err() != nil {
-		return // Shutdown closes it
-	}
-	r.idle = time.AfterFunc(r.srv.cfg.Linger, r.closeIdle)
 }
 
 func (r *room) closeIdle() {
 	<-r.ready // the last holder may have given up waiting for it
 	r.srv.roomsMu.Lock()
-	if r.holders > 0 || r.gone != nil || r.err != nil {
+	if r.holders > 0 || r.gone != nil || r.err != nil { // gone, where the node ends as the linger does
 		r.srv.roomsMu.Unlock()
 		return
 	}

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"parley/bus"
 	"parley/node"
@@ -254,5 +255,9 @@ func (deadBus) Before(context.Context, string, bus.ID, int, int) (bus.Page, erro
 func (deadBus) Roster(context.Context, string) (bus.Roster, error) {
 	return bus.Roster{}, bus.ErrUnavailable
 }
+
+func (deadBus) Rooms(context.Context) ([]string, error) { return nil, bus.ErrUnavailable }
+
+func (deadBus) Post(context.Context, string, time.Time) error { return bus.ErrUnavailable }
 
 func (deadBus) Signal(_ string, _ []byte, done func(error)) { done(bus.ErrUnavailable) }

@@ -151,15 +151,12 @@ func (s *session) refuse(req json.RawMessage, e *wire.Error) {
 	s.end(closing{code: code, reason: e.Message})
 }
 
-// gapTold counts a gap that the client is told of. If the codec has no words for it, gapTold closes the connection, and returns
-// false.
-func (s *session) gapTold() bool {
+// gapTold counts a gap that the client is told of. If the codec has no words for it, gapTold closes the connection.
+func (s *session) gapTold() {
 	s.srv.cfg.Observer.GapTold()
 	if !s.codec.hasWords() {
 		s.end(closing{code: wire.StatusOverload, reason: "messages were lost"})
-		return false
 	}
-	return true
 }
 
 // say sends a frame other than a message, if the codec has words for it.

@@ -197,12 +197,9 @@ func (s *session) request(ctx context.Context, req *wire.Request) *wire.Error {
 		if bad != nil {
 			return bad
 		}
-		answer, bad := s.srv.carryOut(ctx, &s.caller, req)
+		_, bad = s.srv.carryOut(ctx, &s.caller, req) // its answer has its place among what else is told
 		if bad != nil && added {
 			st.remove(req.Room)
-		}
-		if answer != nil {
-			s.answer(answer)
 		}
 		return bad
 	case "leave":

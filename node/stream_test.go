@@ -194,6 +194,49 @@ func TestAStreamMayHaveNoRooms(t *testing.T) {
 	}
 }
 
+// A stream that is opened anew goes on in each room from where its address says, is in each once, and joins none again that it is in.
+func TestAStreamGoesOnFromWhereItsAddressSays(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1).Nodes[0]
+	p := nodetest.Dial(t, n.URL("/"))
+	p.Join("a")
+	p.Join("b")
+	since := p.SendText("a", "one")
+	p.SendText("a", "two")
+	p.SendText("b", "three")
+	s := listen(t, n.HTTP("/v1/events?room=a&room=b&room=a&since=a%3D"+since.String()+"%26c%3D0-0"))
+	_, w := s.until("welcome")
+	want := []string{"ok a true", "message a two", "live a", "ok b", "message b three", "live b"}
+	told := func(last string) (got []string) {
+		for len(got) == 0 || got[len(got)-1] != last {
+			f, err := wire.ParseFrame([]byte(s.next().data))
+			if err != nil {
+				t.Fatal(err)
+			}
+			what := strings.TrimSpace(f.Op + " " + f.Room + " " + f.Text)
+			if f.Recovered != nil {
+				what += fmt.Sprint(" ", *f.Recovered)
+			}
+			if f.Op != "presence" {
+				got = append(got, what)
+			}
+		}
+		return got
+	}
+	if got := told("live b"); !slices.Equal(got, want) {
+		t.Errorf("it is told %q, want %q", got, want)
+	}
+	if status, _, answer := call(t, "POST", n.HTTP("/v1/events/"+w.Stream), `{"op":"join","room":"a"}`); status != 202 {
+		t.Fatalf("%d %v", status, answer)
+	}
+	for _, want := range []string{"ok a", "message a four"} {
+		if got := told(want); len(got) != 1 {
+			t.Errorf("of a room that it is in, it is told %q, want %q", got, want)
+		}
+		p.SendText("a", "four")
+	}
+}
+
 // manyRooms are as many as a cursor names, which is as large as it may be.
 func manyRooms() (rooms []string) {
 	for i := range 9 {

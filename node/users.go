@@ -3,7 +3,6 @@ package node
 import (
 	"context"
 	"maps"
-	"slices"
 	"sync"
 	"time"
 
@@ -165,15 +164,13 @@ func (s *Server) refreshCounts() {
 		return a.conns == 0 && !a.drawing && time.Since(a.used) > countLife
 	})
 	var here []string
-	if s.cfg.Limits.UserConnections > 0 {
-		for user, a := range s.users.known {
-			if a.conns > 0 {
-				here = append(here, user)
-			}
+	for user, a := range s.users.known {
+		if a.conns > 0 {
+			here = append(here, user)
 		}
 	}
 	s.users.mu.Unlock()
-	for user := range slices.Values(here) {
+	for _, user := range here {
 		ctx, cancel := context.WithTimeout(s.ctx, busTimeout)
 		_, _ = s.count(ctx, user, 0)
 		cancel()

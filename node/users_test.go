@@ -150,6 +150,17 @@ func TestAUserHasSoManyConnectionsOverAllNodes(t *testing.T) {
 	}
 }
 
+// An application speaks for many: it has not one user's rate.
+func TestAnApplicationIsNotLimitedAsAUserIs(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1, withGrants, withApps, func(cfg *node.Config) { cfg.Limits.UserMessages = 1 }).Nodes[0]
+	for i := range 20 {
+		if status, _, problem := call(t, "POST", n.HTTP("/v1/rooms/r/messages"), `{"text":"x"}`, "Authorization", "Bearer "+wholeKey); status != 201 {
+			t.Fatalf("message %d: %d %v", i, status, problem)
+		}
+	}
+}
+
 // Who asks for a WebSocket as none can be made has no connection.
 func TestAHandshakeThatFailsTakesNoneOfTheUsersConnections(t *testing.T) {
 	t.Parallel()

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -92,6 +93,7 @@ type Client struct {
 	user     wire.User        // guarded by mu
 	name     string           // guarded by mu; the one that was asked for, if any
 	named    int64            // guarded by mu; since when the node has it so, in ms since 1970; 0 if it does not know it yet
+	renames  []*rename        // guarded by mu; under way
 	session  string           // guarded by mu
 	token    string           // guarded by mu; the last one
 	limits   wire.Limits      // guarded by mu
@@ -184,20 +186,35 @@ func (c *Client) User() wire.User {
 // all connections to come.
 func (c *Client) Rename(ctx context.Context, name string) error {
 	c.mu.Lock()
-	before, named := c.name, c.named
+	r := &rename{before: c.name, named: c.named}
+	c.renames = append(c.renames, r)
 	c.name, c.named = name, 0
 	c.mu.Unlock()
 	f, err := c.ask(ctx, wire.Request{Op: "hello"})
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.renames = slices.DeleteFunc(c.renames, func(o *rename) bool { return o == r })
 	if err == nil {
 		c.greetLocked(f)
 		return nil
 	}
-	if refused := new(wire.Error); errors.As(err, &refused) && c.name == name {
-		c.name, c.named = before, named
+	if refused := new(wire.Error); errors.As(err, &refused) {
+		if c.name == name {
+			c.name, c.named = r.before, r.named
+		}
+		for _, o := range c.renames {
+			if o.before == name { // which is no name to go back to
+				*o = *r
+			}
+		}
 	}
 	return fmt.Errorf("take the name %q: %w", name, err)
+}
+
+// A rename is under way. It has what the name was before, and since when.
+type rename struct {
+	before string
+	named  int64
 }
 
 // greetLocked takes a welcome.

@@ -105,6 +105,35 @@ func TestANameIsGivenUpOnlyWhereItWasRefused(t *testing.T) {
 	})
 }
 
+// Of two names that are asked for at once and both refused neither is kept, whichever is refused first: a node would refuse who comes back
+// with it, again and again.
+func TestOfTwoNamesThatAreRefusedNoneIsKept(t *testing.T) {
+	for _, first := range []int{0, 1} {
+		withFakeNode(t, func(t *testing.T, n *fakeNode) {
+			opts := n.options()
+			opts.Name = "Ann"
+			c, fc := n.dial(opts)
+			errs := make(chan error)
+			var asked []wire.Request
+			for _, name := range []string{"Bea", "Cleo"} {
+				go func() { errs <- c.Rename(t.Context(), name) }()
+				asked = append(asked, fc.want("hello"))
+			}
+			for i := range asked {
+				fc.say(wire.Reject{Req: asked[(first+i)%2].Req, Err: wire.Errorf(wire.BadRequest, "not that one")})
+				if err := <-errs; err == nil {
+					t.Error("a name that was refused is taken")
+				}
+			}
+			fc.cut()
+			fc = n.next()
+			if h := fc.welcome(); h.Name != "Ann" {
+				t.Errorf("%s was refused first, and it came back as %q", asked[first].Name, h.Name)
+			}
+		})
+	}
+}
+
 // Whatever is asked first of a node that comes back, of two names it is told the one that was chosen last.
 func TestOfTwoNamesTheOneChosenLastCounts(t *testing.T) {
 	withFakeNode(t, func(t *testing.T, n *fakeNode) {

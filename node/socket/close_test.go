@@ -13,4 +13,11 @@ func TestACloseFitsIntoAControlFrame(t *testing.T) {
 			t.Errorf("with a reason of %d bytes: %d bytes, %.4x", n, len(b), b)
 		}
 	}
+	for reason, want := range map[string]int{
+		strings.Repeat("x", 122) + "é": 122, strings.Repeat("x", 121) + "é": 123, strings.Repeat("x", 120) + "👋": 120, strings.Repeat("\x80", 200): 0,
+	} {
+		if b := AppendClose(nil, 4000, reason); string(b[4:]) != reason[:want] {
+			t.Errorf("of %q, which is too long, %q is left", reason, b[4:])
+		}
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"slices"
 	"sync"
@@ -120,7 +121,7 @@ func New(ctx context.Context, cfg Config) (*Verifier, error) {
 	}
 	options := []jwt.ParserOption{
 		jwt.WithExpirationRequired(), jwt.WithIssuedAt(), jwt.WithLeeway(leeway), jwt.WithStrictDecoding(),
-		jwt.WithValidMethods(slices.Sorted(keys(algs))),
+		jwt.WithValidMethods(slices.Sorted(maps.Keys(algs))),
 	}
 	if cfg.Issuer != "" {
 		options = append(options, jwt.WithIssuer(cfg.Issuer))
@@ -130,16 +131,6 @@ func New(ctx context.Context, cfg Config) (*Verifier, error) {
 	}
 	v.parser = jwt.NewParser(options...)
 	return v, nil
-}
-
-func keys(m map[string]bool) func(func(string) bool) {
-	return func(yield func(string) bool) {
-		for k := range m {
-			if !yield(k) {
-				return
-			}
-		}
-	}
 }
 
 // Claims are what a token says.
@@ -252,10 +243,10 @@ func (v *Verifier) grant(c *Claims) (g node.Grant, err error) {
 
 // shorten is a name that may be longer where it comes from.
 func shorten(name string) string {
-	if len(name) <= wire.MaxName || !utf8.ValidString(name) {
+	if len(name) <= wire.MaxName {
 		return name
 	}
-	n := wire.MaxName
+	n := wire.MaxName // the name is from JSON, so UTF-8
 	for !utf8.RuneStart(name[n]) {
 		n--
 	}

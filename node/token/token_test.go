@@ -246,7 +246,8 @@ func TestKeysThatAreTooWeakAreRefused(t *testing.T) {
 	p224, _ := ecdsa.GenerateKey(elliptic.P224(), rand.Reader)
 	for name, cfg := range map[string]token.Config{
 		"none": {}, "a short secret": {Secret: secret[:31]}, "a small RSA key": {Keys: []crypto.PublicKey{weak.Public()}},
-		"a small curve": {Keys: []crypto.PublicKey{p224.Public()}}, "no URL": {JWKS: "keys"}, "a file": {JWKS: "file:///etc/passwd"},
+		"another kind beside a secret": {Secret: secret, Keys: []crypto.PublicKey{"a word"}},
+		"a small curve":                {Keys: []crypto.PublicKey{p224.Public()}}, "no URL": {JWKS: "keys"}, "a file": {JWKS: "file:///etc/passwd"},
 		"no host": {JWKS: "https:///keys"}, "another scheme": {JWKS: "ftp://id/keys"}, "no address": {JWKS: "https://id:port/keys"},
 	} {
 		if _, err := token.New(t.Context(), cfg); err == nil {

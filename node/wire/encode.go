@@ -78,7 +78,7 @@ func open(dst []byte, op string) object {
 func (o *object) end() []byte { return append(o.b, '}') }
 
 func (o *object) name(name string) {
-	if n := len(o.b); n > 0 && o.b[n-1] != '{' {
+	if o.b[len(o.b)-1] != '{' {
 		o.b = append(o.b, ',')
 	}
 	o.b = append(o.b, '"')

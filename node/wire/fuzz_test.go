@@ -15,6 +15,7 @@ func FuzzParse(f *testing.F) {
 	}
 	f.Add([]byte(`{"op":"send","room":"\ud800\udc00\ud800","data":[1.5e-7,"\\\"",{" a ":null}]}`))
 	f.Add([]byte("{\"op\":\"p\x00\xff"))
+	f.Add([]byte(`{"op":"hello","name":"Ada","named":5}`))
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		r, err := Parse(frame, 4096)
 		if err != nil {
@@ -34,7 +35,13 @@ func FuzzParse(f *testing.F) {
 // FuzzScanner: what the scanner takes and encoding/json takes is the same, but for depth, and strings decode alike.
 func FuzzScanner(f *testing.F) {
 	f.Add([]byte(`[{"a":[1,-0.5e+3,true,false,null,"\u00e9\ud83d\udc4b\ud83dx\n"]}]`))
-	f.Add([]byte(`01`))
+	for _, text := range []string{
+		``, ` `, `01`, `1E5`, `1E`, `-`, `tru`, `[`, `[1`, `[1 2]`, `[1,`, `[1,]`, `{"a":1 "b":2}`, `{"a"}`, `"`, `"\`, `"\u12`, "\"\x1f\"",
+		`"\b\f\n\r\t\"\\\/ \u09aF\uAf90\uFFFF"`, `"\u/000"`, `"\u:000"`, `"\u@000"`, `"\uG000"`, `"\ug000"`, "\"\\u`000\"",
+		`"\ud83d\n12345"`, `"\ud83dxu12345"`, `"\ud83d\ud83d\udc4b"`, `"\udc4b\ud83d"`,
+	} {
+		f.Add([]byte(text))
+	}
 	f.Fuzz(func(t *testing.T, b []byte) {
 		if !utf8.Valid(b) {
 			return

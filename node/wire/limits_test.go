@@ -51,3 +51,18 @@ func long(n int) string {
 	}
 	return `\u00e9` + strings.Repeat("x", n-2)
 }
+
+// What is shown in one line neither ends it, nor turns what stands beside it.
+func TestWhatCouldHarmATerminalIsReplaced(t *testing.T) {
+	for s, want := range map[string]string{
+		"Ada 👋 \u202f\u2065\u206a\u2027": "Ada 👋 \u202f\u2065\u206a\u2027",
+		"\x1b[2J\n\u009b":                "\uFFFD[2J\uFFFD\uFFFD",
+		"\u2028\u2029":                   "\uFFFD\uFFFD",
+		"\u202a\u202c\u202e":             "\uFFFD\uFFFD\uFFFD",
+		"\u2066\u2067\u2069":             "\uFFFD\uFFFD\uFFFD",
+	} {
+		if got := Harmless(s); got != want {
+			t.Errorf("%q became %q, want %q", s, got, want)
+		}
+	}
+}

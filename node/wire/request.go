@@ -209,7 +209,7 @@ func parseReq(raw []byte) (json.RawMessage, *Error) {
 	switch {
 	case raw == nil:
 		return nil, nil
-	case raw[0] != '"' && raw[0] != '-' && (raw[0] < '0' || raw[0] > '9'):
+	case raw[0] > '9': // other than a quote, a minus or a digit
 		return nil, Errorf(BadRequest, `"req" must be a string or a number`)
 	case len(raw) > MaxReq:
 		return nil, Errorf(BadRequest, `"req" is %d bytes: at most %d are allowed`, len(raw), MaxReq)

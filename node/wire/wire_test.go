@@ -38,6 +38,10 @@ func TestEveryFieldOfARequestIsRead(t *testing.T) {
 	if r.Token != "t" || r.Session != "s" || r.Name != "Ada" {
 		t.Errorf("got %+v", r)
 	}
+	r = parse(t, `{"op":"hello","name":"Ada","named":1763812800000}`)
+	if r.Named != 1763812800000 {
+		t.Errorf("got %+v", r)
+	}
 	r = parse(t, `{"op":"signal","room":"a","kind":"typing","data":false}`)
 	if r.Kind != "typing" || string(r.Data) != "false" {
 		t.Errorf("got %+v", r)
@@ -49,6 +53,7 @@ func TestDataAndInfoLoseNothingButTheSpaceBetweenTokens(t *testing.T) {
 	for _, data := range []string{
 		`"a  b"`, `"a \" b  c"`, `[ "\\" , "d  e" ]`, ` [ "\\\" f  g" , "\u0022 h  i" ] `,
 		"{ \"j \\\" k\" :\t\" \" ,\r\n \"\" : { } }", `" \/ \b \f \n \r \t "`,
+		"[1,\n2]", "[1,\t2]", "[1,\r2]",
 	} {
 		var want bytes.Buffer
 		if err := json.Compact(&want, []byte(data)); err != nil {
@@ -122,6 +127,9 @@ func TestWhatIsWrongIsSaid(t *testing.T) {
 		{`{"op":"join","room":"` + strings.Repeat("x", 129) + `"}`, BadRequest, `at most 128`, ``},
 		{`{"op":"join","room":"a\u0007"}`, BadRequest, `U+0007`, ``},
 		{`{"op":"join","room":"a\u2028"}`, BadRequest, `U+2028`, ``},
+		{`{"op":"join","room":"a\u2029"}`, BadRequest, `U+2029`, ``},
+		{`{"op":"hello","named":-1}`, BadRequest, `milliseconds since 1970`, ``},
+		{`{"op":"hello","named":1.5}`, BadRequest, `milliseconds since 1970`, ``},
 		{`{"op":"hello","name":"a\u009b"}`, BadRequest, `U+009B`, ``},
 		{`{"op":"hello","name":"` + strings.Repeat("é", 33) + `"}`, BadRequest, `name is 66 bytes: at most 64`, ``},
 		{`{"op":"hello","token":1}`, BadRequest, `"token" must be a string`, ``},
@@ -191,6 +199,7 @@ func TestFramesAreWrittenLean(t *testing.T) {
 		{Presence{Room: "a", Event: EventSync}, `{"op":"presence","room":"a","event":"sync","members":[],"count":0,"presence":0}`},
 		{Reject{Err: Errorf(Conflict, "%d", 1)}, `{"op":"error","code":"conflict","message":"1"}`},
 		{Reject{Req: req, Err: &Error{RateLimited, "x", 1500 * time.Microsecond}}, `{"op":"error","req":1,"code":"rate_limited","message":"x","retry_after":2}`},
+		{Reject{Err: Errorf(Conflict, "\t\n\r\x01\"\\\u2028\u2029\xff")}, `{"op":"error","code":"conflict","message":"\t\n\r\u0001\"\\\u2028\u2029` + "\uFFFD" + `"}`},
 		{Bye{Code: StatusRestart, Reason: "r", RetryAfter: time.Second}, `{"op":"bye","code":1012,"reason":"r","retry_after":1000}`},
 	} {
 		if got := string(c.frame.Append(nil)); got != c.want {
