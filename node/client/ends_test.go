@@ -56,11 +56,11 @@ func TestWhatIsRefusedForGoodEndsTheClient(t *testing.T) {
 		if !strings.Contains(o.of("a"), "4403") {
 			t.Errorf("got %v", o.results)
 		}
-		if _, err := r.Send(t.Context(), "x"); err == nil {
-			t.Error("sent after the end")
+		if _, err := r.Send(t.Context(), "x"); err != c.Err() {
+			t.Errorf("a send after the end got %v", err)
 		}
-		if _, _, err := r.Members(t.Context()); err == nil {
-			t.Error("asked after the end")
+		if _, _, err := r.Members(t.Context()); err != c.Err() {
+			t.Errorf("a question after the end got %v", err)
 		}
 		if c.Close(); !strings.Contains(c.Err().Error(), "4403") {
 			t.Errorf("once it is closed too, it has ended with %v", c.Err())
