@@ -97,14 +97,18 @@ func TestAJoinThatIsGivenUpTellsNothingAnyMore(t *testing.T) {
 			var l, l2 log
 			ctx, cancel := context.WithCancel(t.Context())
 			errs := make(chan error)
-			go func() { errs <- func() error { _, err := c.Join(ctx, "lobby", JoinOptions{Handle: l.handle}); return err }() }()
+			go func() {
+				errs <- func() error { _, err := c.Join(ctx, "lobby", JoinOptions{Handle: l.handle}); return err }()
+			}()
 			given := fc.want("join")
 			cancel()
 			if err := <-errs; !errors.Is(err, context.Canceled) {
 				t.Errorf("got %v", err)
 			}
 			leave := fc.want("leave")
-			go func() { errs <- func() error { _, err := c.Join(t.Context(), "lobby", JoinOptions{Handle: l2.handle}); return err }() }()
+			go func() {
+				errs <- func() error { _, err := c.Join(t.Context(), "lobby", JoinOptions{Handle: l2.handle}); return err }()
+			}()
 			again := fc.want("join")
 			switch a := answer.(type) {
 			case wire.Joined:
