@@ -235,6 +235,39 @@ func TestATokenIsNeverAskedForTwiceAtATime(t *testing.T) {
 	})
 }
 
+// A function that is asked for a renewal hears that the connection is lost, and does not hold up the next.
+func TestWhoIsAskedForATokenHearsThatTheConnectionIsLost(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		k := &counting{t: t}
+		o := n.options()
+		var c *Client
+		done := make(chan struct{})
+		o.TokenFunc = func(ctx context.Context) (string, error) {
+			if k.asked.Load() == 1 {
+				<-ctx.Done()
+			}
+			return k.give(ctx)
+		}
+		go func() {
+			c, _ = Dial(t.Context(), "ws://node", o)
+			close(done)
+		}()
+		fc := n.next()
+		greet(fc, 40*time.Second)
+		<-done
+		t.Cleanup(func() { c.Close() })
+		time.Sleep(31 * time.Second) // it is asked for the second
+		fc.cut()
+		cut := time.Now()
+		fc = n.next()
+		if waited := time.Since(cut); k.asked.Load() != 3 || waited > time.Second {
+			t.Errorf("it came back after %v, and has asked %d times", waited, k.asked.Load())
+		}
+		greet(fc, 0)
+		go fc.drain()
+	})
+}
+
 // A token that is refused again and again is no reason to go on as a guest, or for ever.
 func TestATokenThatIsRefusedEndsTheClient(t *testing.T) {
 	for name, tries := range map[string]int{"a token": 1, "a function": mostRefused} {
