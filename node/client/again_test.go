@@ -103,6 +103,43 @@ func TestOnlyWhatMayYetSucceedIsAskedAgain(t *testing.T) {
 	})
 }
 
+// Who asks waits no longer than its context, whatever it waits for.
+func TestAQuestionReturnsWithItsContext(t *testing.T) {
+	for name, lead := range map[string]func(n *fakeNode, fc *fakeConn){
+		"an answer":    func(_ *fakeNode, fc *fakeConn) { fc.want("members") },
+		"a connection": func(n *fakeNode, fc *fakeConn) { n.set(func() { n.away = true }); fc.cut() },
+		"another attempt": func(_ *fakeNode, fc *fakeConn) {
+			fc.say(wire.Reject{Req: fc.want("members").Req, Err: &wire.Error{Code: wire.Unavailable, RetryAfter: time.Hour}})
+		},
+	} {
+		withFakeNode(t, func(t *testing.T, n *fakeNode) {
+			c, fc := n.dial(n.options())
+			r := join(t, c, fc, ID{}, JoinOptions{})
+			ctx, cancel := context.WithCancel(t.Context())
+			told := make(chan error, 1)
+			if name == "a connection" {
+				lead(n, fc)
+				synctest.Wait()
+			}
+			go func() { told <- func() error { _, _, err := r.Members(ctx); return err }() }()
+			if name != "a connection" {
+				lead(n, fc)
+			}
+			synctest.Wait()
+			cancel()
+			synctest.Wait()
+			select {
+			case err := <-told:
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("who waits for %s got %v", name, err)
+				}
+			default:
+				t.Errorf("who waits for %s waits on", name)
+			}
+		})
+	}
+}
+
 // A signal that can't be told now would come too late: who sends it hears so, and it is not repeated.
 func TestASignalThatIsRefusedForNowIsNotRepeated(t *testing.T) {
 	withFakeNode(t, func(t *testing.T, n *fakeNode) {

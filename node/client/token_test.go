@@ -105,21 +105,31 @@ func TestATokenIsRenewedBeforeItExpires(t *testing.T) {
 	})
 }
 
-// A renewal for which no token comes says nothing to the node, and is tried again.
+// A renewal for which no token comes says nothing to the node, and is tried again, later and later.
 func TestARenewalWithoutATokenIsTriedAgain(t *testing.T) {
 	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		const failures = 6
 		var told bytes.Buffer
+		var asked []time.Time
 		o := n.options()
 		o.Log = slog.New(slog.NewTextHandler(&told, nil))
+		o.MinBackoff, o.MaxBackoff = 250*time.Millisecond, 2*time.Second
 		k := &counting{t: t, fails: func(n int64) error {
-			if n == 2 {
+			if asked = append(asked, time.Now()); n > 1 && n <= 1+failures {
 				return errors.New("the backend is away")
 			}
 			return nil
 		}}
 		_, fc := dialWith(n, o, k, 40*time.Second)
-		if hello := fc.want("hello"); hello.Token != "token-3" || len(n.dialled()) != 1 || !strings.Contains(told.String(), "the backend is away") {
+		want := fmt.Sprint("token-", failures+2)
+		if hello := fc.want("hello"); hello.Token != want || len(n.dialled()) != 1 || !strings.Contains(told.String(), "the backend is away") {
 			t.Errorf("it said %q, over %d connections; the log has %q", hello.Token, len(n.dialled()), told.String())
+		}
+		for i := range failures {
+			most := min(2*time.Second, 250*time.Millisecond<<i)
+			if waited := asked[i+2].Sub(asked[i+1]); waited < most/2 || waited > most+time.Millisecond {
+				t.Errorf("after %d failures it waited %v, want from %v to %v", i+1, waited, most/2, most)
+			}
 		}
 		go fc.drain()
 	})
