@@ -37,6 +37,28 @@ func TestMessagesPassBetweenProcesses(t *testing.T) {
 	}
 }
 
+// Clients are told which node they reached, and what it is, by the names that operators know.
+func TestANodeTellsItsNameAndVersion(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "--node-id", "ada")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	_, welcome, err := dial(t, ctx, n, "/", "parley.v1").Read(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	version, revision := build()
+	if !strings.Contains(string(welcome), `"node":"ada","version":"`+version+`"`) {
+		t.Errorf("it says %s, want the version %s", welcome, version)
+	}
+	_, scraped, err := get(n.url + "/metrics")
+	for _, label := range []string{`node="ada"`, `version="` + version + `"`, `revision="` + revision + `"`} {
+		if err != nil || !strings.Contains(string(scraped), label) {
+			t.Errorf("the metrics lack %s, %v", label, err)
+		}
+	}
+}
+
 func TestWrongRedisPasswordEndsAtOnceAndIsNotTold(t *testing.T) {
 	redis := bustest.StartRedisTCP(t, "user parley on >right ~* &* +@all")
 	start := func(password string) error {
