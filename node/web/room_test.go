@@ -17,7 +17,10 @@ const pretend = `
 		send(text) {
 			const frame = JSON.parse(text);
 			this.said.push(frame);
-			if (frame.op === "hello" && !this.rude) queueMicrotask(() => this.say({ op: "welcome", req: frame.req, user: { id: "me", name: "" }, session: "s", ping: 25, limits: { text: 4096, frame: 65536 } }));
+			if (frame.op === "hello" && !Pretend.rude) queueMicrotask(() => this.greet(frame));
+		}
+		greet({ req }) {
+			this.say({ op: "welcome", req, user: { id: "me", name: "" }, session: "s", ping: 25, limits: { text: 4096, frame: 65536 } });
 		}
 		say(frame) {
 			this.onmessage?.({ data: JSON.stringify(frame) });
@@ -46,10 +49,17 @@ const pretend = `
 	};
 	const how = (promise) => promise.then(({ id }) => id ?? "ok", ({ code }) => code);
 	const message = (id, text, from = "bo", key) => say("message", { id, from: { id: from, name: from }, text, key, at: 1 });
-	const chat = new Parley("ws://node", { WebSocket: Pretend, persist: false });
-	const room = chat.join("design", { keep: 3 });
+	const options = { WebSocket: Pretend, persist: false };
+	let chat = new Parley("ws://node", options);
+	let room = chat.join("design", { keep: 3 });
 	const heard = [];
 	room.on("message", ({ text }) => heard.push(text));
+	const begin = (more) => { // another client, with other options
+		chat.close();
+		chat = new Parley("ws://node", { ...options, ...more });
+		room = chat.join("design");
+		return chat;
+	};
 	const texts = () => room.messages.map(({ text }) => text).join();
 	const typists = () => room.typists.map(({ id }) => id).join();
 `
@@ -233,12 +243,13 @@ func TestARoomKeepsItsPromises(t *testing.T) {
 		`, "Bo1,Bo+Cy2,Bo+Cyd2,Cyd1,Cyd300,Di1"},
 		{"a name that is refused is taken back", `
 			await joined();
-			link().rude = true;
+			Pretend.rude = true;
 			let told;
 			chat.on("refused", ({ value, error }) => (told = value + " " + error.code));
 			const renamed = chat.rename("Bad");
 			refuse(await asked("hello", 1), "bad_request");
 			await renamed;
+			Pretend.rude = false;
 			await lose();
 			return told + " " + (await asked("hello")).name;
 		`, "Bad bad_request undefined"},
@@ -251,6 +262,60 @@ func TestARoomKeepsItsPromises(t *testing.T) {
 			message("6-0", "after");
 			return [await sent, await how(room.send("more")), heard.length, room.live, room.error.code, all("join").length].join();
 		`, "forbidden,forbidden,0,false,forbidden,1"},
+		{"a token is asked for before each connection, and a room that was refused is asked for with a fresh one", `
+			let asks = 0;
+			const before = link();
+			begin({ token: async () => "token " + ++asks });
+			while (link() === before) await moment();
+			const first = (await asked("hello")).token;
+			refuse(await asked("join"), "forbidden");
+			link().say({ op: "welcome", user: { id: "me", name: "" }, expires: 1, limits: { text: 4096, frame: 65536 } }); // it is to be renewed now
+			const second = (await asked("hello", 1)).token;
+			await asked("join", 1);
+			return [first, second, all("join").length].join();
+		`, "token 1,token 2,2"},
+		{"a token of a function that is refused again and again ends it, and one now and then does not", `
+			Pretend.rude = true;
+			begin({ token: async () => "a token" });
+			const connection = async (good) => {
+				const hello = await asked("hello");
+				if (good) link().greet(hello);
+				else refuse(hello, "unauthorized");
+				while (chat.state === "connecting") await moment();
+				chat.reconnect();
+			};
+			for (const good of [false, false, false, true, false, false, false, true]) await connection(good);
+			const state = chat.state;
+			let more = 0;
+			for (; chat.state !== "closed"; more++) await connection(false);
+			return state + more;
+		`, "connecting4"},
+		{"what failed once is given up with its signal", `
+			await joined();
+			const giveUp = new AbortController();
+			const sent = how(room.send("hi", { signal: giveUp.signal }));
+			refuse(await asked("send"), "forbidden");
+			const code = await sent;
+			const before = room.outgoing.length;
+			giveUp.abort();
+			await moment();
+			return code + before + room.outgoing.length;
+		`, "forbidden10"},
+		{"a signal that aborts takes back what is not said, and leaves a room", `
+			const leaving = new AbortController();
+			const other = chat.join("other", { signal: leaving.signal });
+			await joined();
+			ok(await asked("join", 1), { room: "other", last: "5-0", members: [], count: 0 });
+			leaving.abort();
+			const leave = await asked("leave");
+			const giveUp = new AbortController();
+			room.send("first");
+			const sent = room.send("hi", { signal: giveUp.signal }).catch(({ name }) => name);
+			ok(await asked("send"), { id: "6-0" }, giveUp.abort());
+			const early = room.send("never", { signal: giveUp.signal }).catch(({ name }) => name);
+			await moment();
+			return [leave.room, await sent, await early, room.outgoing.length, all("send").length].join();
+		`, "other,AbortError,AbortError,0,1"},
 		{"whoever waits when it is closed is told", `
 			await joined();
 			const sent = how(room.send("hi"));
