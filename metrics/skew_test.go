@@ -26,6 +26,8 @@ func TestTheLeastDelayIsThatOfTheLastMinutes(t *testing.T) {
 		{time.Second, []time.Duration{4}, 4},
 		{10 * time.Minute, nil, 0},
 		{time.Second, []time.Duration{6}, 6},
+		{time.Minute, []time.Duration{7}, 6},
+		{10 * time.Minute, nil, 0},
 	} {
 		at = at.Add(step.after)
 		for _, d := range step.observed {

@@ -103,6 +103,7 @@ type chat struct {
 	down    bool          // owned by the client's reader; the user knows that there is no connection
 	shown   chan struct{} // closed, by the client's reader, when what was said before has been shown
 	once    sync.Once     // closes it
+	out     chan error    // has why, once the node has taken the chat out of the room
 
 	said    int           // lines
 	refused atomic.Int64  // lines
@@ -134,7 +135,7 @@ func (c *ChatCmd) run(ctx context.Context, in io.Reader, out, errw io.Writer) er
 		history = *c.History
 	}
 
-	ch := &chat{view: v, timeout: c.Timeout, keys: rand.Text()[:16], slots: make(chan struct{}, maxUnanswered), shown: make(chan struct{})}
+	ch := &chat{view: v, timeout: c.Timeout, keys: rand.Text()[:16], slots: make(chan struct{}, maxUnanswered), shown: make(chan struct{}), out: make(chan error, 1)}
 	var n atomic.Uint64
 	o := client.Options{
 		Name: name, Token: c.Token, Status: ch.status,
@@ -147,7 +148,7 @@ func (c *ChatCmd) run(ctx context.Context, in io.Reader, out, errw io.Writer) er
 		return err
 	}
 	defer cl.Close()
-	r, err := cl.Join(dialling, room, client.JoinOptions{Limit: &history, Handle: func(e client.Event) { ch.handle(room, cl, e) }})
+	r, err := cl.Join(dialling, room, client.JoinOptions{Limit: &history, Handle: func(e client.Event) { ch.handle(room, cl.User(), e) }})
 	if err != nil {
 		return err
 	}
@@ -215,6 +216,8 @@ func (ch *chat) talk(ctx context.Context, cl *client.Client, r *client.Room) err
 			return ch.finish(ctx, cl)
 		case <-cl.Done():
 			return cl.Err()
+		case err := <-ch.out:
+			return err
 		case <-ch.broken():
 			return nil // nobody listens
 		}
@@ -305,8 +308,7 @@ func (ch *chat) status(s client.Status) {
 }
 
 // handle shows what happens in the room.
-func (ch *chat) handle(room string, cl *client.Client, e client.Event) {
-	me := cl.User()
+func (ch *chat) handle(room string, me wire.User, e client.Event) {
 	switch e := e.(type) {
 	case client.Joined:
 		if e.Recovered == nil {
@@ -320,6 +322,8 @@ func (ch *chat) handle(room string, cl *client.Client, e client.Event) {
 		ch.once.Do(func() { close(ch.shown) })
 	case client.Gap:
 		ch.note("some messages are missing here")
+	case client.Left:
+		ch.out <- fmt.Errorf("no longer in %s: %w", clean(room), e.Err)
 	case client.Presence:
 		switch {
 		case e.User.ID == me.ID:

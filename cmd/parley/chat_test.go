@@ -15,8 +15,10 @@ import (
 
 	"parley/bus"
 	"parley/node"
+	"parley/node/api"
 	"parley/node/client"
 	"parley/node/nodetest"
+	"parley/node/wire"
 )
 
 // A chatNode is a node in the process, behind a proxy that can cut connections.
@@ -271,6 +273,37 @@ func TestChatPrintsJSONLines(t *testing.T) {
 	}
 }
 
+func TestChatSaysWhatHappensInTheRoom(t *testing.T) {
+	ada, bob := wire.Member{ID: "a", Name: "Ada"}, wire.Member{ID: "b"}
+	crowd := make([]wire.Member, 9)
+	for i := range crowd {
+		crowd[i] = bob
+	}
+	no := false
+	for _, tt := range []struct {
+		event client.Event
+		want  string
+	}{
+		{client.Joined{Count: 1, Members: crowd[:1]}, "parley: in tea as Ada, alone\n"},
+		{client.Joined{Count: 2, Members: []wire.Member{ada, bob}}, "parley: in tea as Ada, 2 here: Ada, b\n"},
+		{client.Joined{Count: 8, Members: crowd[:8]}, "parley: in tea as Ada, 8 here: b, b, b, b, b, b, b, b\n"},
+		{client.Joined{Count: 9, Members: crowd}, "parley: in tea as Ada, 9 here: b, b, b, b, b, b, b, b, …\n"},
+		{client.Joined{Count: 9, Members: crowd, Recovered: &no}, ""}, // again
+		{client.Gap{}, "parley: some messages are missing here\n"},
+		{client.Presence{Event: wire.EventJoin, User: bob}, "parley: b came\n"},
+		{client.Presence{Event: wire.EventLeave, User: bob}, "parley: b left\n"},
+		{client.Presence{Event: wire.EventUpdate, User: bob}, ""},
+		{client.Presence{Event: wire.EventJoin, User: ada}, ""},
+		{client.Signal{Kind: "typing", User: bob}, ""},
+	} {
+		var errw strings.Builder
+		ch := &chat{view: &pipe{errw: &errw}}
+		if ch.handle("tea", wire.User{ID: "a", Name: "Ada"}, tt.event); errw.String() != tt.want {
+			t.Errorf("%+v is told as %q, want %q", tt.event, errw.String(), tt.want)
+		}
+	}
+}
+
 func TestChatSaysWhichLinesWereRefused(t *testing.T) {
 	n := startChatNode(t)
 	_, heard := joinChat(t, n, "Bob")
@@ -287,6 +320,15 @@ func TestChatSaysWhichLinesWereRefused(t *testing.T) {
 	}
 }
 
+func TestChatSaysThatALineIsTooLong(t *testing.T) {
+	n := startChatNode(t)
+	c := ChatCmd{URL: n.addr, Timeout: patience}
+	err := c.run(t.Context(), strings.NewReader(strings.Repeat("x", wire.MaxFrame+1)), io.Discard, io.Discard)
+	if want := fmt.Sprintf("a line is longer than %d bytes", wire.MaxFrame); err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("ended with %v, want %s", err, want)
+	}
+}
+
 // A muteBus never says what became of a publish.
 type muteBus struct{ bus.Bus }
 
@@ -294,12 +336,94 @@ func (muteBus) Publish(string, bus.Draft, func(bus.ID, error)) {}
 
 func TestChatFailsIfItIsNotAcknowledgedInTime(t *testing.T) {
 	n := startChatNode(t, func(c *node.Config) { c.Bus = muteBus{c.Bus} })
-	ch := startChat(t, ChatCmd{URL: n.addr, Timeout: 2 * time.Second})
-	fmt.Fprintln(ch.in, "anyone?")
-	err := ch.end(t)
-	if err == nil || err.Error() != "1 of 1 lines were not acknowledged within 2s: they may have been said, or not" {
+	c := ChatCmd{URL: n.addr, Timeout: time.Second}
+	err := c.run(t.Context(), strings.NewReader("anyone?\n"), io.Discard, io.Discard)
+	if err == nil || err.Error() != "1 of 1 lines were not acknowledged within 1s: they may have been said, or not" {
 		t.Errorf("ended with %v", err)
 	}
+}
+
+// Who interrupts a chat is told what may not have been said, and nothing where all was.
+func TestChatThatIsInterruptedSaysWhatIsNotAcknowledged(t *testing.T) {
+	for want, each := range map[string]func(*node.Config){
+		"":                   func(*node.Config) {},
+		"interrupted: 1 of ": func(c *node.Config) { c.Bus = muteBus{c.Bus} },
+	} {
+		n := startChatNode(t, each)
+		ctx, interrupt := context.WithCancel(t.Context())
+		defer interrupt()
+		in, w := io.Pipe()
+		defer w.Close()
+		errw, ended := newTranscript(), make(chan error, 1)
+		c := ChatCmd{URL: n.addr, Timeout: patience}
+		go func() { ended <- c.run(ctx, in, io.Discard, errw) }()
+		errw.wait(t, "in lobby as ")
+		fmt.Fprintln(w, "hello")
+		if want == "" {
+			_, heard := joinChat(t, n, "Bob")
+			if m := hearOf(t, heard); m.Text != "hello" {
+				t.Errorf("heard %+v", m)
+			}
+		} else {
+			fmt.Fprintln(w) // is taken after what was said
+		}
+		interrupt()
+		select {
+		case err := <-ended:
+			if (err != nil) != (want != "") || err != nil && !strings.HasPrefix(err.Error(), want) {
+				t.Errorf("ended with %v, want %q", err, want)
+			}
+		case <-time.After(patience):
+			t.Fatal("it goes on")
+		}
+	}
+}
+
+// A chat from which the node takes the room, or the connection, does not wait on in silence.
+func TestChatEndsWhenItIsPutOut(t *testing.T) {
+	const key = "0123456789abcdef0123456789abcdef"
+	addr := freeAddr(t)
+	start := func(args ...string) *process {
+		cmd := parley(append([]string{"--listen", addr}, args...)...)
+		cmd.Env = append(cmd.Env, "PARLEY_API_KEYS=backend "+key)
+		p, err := startProcess(cmd)
+		if err != nil {
+			t.Fatal(err)
+		}
+		endAfter(t, p)
+		return p
+	}
+	wantEnd := func(ch *runningChat, want string) {
+		t.Helper()
+		defer ch.in.Close()
+		select {
+		case err := <-ch.ended:
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("it ended with %v, want %s", err, want)
+			}
+		case <-time.After(patience):
+			t.Fatal("it waits on")
+		}
+	}
+	n := start()
+	put := startChat(t, ChatCmd{URL: addr, Timeout: patience})
+	app, err := api.New(n.url, key, api.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	who, _, err := app.Members(t.Context(), "lobby")
+	if err != nil || len(who) != 1 {
+		t.Fatalf("%v are there, %v", who, err)
+	}
+	if err := app.Disconnect(t.Context(), who[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	wantEnd(put, "disconnected")
+
+	left := startChat(t, ChatCmd{URL: addr, Timeout: patience})
+	n.kill()
+	start("--guest-rights", "tea:read") // as the operator decides meanwhile
+	wantEnd(left, "no longer in lobby: forbidden: ")
 }
 
 func TestChatComesBackAfterACut(t *testing.T) {
@@ -315,6 +439,9 @@ func TestChatComesBackAfterACut(t *testing.T) {
 	}
 	sayIn(t, bob, client.Draft{Text: "good"})
 	ch.out.wait(t, "Bob: good\n")
+	if told := ch.errw.wait(t, "Bob came"); strings.Count(told, "in lobby as ") != 1 {
+		t.Errorf("it says again that it is there: %q", told)
+	}
 	if err := ch.end(t); err != nil {
 		t.Error(err)
 	}

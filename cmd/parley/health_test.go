@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -20,6 +21,21 @@ import (
 	"testing"
 	"time"
 )
+
+// A node that takes the connection and says nothing is unhealthy once the time is over.
+func TestHealthDoesNotWaitForASilentNode(t *testing.T) {
+	silent, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	err = run(ctx, []string{"health", "--timeout", "50ms", "--url", "http://" + silent.Addr().String() + "/healthz"}, nil, io.Discard, io.Discard)
+	if err == nil || !strings.HasPrefix(err.Error(), "unhealthy: ") || ctx.Err() != nil {
+		t.Errorf("it ended with %v", err)
+	}
+}
 
 // 0.0.0.0 leads to this machine as 127.0.0.1 does, but is no loopback address: there a certificate is checked.
 func TestHealthChecksTheCertificate(t *testing.T) {

@@ -49,6 +49,19 @@ func TestAHeadThatIsNotFinishedEndsTheConnection(t *testing.T) {
 func TestAHeadThatIsTooLargeIsRefused(t *testing.T) {
 	t.Parallel()
 	n := startNode(t)
+	for size, want := range map[int]string{8 << 10: "200", 40 << 10: "431"} {
+		nc, err := net.Dial("tcp", n.addr())
+		if err != nil {
+			t.Fatal(err)
+		}
+		nc.SetDeadline(time.Now().Add(patience))
+		fmt.Fprintf(nc, "GET /healthz HTTP/1.1\r\nHost: parley\r\nConnection: close\r\nX: %s\r\n\r\n", strings.Repeat("x", size))
+		answer := make([]byte, len("HTTP/1.1 200"))
+		if _, err := io.ReadFull(nc, answer); err != nil || !strings.HasSuffix(string(answer), want) {
+			t.Errorf("a head of %d bytes is answered %q, %v, want %s", size, answer, err, want)
+		}
+		nc.Close()
+	}
 	for range 3 {
 		nc, err := net.Dial("tcp", n.addr())
 		if err != nil {
@@ -113,6 +126,8 @@ func TestWhatOperatorsAskWronglyIsAnsweredInPlainText(t *testing.T) {
 		{"GET", apart.url + "/metrics", 404, "application/problem+json"},
 		{"GET", apart.adminURL + "/metrics", 200, "text/plain"},
 		{"POST", apart.adminURL + "/metrics", 405, "text/plain"},
+		{"GET", apart.adminURL + "/debug/pprof/symbol", 200, "text/plain"},
+		{"GET", apart.adminURL + "/debug/pprof/trace?seconds=0.01", 200, "application/octet-stream"},
 		{"GET", apart.adminURL + "/nothing", 404, "text/plain"},
 		{"GET", apart.adminURL + "/debug/pprof/nothing", 404, "text/plain"},
 	} {

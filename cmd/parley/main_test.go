@@ -104,7 +104,7 @@ func scriptNode(ts *testscript.TestScript, neg bool, args []string) {
 	name := args[0]
 	cmd := exec.Command("parley", args[1:]...)
 	cmd.Dir = ts.MkAbs(".")
-	for _, v := range []string{"PATH", "HOME", "TMPDIR", "PARLEY_LISTEN", "PARLEY_LOG_LEVEL", "PARLEY_ADMIN"} {
+	for _, v := range []string{"PATH", "HOME", "TMPDIR", "GOGC", "PARLEY_LISTEN", "PARLEY_LOG_LEVEL", "PARLEY_ADMIN"} {
 		if value := ts.Getenv(v); value != "" {
 			cmd.Env = append(cmd.Env, v+"="+value)
 		}

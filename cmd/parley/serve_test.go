@@ -37,6 +37,28 @@ func TestMessagesPassBetweenProcesses(t *testing.T) {
 	}
 }
 
+// Clients are told which node they reached, and what it is, by the names that operators know.
+func TestANodeTellsItsNameAndVersion(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "--node-id", "ada")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	_, welcome, err := dial(t, ctx, n, "/", "parley.v1").Read(ctx)
+	if err != nil {
+		t.Fatal(err)
+	}
+	version, revision := build()
+	if !strings.Contains(string(welcome), `"node":"ada","version":"`+version+`"`) {
+		t.Errorf("it says %s, want the version %s", welcome, version)
+	}
+	_, scraped, err := get(n.url + "/metrics")
+	for _, label := range []string{`node="ada"`, `version="` + version + `"`, `revision="` + revision + `"`} {
+		if err != nil || !strings.Contains(string(scraped), label) {
+			t.Errorf("the metrics lack %s, %v", label, err)
+		}
+	}
+}
+
 func TestWrongRedisPasswordEndsAtOnceAndIsNotTold(t *testing.T) {
 	redis := bustest.StartRedisTCP(t, "user parley on >right ~* &* +@all")
 	start := func(password string) error {
@@ -135,7 +157,7 @@ func TestRedisIsAskedAgainWithinSeconds(t *testing.T) {
 		return len(b), nil
 	})
 	err := run(ctx, []string{"--listen", "127.0.0.1:0", "--redis", redis.URL(), "--redis-wait-start", "1h"}, nil, io.Discard, log)
-	if len(asked) != 2 {
+	if len(asked) != 2 || err != nil { // who ends it meanwhile sees no failure
 		t.Fatalf("it asked %d times, and ended with %v", len(asked), err)
 	}
 	if between := asked[1].Sub(asked[0]); between < 500*time.Millisecond || between > 5*time.Second {
@@ -195,6 +217,37 @@ func TestShutdownSaysGoodbye(t *testing.T) {
 	}
 	if code := websocket.CloseStatus(<-left); code != websocket.StatusServiceRestart {
 		t.Errorf("the client was closed with %d", code)
+	}
+}
+
+// What was asked for before a shutdown is answered to its end, on the operators' address as on that of the clients.
+func TestShutdownFinishesTheRequestsUnderWay(t *testing.T) {
+	t.Parallel()
+	n := startNode(t, "--admin", "127.0.0.1:0")
+	type answer struct {
+		status int
+		body   []byte
+		err    error
+	}
+	answered := make(chan answer)
+	go func() {
+		status, body, err := get(n.adminURL + "/debug/pprof/profile?seconds=1")
+		answered <- answer{status, body, err}
+	}()
+	for began := time.Now(); ; time.Sleep(10 * time.Millisecond) {
+		_, now, err := get(n.adminURL + "/debug/pprof/goroutine?debug=1")
+		if err != nil || time.Since(began) > patience {
+			t.Fatal("it is not under way: ", err)
+		}
+		if strings.Contains(string(now), "pprof.Profile") {
+			break
+		}
+	}
+	if err := n.terminate(); err != nil {
+		t.Errorf("%v: %s", err, n.stderr.Bytes())
+	}
+	if a := <-answered; a.err != nil || a.status != 200 || len(a.body) == 0 {
+		t.Errorf("it was answered %d, %d bytes, %v", a.status, len(a.body), a.err)
 	}
 }
 

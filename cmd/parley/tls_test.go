@@ -80,6 +80,31 @@ func TestCertificateIsReadAgainWhenItsFilesChange(t *testing.T) {
 	expect(3, 5, "with another certificate's key, as midway in a renewal")
 }
 
+// A handshake that comes while another looks at the files, which may take its time, is served what there is.
+func TestNoHandshakeWaitsForACertificateToBeRead(t *testing.T) {
+	pair := newPair(t)
+	pair.write(t, 1)
+	cert, err := newCertificate(pair.cert, pair.key, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert.mu.Lock() // as who reads the files does
+	defer cert.mu.Unlock()
+	served := make(chan *tls.Certificate, 1)
+	go func() {
+		c, _ := cert.get(nil)
+		served <- c
+	}()
+	select {
+	case c := <-served:
+		if c == nil {
+			t.Error("it is served none")
+		}
+	case <-time.After(patience):
+		t.Fatal("it waits")
+	}
+}
+
 // Real clients over wss; then the certificate is renewed.
 func TestServeTLS(t *testing.T) {
 	pair := newPair(t)

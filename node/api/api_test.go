@@ -106,7 +106,11 @@ func TestWhatIsRefusedIsAnErrorWithItsCode(t *testing.T) {
 	refused(err)
 	_, _, err = c.Members(t.Context(), "tea")
 	refused(err)
+	_, err = c.Broadcast(t.Context(), []string{"tea"}, api.Draft{Text: "x"})
+	refused(err)
 	refused(c.Disconnect(t.Context(), "ada"))
+	refused(c.Revoke(t.Context(), "ada", time.Time{}))
+	refused(c.RevokeToken(t.Context(), "7"))
 	if _, err := good.Publish(t.Context(), "tea", api.Draft{}); err == nil || !strings.Contains(err.Error(), "bad_request") {
 		t.Errorf("nothing said: %v", err)
 	}
@@ -190,6 +194,33 @@ func TestWhatDoesNotSucceedIsTriedLaterAndLater(t *testing.T) {
 			t.Errorf("got %v after %d tries", err, tries)
 		}
 	})
+}
+
+// A node that takes what is asked and does not answer is given up after a while, and asked again.
+func TestWhatIsNotAnsweredIsAskedAgain(t *testing.T) { // alone, as it takes the place of what all use
+	synctest.Test(t, func(t *testing.T) {
+		var tries atomic.Int64
+		defer func(was http.RoundTripper) { http.DefaultTransport = was }(http.DefaultTransport)
+		http.DefaultTransport = silent{&tries}
+		c, err := api.New("http://node", key, api.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		if _, err := c.Rooms(ctx); err == nil || tries.Load() < 4 {
+			t.Errorf("got %v after %d tries", err, tries.Load())
+		}
+	})
+}
+
+type silent struct{ tries *atomic.Int64 }
+
+// RoundTrip implements http.RoundTripper.
+func (s silent) RoundTrip(r *http.Request) (*http.Response, error) {
+	s.tries.Add(1)
+	<-r.Context().Done()
+	return nil, r.Context().Err()
 }
 
 // All rooms are listed, over as many pages as that takes, each after the last room of the one before.
@@ -355,9 +386,11 @@ func TestARedirectIsFollowedOnlyWhereItAsksTheSame(t *testing.T) {
 			s := httptest.NewServer(mux)
 			defer s.Close()
 			for name, client := range map[string]*http.Client{
-				"ours":   nil,
-				"theirs": {CheckRedirect: func(*http.Request, []*http.Request) error { return nil }},
+				"ours":              nil,
+				"theirs":            {CheckRedirect: func(*http.Request, []*http.Request) error { return nil }},
+				"theirs that stays": {CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }},
 			} {
+				follow := follow && name != "theirs that stays"
 				said.Store(0)
 				c, err := api.New(s.URL, key, api.Options{HTTPClient: client})
 				if err != nil {
@@ -371,7 +404,7 @@ func TestARedirectIsFollowedOnlyWhereItAsksTheSame(t *testing.T) {
 				case !follow && (!errors.As(err, &bad) || bad.Code != wire.BadRequest || !strings.Contains(bad.Message, "/moved/v1/rooms/tea/messages")):
 					t.Errorf("%s: got %s, %v, want to be told where it moved", name, id, err)
 				}
-				if rooms, err := c.Rooms(t.Context()); err != nil || len(rooms) != 1 {
+				if rooms, err := c.Rooms(t.Context()); (err == nil) != (name != "theirs that stays") || err == nil && len(rooms) != 1 {
 					t.Errorf("%s: a GET that is led on got %v, %v", name, rooms, err)
 				}
 			}
@@ -414,6 +447,18 @@ func TestAnAnswerThatNoNodeGivesIsAnError(t *testing.T) {
 			}
 			if list, err := c.Broadcast(t.Context(), []string{"tea", "milk"}, api.Draft{Text: "x"}); err == nil {
 				t.Errorf("broadcast got %v and no error", list)
+			}
+			if json.Valid([]byte(answer)) {
+				return
+			}
+			if rooms, err := c.Rooms(t.Context()); err == nil {
+				t.Errorf("the rooms are %v and no error", rooms)
+			}
+			if list, _, err := c.Members(t.Context(), "tea"); err == nil {
+				t.Errorf("the members are %v and no error", list)
+			}
+			if list, _, err := c.History(t.Context(), "tea", nil, 1); err == nil {
+				t.Errorf("the messages are %v and no error", list)
 			}
 		})
 	}

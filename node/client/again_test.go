@@ -72,6 +72,74 @@ func TestAQuestionIsAskedAgainWhenTheNodeSays(t *testing.T) {
 	})
 }
 
+// What is refused for good is not asked again. A new name that can't be taken now is asked for again.
+func TestOnlyWhatMayYetSucceedIsAskedAgain(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		r := join(t, c, fc, ID{}, JoinOptions{})
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		told := make(chan error, 1)
+		for op, ask := range map[string]func() error{
+			"history": func() error { _, _, err := r.History(ctx, nil, 1); return err },
+			"members": func() error { _, _, err := r.Members(ctx); return err },
+			"hello":   func() error { return c.Rename(ctx, "Ann") },
+		} {
+			for _, code := range []wire.Code{wire.Forbidden, wire.Expired, wire.Unauthorized} { // of a token that is the only one
+				go func() { told <- ask() }()
+				fc.say(wire.Reject{Req: fc.want(op).Req, Err: wire.Errorf(code, "not you")})
+				if bad, ok := errors.AsType[*wire.Error](<-told); !ok || bad.Code != code {
+					t.Errorf("%s that is refused as %s got %v", op, code, bad)
+				}
+			}
+		}
+		go func() { told <- c.Rename(ctx, "Bea") }()
+		fc.say(wire.Reject{Req: fc.want("hello").Req, Err: &wire.Error{Code: wire.Unavailable}})
+		again := fc.want("hello")
+		fc.say(wire.Welcome{Req: again.Req, User: wire.User{ID: "me", Name: again.Name, Guest: true}, Session: "secret", Ping: 25})
+		if err := <-told; err != nil || c.User().Name != "Bea" {
+			t.Errorf("it is called %q, %v", c.User().Name, err)
+		}
+	})
+}
+
+// Who asks waits no longer than its context, whatever it waits for.
+func TestAQuestionReturnsWithItsContext(t *testing.T) {
+	for name, lead := range map[string]func(n *fakeNode, fc *fakeConn){
+		"an answer":    func(_ *fakeNode, fc *fakeConn) { fc.want("members") },
+		"a connection": func(n *fakeNode, fc *fakeConn) { n.set(func() { n.away = true }); fc.cut() },
+		"another attempt": func(_ *fakeNode, fc *fakeConn) {
+			fc.say(wire.Reject{Req: fc.want("members").Req, Err: &wire.Error{Code: wire.Unavailable, RetryAfter: time.Hour}})
+		},
+	} {
+		withFakeNode(t, func(t *testing.T, n *fakeNode) {
+			c, fc := n.dial(n.options())
+			r := join(t, c, fc, ID{}, JoinOptions{})
+			ctx, cancel := context.WithCancel(t.Context())
+			told := make(chan error, 1)
+			if name == "a connection" {
+				lead(n, fc)
+				synctest.Wait()
+			}
+			go func() { told <- func() error { _, _, err := r.Members(ctx); return err }() }()
+			if name != "a connection" {
+				lead(n, fc)
+			}
+			synctest.Wait()
+			cancel()
+			synctest.Wait()
+			select {
+			case err := <-told:
+				if !errors.Is(err, context.Canceled) {
+					t.Errorf("who waits for %s got %v", name, err)
+				}
+			default:
+				t.Errorf("who waits for %s waits on", name)
+			}
+		})
+	}
+}
+
 // A signal that can't be told now would come too late: who sends it hears so, and it is not repeated.
 func TestASignalThatIsRefusedForNowIsNotRepeated(t *testing.T) {
 	withFakeNode(t, func(t *testing.T, n *fakeNode) {
@@ -275,6 +343,30 @@ func TestASendThatIsGivenUpIsToldOnce(t *testing.T) {
 		fc.say(wire.Sent{Req: wantSends(t, fc, "c")[0].Req, ID: ID{Ms: 2}})
 		if o.of("c") != "2-0" {
 			t.Errorf("got %v", o.results)
+		}
+	})
+}
+
+// Who gives a send up just as it is settled is told what it was settled with, and never that it was acknowledged.
+func TestASendThatIsGivenUpAsItIsSettledIsToldHow(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		r := join(t, c, fc, ID{}, JoinOptions{})
+		before := make(chan struct{})
+		r.SendAsync(Draft{Text: "a"}, func(ID, error) { <-before })
+		fc.want("send")
+		ctx, cancel := context.WithCancel(t.Context())
+		told := make(chan error, 1)
+		go func() { told <- func() error { _, err := r.Send(ctx, "b"); return err }() }()
+		fc.want("send")
+		go fc.drain()
+		go c.Close() // settles a, then b
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		close(before)
+		if err := <-told; !errors.Is(err, ErrClosed) {
+			t.Errorf("got %v", err)
 		}
 	})
 }

@@ -535,6 +535,24 @@ func TestASilentConnectionIsGivenUpAndOneThatSpeaksOrPingsIsNot(t *testing.T) {
 	})
 }
 
+// How long a node may be silent follows from how often it says that it pings; where it does not say, it pings as by default.
+func TestANodeMayBeSilentForTwoOfItsPings(t *testing.T) {
+	for ping, most := range map[int]time.Duration{0: 55 * time.Second, 5: 11 * time.Second, 100: 220 * time.Second} {
+		withFakeNode(t, func(t *testing.T, n *fakeNode) {
+			_, fc := n.dial(n.options())
+			fc.cut()
+			fc = n.next()
+			hello := fc.want("hello")
+			fc.say(wire.Welcome{Req: hello.Req, User: wire.User{ID: "me", Guest: true}, Ping: ping})
+			said := time.Now()
+			n.next().welcome()
+			if silent := time.Since(said); silent < most || silent > most+time.Second {
+				t.Errorf("with a ping every %d s it was given up after %v, want %v", ping, silent, most)
+			}
+		})
+	}
+}
+
 // pingNow pings and waits for the answer, which needs a reader.
 func pingNow(ws *websocket.Conn) error {
 	ctx, cancel := context.WithTimeout(context.Background(), time.Second)
@@ -719,8 +737,12 @@ func TestWhatIsNoFrameEndsTheConnectionNotTheClient(t *testing.T) {
 		if l.said() != "a" || slices.Contains(l.events, nil) {
 			t.Errorf("heard %q, of %v", l.said(), l.events)
 		}
+		began := time.Now()
 		fc.raw([]byte(`nonsense`))
 		fc = n.next()
+		if took := time.Since(began); took > time.Second { // silence would end it too
+			t.Errorf("it was ended after %v", took)
+		}
 		fc.welcome()
 		fc.joined(ID{})
 	})

@@ -27,15 +27,17 @@ func TestWhatIsRefusedForGoodEndsTheClient(t *testing.T) {
 		n.set(func() { n.refuse = nil })
 
 		errs := make(chan error)
-		go func() {
-			_, err := Dial(t.Context(), "ws://node", n.options())
-			errs <- err
-		}()
-		fc := n.next()
-		h := fc.want("hello")
-		fc.say(wire.Reject{Req: h.Req, Err: wire.Errorf(wire.Unauthorized, "expired")})
-		if e, ok := errors.AsType[*wire.Error](<-errs); !ok || e.Code != wire.Unauthorized {
-			t.Errorf("got %v", e)
+		for _, code := range []wire.Code{wire.Unauthorized, wire.BadRequest, wire.Forbidden} {
+			go func() {
+				_, err := Dial(t.Context(), "ws://node", n.options())
+				errs <- err
+			}()
+			fc := n.next()
+			h := fc.want("hello")
+			fc.say(wire.Reject{Req: h.Req, Err: wire.Errorf(code, "not you")})
+			if e, ok := errors.AsType[*wire.Error](<-errs); !ok || e.Code != code {
+				t.Errorf("got %v", e)
+			}
 		}
 
 		var last Status
@@ -56,11 +58,11 @@ func TestWhatIsRefusedForGoodEndsTheClient(t *testing.T) {
 		if !strings.Contains(o.of("a"), "4403") {
 			t.Errorf("got %v", o.results)
 		}
-		if _, err := r.Send(t.Context(), "x"); err == nil {
-			t.Error("sent after the end")
+		if _, err := r.Send(t.Context(), "x"); err != c.Err() {
+			t.Errorf("a send after the end got %v", err)
 		}
-		if _, _, err := r.Members(t.Context()); err == nil {
-			t.Error("asked after the end")
+		if _, _, err := r.Members(t.Context()); err != c.Err() {
+			t.Errorf("a question after the end got %v", err)
 		}
 		if c.Close(); !strings.Contains(c.Err().Error(), "4403") {
 			t.Errorf("once it is closed too, it has ended with %v", c.Err())
@@ -122,6 +124,19 @@ func TestWhatANodeComplainsOfIsWhyItEndsAConnection(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What is added to the handshake reaches who answers it.
+func TestAHandshakeHasTheHeaderThatOptionsSay(t *testing.T) {
+	t.Parallel()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, r.Header.Get("X-Team"), http.StatusForbidden)
+	}))
+	defer s.Close()
+	_, err := Dial(t.Context(), s.URL, Options{Header: http.Header{"X-Team": {"tea"}}})
+	if err == nil || !strings.HasSuffix(err.Error(), ": tea") {
+		t.Errorf("got %v", err)
+	}
 }
 
 // What is no node, or not the one that it should be, will be none later.

@@ -118,10 +118,6 @@ func (c *Client) read(l *link) error {
 
 // take hands a frame to whom it concerns.
 func (c *Client) take(l *link, f *wire.Frame) {
-	if f.Op == "bye" {
-		l.bye = f
-		return
-	}
 	c.mu.Lock()
 	room := c.rooms[f.Room]
 	req, _ := strconv.ParseUint(string(f.Req), 10, 64) // ours begin at 1
@@ -131,6 +127,8 @@ func (c *Client) take(l *link, f *wire.Frame) {
 	switch {
 	case reply != nil:
 		reply(f)
+	case f.Op == "bye":
+		l.bye = f
 	case f.Op == "error":
 		l.complaint = f.Err()
 		c.opts.Log.Warn("the node reports an error", "err", f.Err())

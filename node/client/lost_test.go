@@ -1,6 +1,7 @@
 package client
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -439,6 +440,11 @@ func TestBackoffGrowsWhereNodesTakeConnectionsAndSayNothing(t *testing.T) {
 		}
 		wantBackoff(t, waits, 10)
 		n.next().welcome()
+		for i, at := range n.dialled()[2:] {
+			if took := at.Sub(n.dialled()[i+1]); took < connectTimeout || took > connectTimeout+15*time.Second {
+				t.Errorf("attempt %d came %v after the one before, want %v and the backoff", i, took, connectTimeout)
+			}
+		}
 	})
 }
 
@@ -456,6 +462,28 @@ func TestWhoIsRefusedForNowWaitsAsTheNodeAsks(t *testing.T) {
 		fc.cut()
 		wantBackoff(t, waits, 2) // what was asked for is over
 		n.next().welcome()
+	})
+}
+
+// A frame of which no node says the like costs the connection, and not the client its memory.
+func TestAFrameIsReadUpToItsBound(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		c, fc := n.dial(n.options())
+		var l log
+		join(t, c, fc, ID{}, JoinOptions{Handle: l.handle})
+		frame := func(size int) []byte {
+			b := []byte(`{"op":"live","room":"lobby","filler":"`)
+			return append(append(b, bytes.Repeat([]byte("x"), size-len(b)-2)...), `"}`...)
+		}
+		fc.raw(frame(maxFrame))
+		if got := l.said(); got != "live" {
+			t.Errorf("heard %q", got)
+		}
+		go fc.ws.Write(t.Context(), websocket.MessageText, frame(maxFrame+1)) // which nobody reads to its end
+		n.next().welcome()
+		if got := l.said(); got != "live" {
+			t.Errorf("then heard %q", got)
+		}
 	})
 }
 

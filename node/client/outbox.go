@@ -99,8 +99,8 @@ func (o *draft) finish(c *Client, i ID, err error) {
 
 // pumpLocked sends what may be sent.
 func (r *Room) pumpLocked() {
-	c, b, l := r.c, &r.outbox, r.c.link
-	if l == nil || !r.in || b.held {
+	c, b := r.c, &r.outbox
+	if !r.in || b.held {
 		return
 	}
 	for i := b.open; i < len(b.drafts) && b.open < window; i++ {
@@ -115,17 +115,17 @@ func (r *Room) pumpLocked() {
 		}
 		o.open = true
 		b.open++
-		l.requestLocked(o.request, func(f *wire.Frame) { r.replied(l, o, f) })
+		c.link.requestLocked(o.request, func(f *wire.Frame) { r.replied(o, f) })
 	}
 }
 
 // replied takes the answer to a send.
-func (r *Room) replied(l *link, o *draft, f *wire.Frame) {
+func (r *Room) replied(o *draft, f *wire.Frame) {
 	c, b := r.c, &r.outbox
 	c.mu.Lock()
 	defer c.unlock()
-	if !r.onLocked(l) || !slices.Contains(b.drafts, o) {
-		return
+	if !slices.Contains(b.drafts, o) {
+		return // given up, or settled with the room
 	}
 	switch err := f.Err(); {
 	case f.Op == "ok":
@@ -152,7 +152,7 @@ func (r *Room) resumeLocked() {
 	switch {
 	case !b.held:
 		r.pumpLocked()
-	case b.open == 0 && !b.timed && r.c.link != nil:
+	case b.open == 0 && !b.timed:
 		b.timed = true
 		r.laterLocked(r.c.link, b.after, func() {
 			b.held, b.timed, b.after = false, false, 0

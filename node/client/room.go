@@ -148,7 +148,7 @@ func (r *Room) joinRequest() *wire.Request {
 
 // joinLocked asks the node to let the client in, if there is a connection.
 func (r *Room) joinLocked() {
-	if l := r.c.link; l != nil && !r.in {
+	if l := r.c.link; l != nil {
 		l.requestLocked(*r.joinRequest(), func(f *wire.Frame) { r.answered(l, f) })
 	}
 }

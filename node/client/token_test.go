@@ -105,21 +105,31 @@ func TestATokenIsRenewedBeforeItExpires(t *testing.T) {
 	})
 }
 
-// A renewal for which no token comes says nothing to the node, and is tried again.
+// A renewal for which no token comes says nothing to the node, and is tried again, later and later.
 func TestARenewalWithoutATokenIsTriedAgain(t *testing.T) {
 	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		const failures = 6
 		var told bytes.Buffer
+		var asked []time.Time
 		o := n.options()
 		o.Log = slog.New(slog.NewTextHandler(&told, nil))
+		o.MinBackoff, o.MaxBackoff = 250*time.Millisecond, 2*time.Second
 		k := &counting{t: t, fails: func(n int64) error {
-			if n == 2 {
+			if asked = append(asked, time.Now()); n > 1 && n <= 1+failures {
 				return errors.New("the backend is away")
 			}
 			return nil
 		}}
 		_, fc := dialWith(n, o, k, 40*time.Second)
-		if hello := fc.want("hello"); hello.Token != "token-3" || len(n.dialled()) != 1 || !strings.Contains(told.String(), "the backend is away") {
+		want := fmt.Sprint("token-", failures+2)
+		if hello := fc.want("hello"); hello.Token != want || len(n.dialled()) != 1 || !strings.Contains(told.String(), "the backend is away") {
 			t.Errorf("it said %q, over %d connections; the log has %q", hello.Token, len(n.dialled()), told.String())
+		}
+		for i := range failures {
+			most := min(2*time.Second, 250*time.Millisecond<<i)
+			if waited := asked[i+2].Sub(asked[i+1]); waited < most/2 || waited > most+time.Millisecond {
+				t.Errorf("after %d failures it waited %v, want from %v to %v", i+1, waited, most/2, most)
+			}
 		}
 		go fc.drain()
 	})
@@ -231,6 +241,39 @@ func TestATokenIsNeverAskedForTwiceAtATime(t *testing.T) {
 		if hello := greet(fc, 0); hello.Token != "token-3" {
 			t.Errorf("it came back with %q", hello.Token)
 		}
+		go fc.drain()
+	})
+}
+
+// A function that is asked for a renewal hears that the connection is lost, and does not hold up the next.
+func TestWhoIsAskedForATokenHearsThatTheConnectionIsLost(t *testing.T) {
+	withFakeNode(t, func(t *testing.T, n *fakeNode) {
+		k := &counting{t: t}
+		o := n.options()
+		var c *Client
+		done := make(chan struct{})
+		o.TokenFunc = func(ctx context.Context) (string, error) {
+			if k.asked.Load() == 1 {
+				<-ctx.Done()
+			}
+			return k.give(ctx)
+		}
+		go func() {
+			c, _ = Dial(t.Context(), "ws://node", o)
+			close(done)
+		}()
+		fc := n.next()
+		greet(fc, 40*time.Second)
+		<-done
+		t.Cleanup(func() { c.Close() })
+		time.Sleep(31 * time.Second) // it is asked for the second
+		fc.cut()
+		cut := time.Now()
+		fc = n.next()
+		if waited := time.Since(cut); k.asked.Load() != 3 || waited > time.Second {
+			t.Errorf("it came back after %v, and has asked %d times", waited, k.asked.Load())
+		}
+		greet(fc, 0)
 		go fc.drain()
 	})
 }
