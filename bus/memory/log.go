@@ -13,7 +13,7 @@ type log struct {
 	start int        // index in ring of the oldest
 	count int
 	bytes int    // that entries count for
-	base  bus.ID // the id before the oldest
+	base  bus.ID // the id before the oldest, or of the last where there is none
 }
 
 type logEntry struct {
@@ -29,11 +29,8 @@ const (
 	entryBytes = 50 // of an entry beside its body
 )
 
-// push appends an entry. prev is the id before it.
-func (l *log) push(e logEntry, prev bus.ID) {
-	if l.count == 0 {
-		l.base = prev
-	}
+// push appends an entry.
+func (l *log) push(e logEntry) {
 	if l.count == len(l.ring) {
 		l.grow()
 	}

@@ -216,24 +216,39 @@ func TestMemoryUnderContention(t *testing.T) {
 	}
 }
 
-// TestMemoryKeepsNoCallerForEver: with others adding all the time, whoever delivers is relieved.
+// TestMemoryKeepsNoCallerForEver: with others adding all the time, whoever delivers is relieved, and whoever waits for what was before does
+// not wait for that.
 func TestMemoryKeepsNoCallerForEver(t *testing.T) {
 	m, _ := newMemory(bus.Retention{})
-	b := open(t, m)
+	b, other := open(t, m), open(t, m)
 	s := &endless{again: func() { b.Publish("room", bus.Draft{}, func(bus.ID, error) {}) }}
 	sub, err := b.Subscribe(context.Background(), "room", s)
 	if err != nil {
 		t.Fatal(err)
 	}
-	returned := make(chan struct{})
-	go func() {
-		defer close(returned)
-		b.Publish("room", bus.Draft{}, func(bus.ID, error) {})
-	}()
-	select {
-	case <-returned:
-	case <-time.After(30 * time.Second):
-		t.Error("publish does not return while others add to the room")
+	second, err := other.Subscribe(context.Background(), "room", &counter{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, call := range []struct {
+		what string
+		do   func()
+	}{
+		{"publish", func() { b.Publish("room", bus.Draft{}, func(bus.ID, error) {}) }},
+		{"Sync", func() { _ = sub.Sync(t.Context()) }},
+		{"Close", second.Close},
+	} {
+		returned := make(chan struct{})
+		go func() {
+			defer close(returned)
+			call.do()
+		}()
+		select {
+		case <-returned:
+		case <-time.After(30 * time.Second):
+			t.Errorf("%s does not return while others add to the room", call.what)
+			s.stop.Store(true)
+		}
 	}
 	s.stop.Store(true)
 	sub.Close()

@@ -55,7 +55,7 @@ func (r *room) appendLocked(d bus.Draft, now time.Time) (bus.ID, error) {
 	}
 	prev := r.last
 	r.last = nextID(prev, now)
-	r.log.push(logEntry{r.last, d.Body}, prev)
+	r.log.push(logEntry{r.last, d.Body})
 	if r.log.count > r.retention.Size {
 		r.log.drop(r.log.count - r.retention.Size)
 	}

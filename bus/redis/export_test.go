@@ -266,8 +266,8 @@ const BoardKey = boardKey
 // MendSHA is in each question about what a room has lost.
 var MendSHA = plain.mend
 
-// MembersSHA and AppendSHA are of the scripts that change who is in a room, and that append to its log.
-var MembersSHA, AppendSHA = plain.members, plain.append
+// MembersSHA, RosterSHA and AppendSHA are of the scripts that change and read who is in a room, and that append to its log.
+var MembersSHA, RosterSHA, AppendSHA = plain.members, rosterSHA, plain.append
 
 // Client is the client that reads.
 func (r *Bus) Client() *redis.Client { return r.reads }

@@ -105,3 +105,49 @@ func TestRedisChangesOfARosterAreMadeInOneStep(t *testing.T) {
 		}
 	}
 }
+
+// What is read of a roster: incarnations whose number is another than the one that is known, and no more of their users than wanted.
+func TestRedisARosterIsReadAsFarAsItIsNotKnown(t *testing.T) {
+	server := bustest.StartRedis(t)
+	openRedis(t, redis.Config{URL: server.URL()}) // loads the scripts
+	ctx, c, k := t.Context(), server.Client(), redis.KeysOf("lobby")
+	const of = "parley:{lobby}:of:"
+	c.HSet(ctx, k.Incarnations, "i", 5, "j", 7, "v", 100, "xk", 1)
+	c.HSet(ctx, of+"i", "ann", "1 Ann")
+	c.HSet(ctx, of+"j", "bob", "1 Bob", "cay", "1 Cay")
+	for _, tt := range []struct {
+		most  int
+		known []any
+		users map[string]int64 // that are read; all are counted
+	}{
+		{0, nil, map[string]int64{"i": 1, "j": 2}},
+		{0, []any{"i", 5}, map[string]int64{"j": 2}},
+		{0, []any{"i", 4, "j", 7, "gone", 1}, map[string]int64{"i": 1}},
+		{0, []any{"i", 5, "j", 7}, map[string]int64{}},
+		{1, nil, map[string]int64{"i": 1, "j": 1}},
+		{2, nil, map[string]int64{"i": 1, "j": 2}},
+	} {
+		what := fmt.Sprint("at most ", tt.most, " but ", tt.known)
+		answer, err := c.EvalSha(ctx, redis.RosterSHA, []string{k.Incarnations}, append([]any{of, tt.most}, tt.known...)...).Slice()
+		if err != nil || len(answer) == 0 || len(answer[0].([]any)) != 8 {
+			t.Fatalf("%s: it answers %v, %v", what, answer, err)
+		}
+		read, counts := make(map[string]int64), map[string]int64{"i": 1, "j": 2}
+		for _, e := range answer[1:] {
+			f := e.([]any)
+			inc, users := f[0].(string), f[2].([]any)
+			read[inc] = int64(len(users) / 2)
+			if f[1] != counts[inc] {
+				t.Errorf("%s: it counts %v in %s, want %d", what, f[1], inc, counts[inc])
+			}
+			for i := 0; i+1 < len(users); i += 2 {
+				if is := c.HGet(ctx, of+inc, users[i].(string)).Val(); is != users[i+1] {
+					t.Errorf("%s: %v is %v, want %q", what, users[i], users[i+1], is)
+				}
+			}
+		}
+		if !maps.Equal(read, tt.users) {
+			t.Errorf("%s: it reads %v, want %v", what, read, tt.users)
+		}
+	}
+}

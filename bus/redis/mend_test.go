@@ -176,6 +176,48 @@ func TestRedisALogThatWasTrimmedMayHaveBrokenElsewhere(t *testing.T) {
 	}
 }
 
+// Where the log that a node comes back to was trimmed past what it knows, it is told of a loss if this is another server: its chain goes on
+// from what the node knows, but others may have heard of more.
+func TestRedisWhatIsTrimmedOnAnotherServerIsTold(t *testing.T) {
+	for name, tt := range map[string]struct {
+		elsewhere bool
+		told      []string
+	}{
+		"the same server": {false, []string{"known", "next"}},
+		"another server":  {true, []string{"known", "break", "next"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := openRedis(t, slow)
+			_, told := subscribe(t, r, "lobby")
+			known := map[string]bus.ID{"lobby": appendTo(t, r, "lobby", "known", ""), "left": appendTo(t, r, "left", "known", "")}
+			told.expect("known")
+			if tt.elsewhere {
+				r.Elsewhere()
+			}
+			r.Cut(func() {
+				for room, id := range known {
+					next := id
+					next.Seq++
+					rewind(t, r, room, id, entry{next, id, "next"})
+					if err := r.Client().XDel(t.Context(), redis.KeysOf(room).Log, id.String()).Err(); err != nil {
+						t.Fatal(err)
+					}
+				}
+			})
+			told.expect(tt.told...)
+			broken := func() bool {
+				p, err := r.After(t.Context(), "left", known["left"], 10, 0)
+				return err == nil && !p.LastBreak.IsZero()
+			}
+			if tt.elsewhere {
+				eventually(t, "the loss where nobody is to be noted", broken)
+			} else if broken() {
+				t.Error("a loss is noted of a room that nobody is in")
+			}
+		})
+	}
+}
+
 // A marker that another node wrote is told again, but where the node knows of something lost that is newer: who heard of the marker has
 // not been told of that.
 func TestRedisAMarkerTellsOfNothingThatIsNewer(t *testing.T) {
