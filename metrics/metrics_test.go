@@ -248,3 +248,37 @@ func hasPrefix(series map[string]string, prefix string) bool {
 	}
 	return false
 }
+
+// However different delays are, a histogram holds so many native buckets at most.
+func TestAHistogramIsBounded(t *testing.T) {
+	reg, m := newMetrics()
+	for d := time.Microsecond; d < 1000*time.Hour; d += d / 50 {
+		m.DeliveryDelay(d)
+	}
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() != "parley_delivery_delay_seconds" {
+			continue
+		}
+		if buckets := len(f.GetMetric()[0].GetHistogram().GetPositiveDelta()); buckets == 0 || buckets > 160 {
+			t.Errorf("it has %d native buckets", buckets)
+		}
+		return
+	}
+	t.Error("there is no histogram of delays")
+}
+
+// Who asks for OpenMetrics, as Prometheus does, gets it.
+func TestAScrapeMayAskForOpenMetrics(t *testing.T) {
+	reg, _ := newMetrics()
+	req := httptest.NewRequest(http.MethodGet, "/metrics", nil)
+	req.Header.Set("Accept", "application/openmetrics-text;version=1.0.0")
+	w := httptest.NewRecorder()
+	Handler(reg).ServeHTTP(w, req)
+	if kind := w.Header().Get("Content-Type"); !strings.HasPrefix(kind, "application/openmetrics-text") || !strings.HasSuffix(w.Body.String(), "# EOF\n") {
+		t.Errorf("it is answered as %s", kind)
+	}
+}

@@ -27,7 +27,6 @@ const (
 	mostDrain  = 24 * time.Hour
 	mostLog    = 1_000_000
 	mostAge    = 100 * 365 * 24 * time.Hour // twice that is a Duration still
-	mostBytes  = 4 << 30                    // of a log: counting them takes time
 )
 
 // Validate refuses what a node can't run with, and what would silently mean nothing. It normalises the origins.
@@ -35,8 +34,8 @@ func (c *ServeCmd) Validate() error {
 	switch l := c.Limits; {
 	case c.HistorySize < 1 || c.HistorySize > mostLog:
 		return fmt.Errorf("--history-size must be at least 1 and at most %d", mostLog)
-	case c.HistoryBytes < wire.MaxFrame || int64(c.HistoryBytes) > mostBytes:
-		return fmt.Errorf("--history-bytes must be at least %d KiB and at most %d GiB", wire.MaxFrame>>10, mostBytes>>30)
+	case c.HistoryBytes < wire.MaxFrame:
+		return fmt.Errorf("--history-bytes must be at least %d KiB", wire.MaxFrame>>10)
 	case c.MaxText < 1 || c.MaxText > mostText:
 		return fmt.Errorf("--max-text must be from 1 to %d KiB", mostText>>10)
 	case c.Queue < leastQueue || c.Queue > mostQueue:

@@ -463,6 +463,9 @@ func TestWhoComesBackWaitsAsTheNodeAsks(t *testing.T) {
 			t.Errorf("came back after %v, asked for 90 s", waited)
 		}
 		synctest.Wait()
+		if node := states[0].Node; node != "fake" {
+			t.Errorf("told that it is connected to %q", node)
+		}
 		var told []string
 		for _, s := range states {
 			told = append(told, fmt.Sprintf("%v %v", s.Up, s.Err))

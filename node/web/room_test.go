@@ -316,6 +316,86 @@ func TestARoomKeepsItsPromises(t *testing.T) {
 			await moment();
 			return [leave.room, await sent, await early, room.outgoing.length, all("send").length].join();
 		`, "other,AbortError,AbortError,0,1"},
+		{"a gap empties what is kept, and is told, also of what came while away", `
+			await joined();
+			message("6-0", "before");
+			const gaps = [];
+			room.on("gap", ({ after }) => gaps.push(after));
+			let told;
+			room.on("live", ({ gap }) => (told = gap));
+			await lose();
+			ok(await asked("join"), { last: "9-0", members: [], count: 0 });
+			say("gap", { after: "6-0", last: "3-0" });
+			message("4-0", "after");
+			say("live");
+			const first = texts() + told;
+			await lose();
+			await joined("4-0");
+			return [first, told, gaps].join();
+		`, "aftertrue,false,6-0"},
+		{"the past comes page by page, newest first, to its beginning", `
+			await joined();
+			const old = (id) => ({ id, from: { id: "bo" }, text: id, at: 1 });
+			const read = (async () => {
+				const ids = [];
+				for await (const { id } of room.past("5-0", { limit: 2 })) ids.push(id);
+				return ids.join();
+			})();
+			ok(await asked("history"), { messages: [old("3-0"), old("4-0")], more: true });
+			const { before, limit } = await asked("history", 1);
+			ok(await asked("history", 1), { messages: [old("2-0")], more: false });
+			return [await read, before, limit, all("history").length].join(" ");
+		`, "4-0,3-0,2-0 3-0 2 2"},
+		{"who listens for changes is told of each, until they end it", `
+			let changes = 0;
+			await joined();
+			const end = room.subscribe(() => changes++);
+			const before = room.snapshot();
+			const same = before === room.snapshot();
+			message("6-0", "a");
+			const other = before !== room.snapshot() && room.snapshot().messages.length;
+			const told = changes > 0;
+			end();
+			changes = 0;
+			message("7-0", "b");
+			return [same, other, told, changes].join();
+		`, "true,1,true,0"},
+		{"a room that is joined later is asked for at once, with as many messages as are wanted", `
+			await joined();
+			chat.join("other", { limit: 7 });
+			const { room: name, limit } = await asked("join", 1);
+			return name + limit;
+		`, "other7"},
+		{"a name that another tab chose is ours, over the next connection too", `
+			await joined();
+			let told;
+			chat.on("renamed", ({ name }) => (told = name));
+			say("presence", { event: "update", user: { id: "me", name: "Ada" }, count: 1 });
+			const { name } = chat.user;
+			await lose();
+			return [told, name, (await asked("hello")).name].join();
+		`, "Ada,Ada,Ada"},
+		{"a name that is known is said with its time, and the session with it", `
+			await joined();
+			Pretend.rude = true;
+			const renamed = chat.rename("Ada");
+			const hello = await asked("hello", 1);
+			link().say({ op: "welcome", req: hello.req, user: { id: "me", name: "Ada" }, named: 7000, session: "s2", ping: 25, limits: { text: 4096, frame: 65536 } });
+			await renamed;
+			await lose();
+			const { name, named, session } = await asked("hello");
+			Pretend.rude = false;
+			return [hello.named, name, named, session].join();
+		`, ",Ada,7000,s2"},
+		{"a client ends with its signal, and with the reason that is given", `
+			const end = new AbortController();
+			begin({ signal: end.signal });
+			end.abort();
+			const states = [chat.state, begin({ signal: end.signal }).state];
+			begin();
+			chat.close(1000, "enough");
+			return [...states, await room.ready.catch(({ message }) => message)].join();
+		`, "closed,closed,This Parley was closed: enough"},
 		{"whoever waits when it is closed is told", `
 			await joined();
 			const sent = how(room.send("hi"));
