@@ -122,56 +122,6 @@ func TestABreakIsToldOnceToWhoFallsBehindBeforeItsEntryComes(t *testing.T) {
 	}
 }
 
-// Who has been told of a break, and had no space for what follows it, is not told again, and gets that later.
-func TestAGapIsToldOnceThoughWhatFollowsItHasToWait(t *testing.T) {
-	t.Parallel()
-	w, b := newWatch(), new(handLog)
-	atBreak, full := make(chan struct{}), make(chan struct{})
-	var once sync.Once
-	b.read = func(p bus.Page) {
-		if len(p.Messages) > 0 && p.Messages[0].Break {
-			once.Do(func() { close(atBreak) })
-			<-full
-		}
-	}
-	c := nodetest.StartNarrow(t, 1, func(cfg *node.Config) {
-		b.Bus = cfg.Bus
-		cfg.Bus, cfg.Observer, cfg.QueueBytes = b, w, 16<<10
-	})
-	sender, slow := nodetest.Dial(t, c.Nodes[0].URL("/")), nodetest.Dial(t, c.Nodes[0].URL("/"))
-	slow.Narrow()
-	slow.Join("lobby", `"limit":0`)
-	slow.Join("hall")
-	sender.Join("hall")
-	said, pad := 0, strings.Repeat("x", 4000)
-	say := func(text string) {
-		said++
-		b.write(bus.Message{ID: id.ID{Ms: uint64(said)}, Body: wire.Said{Room: "lobby", From: wire.Member{ID: "ada"}, Text: text}.Body()})
-	}
-	w.overflow(t, func() { say(pad) })
-	before := said
-	said++
-	lost, marker := id.ID{Ms: uint64(before)}, id.ID{Ms: uint64(said)}
-	b.write(bus.Message{Break: true, ID: marker, Lost: lost, Marker: marker})
-	say("first after it")
-	say("second after it")
-	for range before {
-		slow.Until("message")
-	}
-	<-atBreak
-	w.overflow(t, func() { sender.SendText("hall", pad) })
-	close(full)
-	var got []string
-	for len(got) < 9 && (len(got) == 0 || got[len(got)-1] != "second after it") {
-		if f := slow.Next(); f.Room == "lobby" && (f.Op == "message" || f.Op == "gap") {
-			got = append(got, texts([]wire.Frame{f})...)
-		}
-	}
-	if want := []string{"gap", "first after it", "second after it"}; !slices.Equal(got, want) {
-		t.Errorf("it heard %v, want %v", got, want)
-	}
-}
-
 // Plain text has no words for a gap: who is behind when messages are lost is served what came before, and then the connection closes.
 func TestAGapClosesThePlainConnectionOfWhoIsBehind(t *testing.T) {
 	t.Parallel()

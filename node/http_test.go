@@ -10,10 +10,12 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"parley/bus"
 	"parley/node"
 	"parley/node/nodetest"
 	"parley/node/wire"
@@ -244,6 +246,60 @@ func TestHTTPErrorsAreProblemDetails(t *testing.T) {
 	status, h, _ := call(t, "OPTIONS", c.Nodes[0].HTTP("/v1/rooms/lobby/messages"), "", "Origin", "https://good.example")
 	if status != 204 || h.Get("Access-Control-Allow-Origin") != "https://good.example" || !strings.Contains(h.Get("Access-Control-Allow-Headers"), "Idempotency-Key") {
 		t.Errorf("preflight: %d %v", status, h)
+	}
+}
+
+// A message as large as a request may be is larger than an answer should be, with what stands beside it; it is in the history all the same.
+func TestTheLargestMessageIsInTheHistory(t *testing.T) {
+	c := nodetest.Start(t, 1)
+	messages := c.Nodes[0].HTTP("/v1/rooms/lobby/messages")
+	call(t, "POST", messages, `{"text":"before"}`)
+	body := `{"data":"` + strings.Repeat("x", wire.MaxFrame-len(`{"data":""}`)) + `"}`
+	if status, _, problem := call(t, "POST", messages, body); status != 201 {
+		t.Fatalf("%d %v", status, problem)
+	}
+	_, _, page := call(t, "GET", messages, "")
+	list, _ := page["messages"].([]any)
+	if len(list) != 1 || len(list[0].(map[string]any)["data"].(string)) < wire.MaxFrame-100 || page["more"] != true {
+		t.Errorf("%d messages, more %v", len(list), page["more"])
+	}
+}
+
+// What a node cannot read, as it is of a newer version, is left out wherever it would be told.
+func TestWhatANodeCannotReadIsLeftOut(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1).Nodes[0]
+	p := joined(t, n)
+	plain := nodetest.DialPlain(t, n.URL("/"))
+	s := listen(t, n.HTTP("/v1/rooms/lobby/events"))
+	s.until("live")
+	for p.Until("presence").Count < 3 {
+	}
+	said := make(chan error)
+	for _, body := range []string{"", "x", "{", `{"from":7}`, strings.Repeat("\x00", 20), strings.Repeat("\xff", 20)} {
+		n.Bus.Publish("lobby", bus.Draft{Body: []byte(body)}, func(_ bus.ID, err error) { go func() { said <- err }() })
+		if err := <-said; err != nil {
+			t.Fatal(err)
+		}
+	}
+	if status, _, problem := call(t, "POST", n.HTTP("/v1/rooms/lobby/messages"), `{"text":"good"}`); status != 201 {
+		t.Fatalf("%d %v", status, problem)
+	}
+	if m := p.Until("message"); m.Text != "good" {
+		t.Errorf("in JSON comes %s", nodetest.Show(m))
+	}
+	if text := plain.Read(); text != "good" {
+		t.Errorf("in plain text comes %q", text)
+	}
+	if _, m := s.until(""); m.Text != "good" {
+		t.Errorf("over a stream comes %s", nodetest.Show(m))
+	}
+	if _, backlog := nodetest.Dial(t, n.URL("/")).Join("lobby"); !slices.Equal(texts(backlog), []string{"good"}) {
+		t.Errorf("a newcomer gets %v", texts(backlog))
+	}
+	_, _, page := call(t, "GET", n.HTTP("/v1/rooms/lobby/messages"), "")
+	if list, _ := page["messages"].([]any); len(list) != 1 {
+		t.Errorf("the history is %v", page)
 	}
 }
 

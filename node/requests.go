@@ -141,10 +141,7 @@ func (s *Server) history(ctx context.Context, _ *caller, req *wire.Request) (app
 		answer.More = page.More
 		bytes := 0
 		for _, m := range slices.Backward(page.Messages) {
-			if m.Break {
-				continue
-			}
-			e := wire.AppendEntry(nil, m.ID, m.Body)
+			e := wire.AppendEntry(nil, m.ID, m.Body) // nothing of a break
 			if bytes += len(e); bytes > maxHistory && len(answer.Messages) > 0 {
 				answer.More = true
 				break
