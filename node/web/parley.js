@@ -42,6 +42,7 @@ export class Parley extends Emitter {
   #asking = null; // for a token
   #given = false; // one was
   #refused = 0; // one after the other
+  #renames = new Set(); // under way, with what the name was before each
   #renewal; // to when a fresh one is brought
   #renewAt = Infinity; // by the clock, which goes on while timers sleep
   #timer; // to the next attempt, or this one's deadline
@@ -100,18 +101,23 @@ export class Parley extends Emitter {
 
   /** Goes by another name from now on. */
   async rename(name) {
-    const before = this.#options.name;
+    const rename = { before: this.#options.name };
     this.#options = { ...this.#options, name };
     if (this.transport !== "websocket") return this.reconnect();
     const link = this.#link;
+    this.#renames.add(rename);
     try {
       const token = await this.#token();
       if (this.#link === link) await this._ask("hello", { token, session: this.#memory.session, name });
     } catch (error) {
       if (this.#link !== link) return; // the next connection says it
       if (error.code === "forbidden") return this.reconnect(); // a node that takes no other name once a room is joined
-      this.#options = { ...this.#options, name: before };
+      const { before } = rename;
+      if (this.#options.name === name) this.#options = { ...this.#options, name: before };
+      for (const other of this.#renames) if (other.before === name) other.before = before; // nobody goes back to it
       this.emit("refused", { what: "name", value: name, error });
+    } finally {
+      this.#renames.delete(rename);
     }
   }
 

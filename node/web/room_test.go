@@ -253,6 +253,33 @@ func TestARoomKeepsItsPromises(t *testing.T) {
 			await lose();
 			return told + " " + (await asked("hello")).name;
 		`, "Bad bad_request undefined"},
+		{"of two names that are refused none is kept, whichever is refused first", `
+			const came = [];
+			for (const first of [0, 1]) {
+				Pretend.rude = false;
+				begin({ name: "Ann" });
+				await joined();
+				Pretend.rude = true;
+				const renames = ["Bea", "Cleo"].map((name) => chat.rename(name));
+				await asked("hello", 2);
+				for (const nth of [first, 1 - first]) refuse(all("hello")[1 + nth], "bad_request");
+				await Promise.all(renames);
+				Pretend.rude = false;
+				await lose();
+				came.push((await asked("hello")).name);
+			}
+			return came.join();
+		`, "Ann,Ann"},
+		{"a name that is refused leaves the one that was chosen after it", `
+			await joined();
+			Pretend.rude = true;
+			const renames = ["Bea", "Cleo"].map((name) => chat.rename(name));
+			await asked("hello", 2);
+			refuse(all("hello")[1], "bad_request");
+			await renames[0];
+			await lose();
+			return (await asked("hello")).name;
+		`, "Cleo"},
 		{"a room that one was put out of is left to itself", `
 			await joined();
 			const sent = how(room.send("hi"));
