@@ -25,7 +25,7 @@ func TestMain(m *testing.M) {
 	case strings.HasPrefix(args, "hub --listen "):
 		var ln net.Listener
 		if ln, err = net.Listen("tcp", os.Args[3]); err == nil {
-			err = hub.Serve(context.Background(), ln, strings.Join(os.Args[5:], "")) // until it is killed
+			err = hub.Serve(context.Background(), ln, "") // until it is killed
 		}
 	default:
 		goleak.VerifyTestMain(m)
