@@ -5,7 +5,10 @@
 package hub
 
 import (
+	"context"
 	"crypto/rand"
+	"errors"
+	"net"
 	"net/http"
 	"sync"
 	"time"
@@ -29,11 +32,25 @@ type Hub struct {
 	relay    *relay // static; nil for a Hub on its own
 }
 
-// New makes a Hub on its own.
-func New() *Hub {
-	return &Hub{rooms: make(map[string]*room), upgrader: websocket.Upgrader{
+// Serve serves a Hub until ctx is done. With the URL of a Redis it shares its rooms with others.
+func Serve(ctx context.Context, ln net.Listener, redisURL string) error {
+	h := &Hub{rooms: make(map[string]*room), upgrader: websocket.Upgrader{
 		ReadBufferSize: 1024, WriteBufferSize: 1024, CheckOrigin: func(*http.Request) bool { return true },
 	}}
+	if redisURL != "" {
+		var err error
+		if h.relay, err = newRelay(ctx, redisURL); err != nil {
+			return err
+		}
+		defer h.relay.close()
+		go h.relay.run(h)
+	}
+	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
+	defer context.AfterFunc(ctx, func() { server.Close() })()
+	if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		return err
+	}
+	return nil
 }
 
 // ServeHTTP serves one connection, and returns when both of its goroutines run.

@@ -2,43 +2,31 @@ package hub
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"strings"
-	"time"
 
 	"github.com/redis/go-redis/v9"
 )
-
-// Serve serves a Hub until ctx is done. With the URL of a Redis it shares its rooms with others.
-func Serve(ctx context.Context, ln net.Listener, redisURL string) error {
-	h := New()
-	if redisURL != "" {
-		options, err := redis.ParseURL(redisURL)
-		if err != nil {
-			return fmt.Errorf("the URL of the Redis: %w", err)
-		}
-		client := redis.NewClient(options)
-		defer client.Close()
-		h.relay = &relay{ctx, client, client.Subscribe(ctx)}
-		defer h.relay.channels.Close()
-		go h.relay.run(h)
-	}
-	server := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second}
-	defer context.AfterFunc(ctx, func() { server.Close() })()
-	if err := server.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-		return err
-	}
-	return nil
-}
 
 // A relay is what hubs share. A room is a channel; a message, the id of who says it, a space, and the text.
 type relay struct {
 	ctx      context.Context
 	client   *redis.Client
 	channels *redis.PubSub
+}
+
+func newRelay(ctx context.Context, url string) (*relay, error) {
+	options, err := redis.ParseURL(url)
+	if err != nil {
+		return nil, fmt.Errorf("the URL of the Redis: %w", err)
+	}
+	client := redis.NewClient(options)
+	return &relay{ctx, client, client.Subscribe(ctx)}, nil
+}
+
+func (r *relay) close() {
+	r.channels.Close()
+	r.client.Close()
 }
 
 // run hands over what is said anywhere, until the channels are closed.

@@ -37,7 +37,8 @@ func TestNodesAreMeasuredBehindHAProxy(t *testing.T) {
 			t.Run(fmt.Sprint(config, " tls=", tls), func(t *testing.T) {
 				s := s
 				s.TLS = tls
-				row, err := s.measureBehind(t.Context(), scenario{"a few", KindLoad, plan}, filepath.Join("../../../.deploy", config, "haproxy.cfg"))
+				behind := s.contenderBehind(filepath.Join("../../../.deploy", config, "haproxy.cfg"))
+				row, err := s.measureServers(t.Context(), scenario{"a few", KindLoad, plan}, behind)
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -106,7 +107,7 @@ const (
 
 func (l Local) startHub(ctx context.Context) (*servers, error) {
 	sv := new(servers)
-	return sv.ready(l.startHubs(ctx, sv, load.Together, 1))
+	return sv.ready(sv.startEach(ctx, load.Together, "ws://", 1, l.Self, "hub"))
 }
 
 // startShared starts hubs that share a Redis.
@@ -114,24 +115,9 @@ func (l Local) startShared(ctx context.Context, count int) (*servers, error) {
 	sv := new(servers)
 	at, err := l.startRedis(ctx, sv)
 	if err == nil {
-		sv.share(count)
-		err = l.startHubs(ctx, sv, nodeProcess, count, "--redis", at)
+		err = sv.startEach(ctx, nodeProcess, "ws://", count, l.Self, "hub", "--redis", at)
 	}
 	return sv.ready(err)
-}
-
-func (l Local) startHubs(ctx context.Context, sv *servers, name string, count int, flags ...string) error {
-	for range count {
-		addr, err := freeAddress()
-		if err != nil {
-			return err
-		}
-		sv.urls = append(sv.urls, "ws://"+addr)
-		if err := sv.start(ctx, name, addr, l.Self, append([]string{"hub", "--listen", addr}, flags...)...); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // startRedis starts a Redis that keeps nothing on disk, and returns its URL.
@@ -147,9 +133,6 @@ func (l Local) startRedis(ctx context.Context, sv *servers) (url string, err err
 	_, port, _ := net.SplitHostPort(at)
 	return "redis://" + at + "/0", sv.start(ctx, redisProcess, at, redis, "--bind", "127.0.0.1", "--port", port, "--save", "", "--appendonly", "no")
 }
-
-// share gives each of count programs that are started from now on its share of the cores, as who runs several on one machine should: README.md.
-func (sv *servers) share(count int) { sv.threads = max(1, runtime.NumCPU()/count) }
 
 // unlimited is what lets a load of one address through.
 var unlimited = []string{
@@ -177,20 +160,8 @@ func (l Local) startNodes(ctx context.Context, count int, tls bool, more ...stri
 		}
 		scheme, flags = "wss://", append(flags, "--tls-cert", cert, "--tls-key", key)
 	}
-	flags = append(flags, more...)
-	sv.share(count)
-	for range count {
-		if err != nil {
-			break
-		}
-		var addr string
-		if addr, err = freeAddress(); err != nil {
-			break
-		}
-		sv.urls = append(sv.urls, scheme+addr)
-		err = sv.start(ctx, nodeProcess, addr, l.Parley, append(append([]string{"serve", "--listen", addr}, unlimited...), flags...)...)
-	}
-	return sv.ready(err)
+	flags = append(append(flags, unlimited...), more...)
+	return sv.ready(sv.startEach(ctx, nodeProcess, scheme, count, l.Parley, append([]string{"serve"}, flags...)...))
 }
 
 // ready returns the servers, or stops them if one could not be started.
@@ -203,6 +174,25 @@ func (sv *servers) ready(err error) (*servers, error) {
 		err = fmt.Errorf("%w: %s", err, output)
 	}
 	return nil, err
+}
+
+// startEach starts count processes of a program that listens where its flag --listen says, each with its share of the cores if they are
+// several, as who runs them on one machine should: README.md.
+func (sv *servers) startEach(ctx context.Context, name, scheme string, count int, program string, args ...string) error {
+	if count > 1 {
+		sv.threads = max(1, runtime.NumCPU()/count)
+	}
+	for range count {
+		addr, err := freeAddress()
+		if err != nil {
+			return err
+		}
+		sv.urls = append(sv.urls, scheme+addr)
+		if err := sv.start(ctx, name, addr, program, append(slices.Clone(args), "--listen", addr)...); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // start starts a process and waits until it takes connections at addr.

@@ -131,17 +131,17 @@ func machine() string {
 
 // measure makes the measurements of a scenario, the servers taking turns, and picks each server's median.
 func (s Suite) measure(ctx context.Context, sc scenario) (rows []SuiteRow, err error) {
-	contenders := []func(context.Context, scenario) (SuiteRow, error){s.measureFloor, s.measureHub, s.measureShared, s.measureNodes}
-	if sc.kind != KindLoad {
-		contenders = contenders[1:] // the floor is a cost at a rate
+	var measures []func() (SuiteRow, error)
+	if sc.kind == KindLoad { // the floor is a cost at a rate
+		measures = append(measures, func() (SuiteRow, error) { return s.measureFloor(ctx, sc) })
 	}
-	for _, config := range s.Behind {
-		contenders = append(contenders, func(ctx context.Context, sc scenario) (SuiteRow, error) { return s.measureBehind(ctx, sc, config) })
+	for _, c := range s.contenders() {
+		measures = append(measures, func() (SuiteRow, error) { return s.measureServers(ctx, sc, c) })
 	}
-	all := make([][]SuiteRow, len(contenders))
+	all := make([][]SuiteRow, len(measures))
 	for range s.Repeat {
-		for i, measure := range contenders {
-			row, err1 := measure(ctx, sc)
+		for i, measure := range measures {
+			row, err1 := measure()
 			if err1 != nil && !errors.Is(err1, load.ErrFailed) {
 				return nil, err1
 			}
@@ -180,50 +180,43 @@ func (s Suite) measureFloor(ctx context.Context, sc scenario) (SuiteRow, error) 
 	return SuiteRow{Scenario: sc.name, Server: "floor", Floor: &f, Command: "parley-bench floor" + sc.flags()}, err
 }
 
-func (s Suite) measureHub(ctx context.Context, sc scenario) (SuiteRow, error) {
-	s.tell("%s: plain hub", sc.name)
-	sc.plan.Codec = load.Text
-	servers, err := s.startHub(ctx)
-	if err != nil {
-		return SuiteRow{}, err
-	}
-	defer servers.stop()
-	return s.run(ctx, sc, "plain hub", servers, 50)
+// A contender is servers that are measured.
+type contender struct {
+	name  string
+	codec string
+	first float64 // messages a second that a ramp begins at
+	start func(context.Context) (*servers, error)
 }
 
-func (s Suite) measureShared(ctx context.Context, sc scenario) (SuiteRow, error) {
-	s.tell("%s: two hubs with Redis", sc.name)
-	sc.plan.Codec = load.Text
-	servers, err := s.startShared(ctx, 2)
-	if err != nil {
-		return SuiteRow{}, err
+func (s Suite) contenders() []contender {
+	all := []contender{
+		{"plain hub", load.Text, 50, s.startHub},
+		{"two hubs with Redis", load.Text, 50, func(ctx context.Context) (*servers, error) { return s.startShared(ctx, 2) }},
+		{"two nodes", "", 500, func(ctx context.Context) (*servers, error) { return s.startNodes(ctx, 2, false) }},
 	}
-	defer servers.stop()
-	return s.run(ctx, sc, "two hubs with Redis", servers, 50)
+	for _, config := range s.Behind {
+		all = append(all, s.contenderBehind(config))
+	}
+	return all
 }
 
-func (s Suite) measureNodes(ctx context.Context, sc scenario) (SuiteRow, error) {
-	s.tell("%s: two nodes", sc.name)
-	servers, err := s.startNodes(ctx, 2, false)
-	if err != nil {
-		return SuiteRow{}, err
-	}
-	defer servers.stop()
-	return s.run(ctx, sc, "two nodes", servers, 500)
-}
-
-func (s Suite) measureBehind(ctx context.Context, sc scenario, config string) (SuiteRow, error) {
+func (s Suite) contenderBehind(config string) contender {
 	name := "two nodes behind " + config
 	if s.TLS {
 		name += ", TLS"
 	}
-	s.tell("%s: %s", sc.name, name)
-	servers, err := s.behind(ctx, config)
+	return contender{name, "", 500, func(ctx context.Context) (*servers, error) { return s.behind(ctx, config) }}
+}
+
+func (s Suite) measureServers(ctx context.Context, sc scenario, c contender) (SuiteRow, error) {
+	s.tell("%s: %s", sc.name, c.name)
+	sc.plan.Codec = c.codec
+	servers, err := c.start(ctx)
 	if err != nil {
 		return SuiteRow{}, err
 	}
 	defer servers.stop()
-	return s.run(ctx, sc, name, servers, 500)
+	return s.run(ctx, sc, c.name, servers, c.first)
 }
 
 // run measures servers in a scenario; a ramp begins at first messages a second.
