@@ -152,22 +152,29 @@ func TestProcessIsDescribed(t *testing.T) {
 	}
 }
 
-// A scrape that asks for protocol buffers gets the native histograms, one that asks for text the classic ones.
-func TestHistogramsAreNativeAndClassic(t *testing.T) {
-	reg, m := newMetrics()
-	m.DeliveryDelay(3 * time.Millisecond)
+// delayBuckets is how many buckets the histogram of delays has.
+func delayBuckets(t *testing.T, reg prometheus.Gatherer) (classic, native int) {
+	t.Helper()
 	families, err := reg.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range families {
-		if f.GetName() != "parley_delivery_delay_seconds" {
-			continue
+		if f.GetName() == "parley_delivery_delay_seconds" {
+			h := f.GetMetric()[0].GetHistogram()
+			return len(h.GetBucket()), len(h.GetPositiveDelta())
 		}
-		h := f.GetMetric()[0].GetHistogram()
-		if len(h.GetBucket()) != len(latencyBuckets) || len(h.GetPositiveDelta()) != 1 {
-			t.Errorf("%d classic and %d native buckets", len(h.GetBucket()), len(h.GetPositiveDelta()))
-		}
+	}
+	t.Fatal("there is no histogram of delays")
+	return 0, 0
+}
+
+// A scrape that asks for protocol buffers gets the native histograms, one that asks for text the classic ones.
+func TestHistogramsAreNativeAndClassic(t *testing.T) {
+	reg, m := newMetrics()
+	m.DeliveryDelay(3 * time.Millisecond)
+	if classic, native := delayBuckets(t, reg); classic != len(latencyBuckets) || native != 1 {
+		t.Errorf("%d classic and %d native buckets", classic, native)
 	}
 }
 
@@ -255,20 +262,9 @@ func TestAHistogramIsBounded(t *testing.T) {
 	for d := time.Microsecond; d < 1000*time.Hour; d += d / 50 {
 		m.DeliveryDelay(d)
 	}
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
+	if _, buckets := delayBuckets(t, reg); buckets == 0 || buckets > 160 {
+		t.Errorf("it has %d native buckets", buckets)
 	}
-	for _, f := range families {
-		if f.GetName() != "parley_delivery_delay_seconds" {
-			continue
-		}
-		if buckets := len(f.GetMetric()[0].GetHistogram().GetPositiveDelta()); buckets == 0 || buckets > 160 {
-			t.Errorf("it has %d native buckets", buckets)
-		}
-		return
-	}
-	t.Error("there is no histogram of delays")
 }
 
 // Who asks for OpenMetrics, as Prometheus does, gets it.

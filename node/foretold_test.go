@@ -61,6 +61,18 @@ func (b *handLog) after(since bus.ID, limit int) bus.Page {
 	return p
 }
 
+// start runs a node on the bus.
+func (b *handLog) start(t *testing.T, start starter, each ...func(*node.Config)) *nodetest.Node {
+	take := func(cfg *node.Config) { b.Bus, cfg.Bus = cfg.Bus, b }
+	return start(t, 1, append(each, take)...).Nodes[0]
+}
+
+// startNarrow runs a node on the bus, in which little waits for a client.
+func (b *handLog) startNarrow(t *testing.T) (*watch, *nodetest.Node) {
+	w := newWatch()
+	return w, b.start(t, nodetest.StartNarrow, func(cfg *node.Config) { cfg.Observer, cfg.QueueBytes = w, 16<<10 })
+}
+
 // deliver has a node hear of an entry.
 func (b *handLog) deliver(m bus.Message) {
 	b.mu.Lock()
@@ -80,15 +92,17 @@ func (b *handLog) write(m bus.Message) {
 	b.deliver(m)
 }
 
+// saidAt is what Ada says in the lobby at that time.
+func saidAt(ms uint64, text string) bus.Message {
+	return bus.Message{ID: id.ID{Ms: ms}, Body: wire.Said{Room: "lobby", From: wire.Member{ID: "ada"}, Text: text}.Body()}
+}
+
 // A bus may tell of a break before the break's own entry comes by. Who was told, and falls behind before that comes, is not told again.
 func TestABreakIsToldOnceToWhoFallsBehindBeforeItsEntryComes(t *testing.T) {
 	t.Parallel()
-	w, b := newWatch(), new(handLog)
-	c := nodetest.StartNarrow(t, 1, func(cfg *node.Config) {
-		b.Bus = cfg.Bus
-		cfg.Bus, cfg.Observer, cfg.QueueBytes = b, w, 16<<10
-	})
-	frozen := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	b := new(handLog)
+	w, n := b.startNarrow(t)
+	frozen := nodetest.Dial(t, n.URL("/"))
 	frozen.Narrow()
 	frozen.Join("lobby", `"limit":0`)
 	var want []string
@@ -96,7 +110,7 @@ func TestABreakIsToldOnceToWhoFallsBehindBeforeItsEntryComes(t *testing.T) {
 	say := func(text string) {
 		at++
 		want = append(want, text)
-		b.write(bus.Message{ID: id.ID{Ms: at}, Body: wire.Said{Room: "lobby", From: wire.Member{ID: "ada"}, Text: text}.Body()})
+		b.write(saidAt(at, text))
 	}
 	say("before")
 	lost, marker := id.ID{Ms: at}, id.ID{Ms: 1_000_000}
@@ -125,13 +139,10 @@ func TestABreakIsToldOnceToWhoFallsBehindBeforeItsEntryComes(t *testing.T) {
 // Plain text has no words for a gap: who is behind when messages are lost is served what came before, and then the connection closes.
 func TestAGapClosesThePlainConnectionOfWhoIsBehind(t *testing.T) {
 	t.Parallel()
-	w, b := newWatch(), new(handLog)
-	c := nodetest.StartNarrow(t, 1, func(cfg *node.Config) {
-		b.Bus = cfg.Bus
-		cfg.Bus, cfg.Observer, cfg.QueueBytes = b, w, 16<<10
-	})
-	watcher := joined(t, c.Nodes[0], `"limit":0`)
-	slow := nodetest.DialPlain(t, c.Nodes[0].URL("/"))
+	b := new(handLog)
+	w, n := b.startNarrow(t)
+	watcher := joined(t, n, `"limit":0`)
+	slow := nodetest.DialPlain(t, n.URL("/"))
 	slow.Narrow()
 	for watcher.Until("presence").Count < 2 { // until it is there
 	}
@@ -139,7 +150,7 @@ func TestAGapClosesThePlainConnectionOfWhoIsBehind(t *testing.T) {
 	at := uint64(0)
 	say := func(text string) {
 		at++
-		b.write(bus.Message{ID: id.ID{Ms: at}, Body: wire.Said{Room: "lobby", From: wire.Member{ID: "ada"}, Text: text}.Body()})
+		b.write(saidAt(at, text))
 	}
 	pad := strings.Repeat("x", 4000)
 	w.overflow(t, func() { say(pad) })
@@ -171,13 +182,10 @@ func TestNothingOfARoomComesOnceItWasLeft(t *testing.T) {
 				<-left
 			}
 		}
-		c := nodetest.Start(t, 1, func(cfg *node.Config) {
-			b.Bus = cfg.Bus
-			cfg.Bus = b
-		})
-		stays := joined(t, c.Nodes[0], `"limit":0`)
+		n := b.start(t, nodetest.Start)
+		stays := joined(t, n, `"limit":0`)
 		for i := uint64(1); i <= said; i++ {
-			m := bus.Message{ID: id.ID{Ms: i}, Body: wire.Said{Room: "lobby", From: wire.Member{ID: "ada"}, Text: strings.Repeat("x", 400)}.Body()}
+			m := saidAt(i, strings.Repeat("x", 400))
 			if breaks && i == broken {
 				m = bus.Message{ID: m.ID, Break: true, Lost: id.ID{Ms: i - 1}, Marker: m.ID}
 			}
@@ -185,7 +193,7 @@ func TestNothingOfARoomComesOnceItWasLeft(t *testing.T) {
 		}
 		for stays.Until("message").ID.Ms < said {
 		}
-		p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+		p := nodetest.Dial(t, n.URL("/"))
 		p.Say(`{"op":"join","room":"lobby","since":%q}`, id.ID{Ms: 1})
 		<-reading
 		p.Say(`{"op":"leave","req":"leave","room":"lobby"}`)
@@ -204,7 +212,7 @@ func TestNothingOfARoomComesOnceItWasLeft(t *testing.T) {
 // A log that has not come as far as the room is read again, until it has: what a room was told is not lost to who is behind.
 func TestALogThatIsBehindTheRoomIsWaitedFor(t *testing.T) {
 	t.Parallel()
-	w, b := newWatch(), new(handLog)
+	b := new(handLog)
 	nothing := make(chan struct{})
 	var once sync.Once
 	b.read = func(p bus.Page) {
@@ -212,17 +220,16 @@ func TestALogThatIsBehindTheRoomIsWaitedFor(t *testing.T) {
 			once.Do(func() { close(nothing) })
 		}
 	}
-	c := nodetest.StartNarrow(t, 1, func(cfg *node.Config) {
-		b.Bus = cfg.Bus
-		cfg.Bus, cfg.Observer, cfg.QueueBytes = b, w, 16<<10
-	})
-	slow := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	w, n := b.startNarrow(t)
+	slow := nodetest.Dial(t, n.URL("/"))
 	slow.Narrow()
 	slow.Join("lobby", `"limit":0`)
 	at := uint64(0)
 	next := func(text string) bus.Message {
 		at++
-		return bus.Message{ID: id.ID{Ms: at}, Prev: id.ID{Ms: at - 1}, Body: wire.Said{Room: "lobby", From: wire.Member{ID: "ada"}, Text: text}.Body()}
+		m := saidAt(at, text)
+		m.Prev = id.ID{Ms: at - 1}
+		return m
 	}
 	pad := strings.Repeat("x", 4000)
 	w.overflow(t, func() { b.write(next(pad)) })
@@ -250,14 +257,11 @@ func TestALogThatIsBehindTheRoomIsWaitedFor(t *testing.T) {
 func TestWhoComesBackToWhereALogBrokeIsToldBeforeItsEntryComes(t *testing.T) {
 	t.Parallel()
 	b := new(handLog)
-	c := nodetest.Start(t, 1, func(cfg *node.Config) {
-		b.Bus = cfg.Bus
-		cfg.Bus = b
-	})
-	stays := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	n := b.start(t, nodetest.Start)
+	stays := nodetest.Dial(t, n.URL("/"))
 	stays.Join("lobby", `"limit":0`)
 	before, marker := id.ID{Ms: 1}, id.ID{Ms: 1_000_000}
-	b.write(bus.Message{ID: before, Body: wire.Said{Room: "lobby", From: wire.Member{ID: "ada"}, Text: "before"}.Body()})
+	b.write(saidAt(before.Ms, "before"))
 	stays.Until("message")
 	entry := bus.Message{Break: true, ID: marker, Prev: before, Lost: before, Marker: marker}
 	b.mu.Lock()
@@ -266,7 +270,7 @@ func TestWhoComesBackToWhereALogBrokeIsToldBeforeItsEntryComes(t *testing.T) {
 	b.deliver(bus.Message{Break: true, ID: before, Lost: before, Marker: marker})
 	stays.Until("gap")
 
-	back := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	back := nodetest.Dial(t, n.URL("/"))
 	back.Say(`{"op":"join","room":"lobby","since":%q}`, before)
 	if ok := back.Until("ok"); ok.Recovered == nil || *ok.Recovered {
 		t.Errorf("it is told %s", nodetest.Show(ok))

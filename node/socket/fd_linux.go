@@ -80,11 +80,8 @@ func peekNow(fd int, b []byte) int { return receive(fd, b, unix.MSG_PEEK) }
 // receiveNow reads what was peeked at.
 func receiveNow(fd int, b []byte) bool { return receive(fd, b, 0) == len(b) }
 
-// receive is recv(2) without the wait. It returns 0 if there is nothing, at the end, and after an error.
+// receive is recv(2) into some bytes, without the wait. It returns 0 if there is nothing, at the end, and after an error.
 func receive(fd int, b []byte, flags uintptr) int {
-	if fd < 0 || len(b) == 0 {
-		return 0
-	}
 	n, _, errno := syscall.RawSyscall6(unix.SYS_RECVFROM, uintptr(fd), uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)),
 		flags|unix.MSG_DONTWAIT, 0, 0)
 	if errno != 0 {

@@ -8,23 +8,8 @@ import (
 
 // A client that reads nothing costs no more than what the node means to keep for it: not what the kernel would.
 func TestTheKernelKeepsLittleOfWhatIsNotRead(t *testing.T) {
-	ln, err := Listen(t.Context(), "127.0.0.1:0", net.KeepAliveConfig{Idle: time.Minute, Interval: time.Minute, Count: 3})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	client, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+	client, nc := connected(t, "127.0.0.1:0", acceptors["accepted"])
 	client.(*net.TCPConn).SetReadBuffer(64 << 10)
-	client.Write([]byte("x")) // or it would not be accepted yet
-	nc, err := ln.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer nc.Close()
 	piece, kept := make([]byte, 16<<10), 0
 	for {
 		nc.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))

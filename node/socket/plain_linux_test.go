@@ -24,20 +24,29 @@ var acceptors = map[string]func(*plainListener) (net.Conn, error){
 	},
 }
 
-// connected dials a listener, and says something, so that it is accepted at once.
-func connected(t testing.TB, addr string, accept func(*plainListener) (net.Conn, error)) (client, server net.Conn) {
+// dialled is a listener, and a client that has said something, so that it is accepted at once.
+func dialled(t testing.TB, addr string) (*plainListener, net.Conn) {
 	t.Helper()
 	ln, err := Listen(t.Context(), addr, probes)
 	if err != nil {
 		t.Skipf("%s can't be listened on: %v", addr, err)
 	}
-	defer ln.Close()
-	if client, err = net.Dial("tcp", ln.Addr().String()); err != nil {
+	t.Cleanup(func() { ln.Close() })
+	client, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { client.Close() })
 	io.WriteString(client, "x")
-	if server, err = accept(ln.(*plainListener)); err != nil {
+	return ln.(*plainListener), client
+}
+
+// connected is a client and its connection.
+func connected(t testing.TB, addr string, accept func(*plainListener) (net.Conn, error)) (client, server net.Conn) {
+	t.Helper()
+	ln, client := dialled(t, addr)
+	server, err := accept(ln)
+	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { server.Close() })
@@ -116,17 +125,7 @@ func TestAPlainListenerEndsWhoWaitsAndGivesItsAddressBack(t *testing.T) {
 
 // An http.Server waits, and goes on, after an error that it knows to be of the moment.
 func TestAListenerWithoutDescriptorsIsSoForTheMoment(t *testing.T) {
-	ln, err := Listen(t.Context(), "127.0.0.1:0", probes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	client, err := net.Dial("tcp", ln.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	io.WriteString(client, "x")
+	ln, _ := dialled(t, "127.0.0.1:0")
 	var was unix.Rlimit
 	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
 		t.Fatal(err)
@@ -136,12 +135,12 @@ func TestAListenerWithoutDescriptorsIsSoForTheMoment(t *testing.T) {
 	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &full); err != nil {
 		t.Fatal(err)
 	}
-	_, err = ln.(*plainListener).acceptPlain()
+	_, err := ln.acceptPlain()
 	unix.Setrlimit(unix.RLIMIT_NOFILE, &was)
 	if passing, ok := err.(interface{ Temporary() bool }); !ok || !passing.Temporary() {
 		t.Errorf("accepting ended with %v, which is not of the moment", err)
 	}
-	nc, err := ln.(*plainListener).acceptPlain()
+	nc, err := ln.acceptPlain()
 	if err != nil {
 		t.Fatal(err)
 	}
