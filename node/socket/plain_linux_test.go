@@ -1,9 +1,12 @@
 package socket
 
 import (
+	"errors"
 	"io"
+	"log"
 	"net"
 	"net/netip"
+	"os"
 	"testing"
 	"time"
 
@@ -57,10 +60,50 @@ func connected(t testing.TB, addr string, accept func(*plainListener) (net.Conn,
 }
 
 func TestAPlainConnectionIsAsAnyOther(t *testing.T) {
-	nettest.TestConn(t, func() (client, server net.Conn, stop func(), err error) {
-		client, server = connected(t, "127.0.0.1:0", acceptors["plain"])
-		return client, server, func() { client.Close(); server.Close() }, nil
-	})
+	for name, swap := range map[string]bool{"it is held to": false, "its peer is": true} { // most is asked of the first of the two
+		t.Run(name, func(t *testing.T) {
+			nettest.TestConn(t, func() (a, b net.Conn, stop func(), err error) {
+				b, a = connected(t, "127.0.0.1:0", acceptors["plain"])
+				if swap {
+					a, b = b, a
+				}
+				return a, b, func() { a.Close(); b.Close() }, nil
+			})
+		})
+	}
+}
+
+// A descriptor that was closed may be somebody else's.
+func TestAClosedPlainConnectionLeavesItsDescriptorAlone(t *testing.T) {
+	for _, waited := range []bool{false, true} {
+		ln, _ := dialled(t, "127.0.0.1:0")
+		p, err := ln.acceptPlain()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if waited {
+			p.SetDeadline(time.Now().Add(time.Hour))
+		}
+		if err := p.Close(); err != nil {
+			t.Fatal(err)
+		}
+		pair := sockets(t, p.fd)
+		for what, do := range map[string]func() error{
+			"a read":      func() error { _, err := p.Read(make([]byte, 1)); return err },
+			"a write":     func() error { _, err := p.Write([]byte("x")); return err },
+			"a deadline":  func() error { return p.SetDeadline(time.Now().Add(time.Hour)) },
+			"a shutdown":  p.CloseWrite,
+			"a close":     p.Close,
+			"a hand-over": func() error { _, err := p.ordinary(); return err },
+		} {
+			if err := do(); !errors.Is(err, net.ErrClosed) {
+				t.Errorf("waited %v: %s of what is closed ends with %v", waited, what, err)
+			}
+		}
+		if n, err := unix.Write(pair[0], []byte("hi")); n != 2 || err != nil {
+			t.Errorf("waited %v: who has the descriptor now can't write: %v", waited, err)
+		}
+	}
 }
 
 func TestAConnectionIsAsItsListenerSays(t *testing.T) {
@@ -126,17 +169,9 @@ func TestAPlainListenerEndsWhoWaitsAndGivesItsAddressBack(t *testing.T) {
 // An http.Server waits, and goes on, after an error that it knows to be of the moment.
 func TestAListenerWithoutDescriptorsIsSoForTheMoment(t *testing.T) {
 	ln, _ := dialled(t, "127.0.0.1:0")
-	var was unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
-		t.Fatal(err)
-	}
-	full := was
-	full.Cur = 3
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &full); err != nil {
-		t.Fatal(err)
-	}
+	restore := descriptors(t, 3)
 	_, err := ln.acceptPlain()
-	unix.Setrlimit(unix.RLIMIT_NOFILE, &was)
+	restore()
 	if passing, ok := err.(interface{ Temporary() bool }); !ok || !passing.Temporary() {
 		t.Errorf("accepting ended with %v, which is not of the moment", err)
 	}
@@ -145,4 +180,56 @@ func TestAListenerWithoutDescriptorsIsSoForTheMoment(t *testing.T) {
 		t.Fatal(err)
 	}
 	nc.Close()
+}
+
+// descriptors has no descriptor from most on be given away, until restore.
+func descriptors(t *testing.T, most int) (restore func()) {
+	t.Helper()
+	var was unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &was); err != nil {
+		t.Fatal(err)
+	}
+	few := was
+	few.Cur = uint64(most)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	return func() { unix.Setrlimit(unix.RLIMIT_NOFILE, &was) }
+}
+
+// Where there is one descriptor left, a connection can't be handed over: it is dropped, and the next one is accepted.
+func TestAConnectionThatCannotBeHandedOverIsDropped(t *testing.T) {
+	ln, client := dialled(t, "127.0.0.1:0")
+	next, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer next.Close()
+	least, err := unix.Dup(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unix.Close(least)
+
+	restore := descriptors(t, least+1)
+	u := &Upgrades{Listener: ln, Log: log.New(io.Discard, "", 0)}
+	accepted := make(chan net.Conn)
+	go func() {
+		nc, err := u.Accept()
+		if err != nil {
+			t.Errorf("accepting ended with %v", err)
+		}
+		accepted <- nc
+	}()
+	client.SetReadDeadline(time.Now().Add(20 * time.Second))
+	if _, err := client.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("the connection goes on: %v", err)
+	}
+	restore()
+	io.WriteString(next, "x")
+	if nc := <-accepted; nc == nil || nc.RemoteAddr().String() != next.LocalAddr().String() {
+		t.Errorf("%v was accepted", nc)
+	} else {
+		nc.Close()
+	}
 }

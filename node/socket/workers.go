@@ -8,10 +8,9 @@ import (
 // workers run functions, each in a goroutine, of which a few stay for what comes next. Their stacks have grown: for a new goroutine that
 // costs more than the system calls of the handshake that it serves.
 type workers struct {
-	running sync.WaitGroup // functions
-	alive   sync.WaitGroup // goroutines
-	next    chan func()    // taken by those that wait
-	places  chan struct{}  // holds one for each that waits
+	alive  sync.WaitGroup
+	next   chan func()   // taken by those that wait
+	places chan struct{} // holds one for each that waits
 }
 
 // waitingWorkers is how many goroutines wait at most. Functions that don't wait for anything need few: but as many as there are let Go, which
@@ -24,7 +23,6 @@ func newWorkers() *workers {
 
 // Go runs f, which may wait.
 func (w *workers) Go(f func()) {
-	w.running.Add(1)
 	if w.give(f) {
 		return
 	}
@@ -48,7 +46,6 @@ func (w *workers) give(f func()) bool {
 func (w *workers) work(f func()) {
 	for ok := true; ok; {
 		f()
-		w.running.Done()
 		select {
 		case w.places <- struct{}{}:
 			f, ok = <-w.next
@@ -59,9 +56,8 @@ func (w *workers) work(f func()) {
 	}
 }
 
-// close returns once all functions have returned, and no goroutine is left. Go is not called any more.
+// close returns once all functions have, and no goroutine is left. Go is not called any more.
 func (w *workers) close() {
-	w.running.Wait()
 	close(w.next)
 	w.alive.Wait()
 }
