@@ -46,25 +46,22 @@ func (l *plainListener) Close() error {
 	return cmp.Or(l.TCPListener.Close(), l.file.Close())
 }
 
-// acceptPlain accepts a connection.
+// acceptPlain accepts a connection. An http.Server goes on after what it fails with for the moment (syscall.Errno.Temporary).
 func (l *plainListener) acceptPlain() (*plainConn, error) {
-	for {
-		var fd int
-		var from unix.Sockaddr
-		var failed error
-		err := l.wait.Read(func(s uintptr) bool {
-			fd, from, failed = unix.Accept4(int(s), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
-			return failed != unix.EAGAIN
-		})
-		switch {
-		case err != nil:
-			return nil, net.ErrClosed
-		case failed == nil:
-			return &plainConn{fd: fd, from: addrPortOf(from), listener: l}, nil
-		case failed != unix.EINTR && failed != unix.ECONNABORTED: // those are the next one's chance, as in package net
-			return nil, failed
-		}
+	var fd int
+	var from unix.Sockaddr
+	var failed error
+	err := l.wait.Read(func(s uintptr) bool {
+		fd, from, failed = unix.Accept4(int(s), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		return failed != unix.EAGAIN
+	})
+	if err != nil {
+		return nil, net.ErrClosed
 	}
+	if failed != nil {
+		return nil, failed
+	}
+	return &plainConn{fd: fd, from: addrPortOf(from), listener: l}, nil
 }
 
 func addrPortOf(sa unix.Sockaddr) netip.AddrPort {

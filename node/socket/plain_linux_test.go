@@ -2,6 +2,7 @@ package socket
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"log"
 	"net"
@@ -70,6 +71,27 @@ func TestAPlainConnectionIsAsAnyOther(t *testing.T) {
 				return a, b, func() { a.Close(); b.Close() }, nil
 			})
 		})
+	}
+}
+
+func TestAPlainConnectionFailsAsAnyOther(t *testing.T) {
+	for name, accept := range acceptors {
+		_, nc := connected(t, "127.0.0.1:0", accept)
+		nc.SetReadDeadline(time.Now().Add(-time.Second))
+		_, err := nc.Read(make([]byte, 1))
+		if want := fmt.Sprintf("read tcp %s->%s: i/o timeout", nc.LocalAddr(), nc.RemoteAddr()); err == nil || err.Error() != want {
+			t.Errorf("%s: a read that is late ends with %q, want %q", name, err, want)
+		}
+		nc.SetReadDeadline(time.Time{})
+		ended := make(chan error)
+		go func() {
+			_, err := nc.Read(make([]byte, 1))
+			ended <- err
+		}()
+		nc.Close()
+		if err := <-ended; !errors.Is(err, net.ErrClosed) {
+			t.Errorf("%s: a read of what is closed ends with %v", name, err)
+		}
 	}
 }
 
