@@ -22,6 +22,7 @@ var readingFaults = []promise{
 	{name: "a change missed during a read of the roster is read after it", test: changedDuringRead, settings: uncompared},
 	{name: "changes that came during a read of the roster are read where one of them is missing", test: missingDuringRead, settings: uncompared},
 	{name: "a message of a log that goes on below what was delivered shows the loss", test: goesOnBelow, settings: uncompared},
+	{name: "what the log loses after it was asked and before it is read shows", test: lostBeforeRead, settings: uncompared},
 	{name: "what is posted is known, at whatever moment it is read", test: postedDuringRead, settings: uncompared},
 }
 
@@ -224,6 +225,34 @@ func goesOnBelow(c *cluster) {
 	}
 	c.waitBreak(atA, last[len(last)-1].ID)
 	c.goesOn(b, atA)
+}
+
+// lostBeforeRead has the log say that it has lost nothing, and lose all before it is read, though the connections stay. What it has then
+// may be nothing at all, or follow what was lost.
+func lostBeforeRead(c *cluster) {
+	a, b := c.open(), c.openProxied()
+	_, r := b.subscribe(room)
+	for i, goesOn := range []bool{true, false} {
+		seen := fmt.Sprint("seen ", i)
+		last := a.publish(room, seen)
+		r.WaitBody(c.t, seen)
+		asked, pass := b.wire.holdRequest("xrange")
+		c.unsubscribed(b)()
+		c.await(asked, "the log to be read")
+		c.flush()
+		if goesOn {
+			a.publish(room, "from who knows nothing")
+		}
+		pass()
+		breaks := r.Wait(c.t, "the break", func(s Seen) bool { return len(s.Breaks()) > i }).Breaks()
+		if last.Less(breaks[i].Lost) {
+			c.t.Errorf("the break says that what followed %v is lost; the last was %v", breaks[i].Lost, last)
+		}
+		if goesOn {
+			r.WaitBody(c.t, "from who knows nothing")
+		}
+	}
+	c.goesOn(a, r)
 }
 
 // postedDuringRead has a text posted between the two requests of who reads, and the other way round.

@@ -180,6 +180,7 @@ type reading struct {
 	bytes   int    // that were read
 
 	log     *redis.Cmd // entries after at; the newest alone when joining
+	has     *redis.Cmd // the entry at, read after those; nil unless the log was said to have it
 	changes int        // changes of the roster that were held at the time
 	roster  *redis.Cmd
 }
@@ -199,6 +200,9 @@ func (rm *room) ask(q *query, bytes int) *reading {
 		rd.log = q.readLog(rm.keys, "xrevrange", "+", "-", 1, 0)
 	} else {
 		rd.log = q.readLog(rm.keys, "xrange", "("+rm.at.String(), "+", repairPage, bytes)
+		if !rm.at.IsZero() && rm.sure == rm.at { // it may have been lost since
+			rd.has = q.do("xrange", rm.keys.log, rm.at.String(), rm.at.String())
+		}
 	}
 	return rd
 }
@@ -216,7 +220,15 @@ func (rd *reading) settle() (again bool, err error) {
 	if rd.joining {
 		return rd.join(read), nil
 	}
-	return rd.advance(read), nil
+	sure := false
+	if rd.has != nil {
+		entry, err := rd.has.Slice()
+		if err != nil {
+			return false, err
+		}
+		sure = len(entry) > 0
+	}
+	return rd.advance(read, sure), nil
 }
 
 // rosterRepairLoop reads who is in rooms whose changes may have been missed: apart from their logs, which are not to wait for a crowd.
@@ -323,8 +335,8 @@ func (rm *room) readyLocked() {
 }
 
 // advance delivers what was read. If the log seems to lack something that was delivered or acknowledged, the link asks: the answer
-// has the log read again.
-func (rd *reading) advance(read logRead) (again bool) {
+// has the log read again. sure says that the log has the entry that the chain got to, or has been trimmed past it.
+func (rd *reading) advance(read logRead, sure bool) (again bool) {
 	entries := read.messages
 	rm := rd.room
 	rm.mu.Lock()
@@ -339,11 +351,11 @@ func (rd *reading) advance(read logRead) (again bool) {
 		}
 	}
 	for _, m := range entries {
-		switch sure := rm.sure == rm.at; {
-		case m.Prev.Less(rm.at) && !sure:
+		switch follows := m.Prev.Less(rm.at); {
+		case follows && !(sure && rm.at == rd.at):
 			rm.mendLocked()
 			return false
-		case m.Prev.Less(rm.at): // the log has it, though it names another: its last id's key was behind
+		case follows: // the log has it, though it names another: its last id's key was behind
 			m.Prev = rm.at
 		case m.Prev != rm.at: // trimmed away
 			rm.breakAtLocked(rm.at, m.Prev, bus.ID{})
@@ -362,7 +374,7 @@ func (rd *reading) advance(read logRead) (again bool) {
 	last := read.last
 	switch {
 	case len(entries) > 0:
-	case last.Less(rm.at) && rm.sure != rm.at:
+	case last.Less(rm.at) && !sure:
 		rm.mendLocked()
 		return false
 	case rm.at.Less(last): // all of it trimmed away
