@@ -286,8 +286,14 @@ func TestRedisADeadNodeWhoseLeaseTheClockProlongsIsSeenTo(t *testing.T) {
 	server := bustest.StartRedis(t)
 	cfg := never // with leases of hours
 	cfg.URL = server.URL()
-	present(t, openRedis(t, cfg), "lobby", "ann")
-	_, told := subscribe(t, openRedis(t, redis.Config{URL: server.URL(), HeartbeatInterval: 300 * time.Millisecond}), "lobby")
+	dies := openRedis(t, cfg)
+	present(t, dies, "lobby", "ann")
+	const lasts = time.Second
+	_, told := subscribe(t, openRedis(t, redis.Config{URL: server.URL(), HeartbeatInterval: 300 * time.Millisecond, LeaseTTL: lasts}), "lobby")
+	eventually(t, "its lease to last no longer than a new one", func() bool {
+		left, err := server.Client().PTTL(t.Context(), "parley:lease:"+dies.Incarnation()).Result()
+		return err == nil && left <= lasts
+	})
 	told.change(bus.Left, "ann")
 }
 

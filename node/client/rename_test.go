@@ -130,6 +130,11 @@ func TestOfTwoNamesThatAreRefusedNoneIsKept(t *testing.T) {
 			if h := fc.welcome(); h.Name != "Ann" {
 				t.Errorf("%s was refused first, and it came back as %q", asked[first].Name, h.Name)
 			}
+			c.mu.Lock()
+			defer c.mu.Unlock()
+			if n := len(c.renames); n != 0 {
+				t.Errorf("it has %d names in mind that were answered", n)
+			}
 		})
 	}
 }
