@@ -23,6 +23,7 @@ var readingFaults = []promise{
 	{name: "changes that came during a read of the roster are read where one of them is missing", test: missingDuringRead, settings: uncompared},
 	{name: "a message of a log that goes on below what was delivered shows the loss", test: goesOnBelow, settings: uncompared},
 	{name: "what the log loses after it was asked and before it is read shows", test: lostBeforeRead, settings: uncompared},
+	{name: "what the log loses while somebody comes back to a room shows to who was away", test: lostBeforeJoin, settings: uncompared},
 	{name: "what is posted is known, at whatever moment it is read", test: postedDuringRead, settings: uncompared},
 }
 
@@ -253,6 +254,29 @@ func lostBeforeRead(c *cluster) {
 		}
 	}
 	c.goesOn(a, r)
+}
+
+// lostBeforeJoin has the log say that it has lost nothing of what the node knows, and lose it before it is known where it ends.
+func lostBeforeJoin(c *cluster) {
+	for _, goesOn := range []bool{true, false} {
+		name := fmt.Sprint("goes on ", goesOn)
+		a, other := c.openProxied(), c.open()
+		kept := a.publish(name, "kept")
+		s := c.snapshot()
+		a.publish(name, "lost")
+		asked, pass := a.wire.holdRequest("xrevrange")
+		_, subscribed := a.subscribing(name)
+		c.await(asked, "the log to be read")
+		c.rewind(s)
+		if goesOn {
+			other.publish(name, "from who knows nothing")
+		}
+		pass()
+		check(c.t, "subscribing", <-subscribed, nil)
+		if p := other.after(name, kept, 100); whole(p, kept) {
+			c.t.Errorf("%s: a resume from what was kept seems whole: %v", name, bodies(p.Messages))
+		}
+	}
 }
 
 // postedDuringRead has a text posted between the two requests of who reads, and the other way round.

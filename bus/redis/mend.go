@@ -31,6 +31,14 @@ type trail struct {
 	sent   bool      // that was asked, and not answered yet
 }
 
+// newestID is the greatest id that is known.
+func (tr *trail) newestID() bus.ID {
+	if tr.known[0].Less(tr.acked) {
+		return tr.acked
+	}
+	return tr.known[0]
+}
+
 // settle takes the answer to a question about the trail, which was asked of the server of that run.
 func (tr *trail) settle(v verdict, run string) {
 	if tr.run = run; !v.broken {
@@ -358,11 +366,7 @@ func (r *Bus) appendTrail(out []byte, tr *trail, run string) (_ []byte, due bool
 		return out, false
 	}
 	tr.due, tr.sent = false, true
-	floor := tr.acked
-	if floor.Less(tr.known[0]) {
-		floor = tr.known[0]
-	}
-	return r.appendMend(out, tr, floor, run), true
+	return r.appendMend(out, tr, tr.newestID(), run), true
 }
 
 // A verdict is what mend.lua answers: a log goes on, or was broken at a point, which a marker says.

@@ -180,7 +180,7 @@ type reading struct {
 	bytes   int    // that were read
 
 	log     *redis.Cmd // entries after at; the newest alone when joining
-	has     *redis.Cmd // the entry at, read after those; nil unless the log was said to have it
+	proof   *proof     // that the log has what it was said to have, read after that; nil where nothing was said
 	changes int        // changes of the roster that were held at the time
 	roster  *redis.Cmd
 }
@@ -198,10 +198,13 @@ func (rm *room) ask(q *query, bytes int) *reading {
 	rd.number = rm.reads
 	if rd.joining {
 		rd.log = q.readLog(rm.keys, "xrevrange", "+", "-", 1, 0)
+		if rm.trail != nil {
+			rd.proof = q.prove(rm.keys, rm.trail.newestID())
+		}
 	} else {
 		rd.log = q.readLog(rm.keys, "xrange", "("+rm.at.String(), "+", repairPage, bytes)
-		if !rm.at.IsZero() && rm.sure == rm.at { // it may have been lost since
-			rd.has = q.do("xrange", rm.keys.log, rm.at.String(), rm.at.String())
+		if rm.sure == rm.at {
+			rd.proof = q.prove(rm.keys, rm.at)
 		}
 	}
 	return rd
@@ -217,18 +220,50 @@ func (rd *reading) settle() (again bool, err error) {
 		return false, err
 	}
 	rd.bytes = read.bytes
-	if rd.joining {
-		return rd.join(read), nil
-	}
-	sure := false
-	if rd.has != nil {
-		entry, err := rd.has.Slice()
-		if err != nil {
-			return false, err
-		}
-		sure = len(entry) > 0
+	sure, err := rd.proof.holds(read.last)
+	switch {
+	case err != nil:
+		return false, err
+	case rd.joining:
+		return rd.join(read, sure), nil
 	}
 	return rd.advance(read, sure), nil
+}
+
+// A proof is a read that says whether a log still has an entry. The answer to a question about the log is older than what is read then,
+// and proves nothing: much may have been lost since, while the connection stayed.
+type proof struct {
+	id    bus.ID
+	entry *redis.Cmd
+	first *redis.Cmd
+}
+
+// prove asks for a proof, nil for no entry.
+func (q *query) prove(k *roomKeys, i bus.ID) *proof {
+	if i.IsZero() {
+		return nil
+	}
+	return &proof{i, q.do("xrange", k.log, i.String(), i.String()), q.do("xrange", k.log, "-", "+", "count", 1)}
+}
+
+// holds reports whether the log has the entry, or has trimmed it away; last is the log's last id.
+func (p *proof) holds(last bus.ID) (bool, error) {
+	if p == nil {
+		return false, nil
+	}
+	entry, err := p.entry.Slice()
+	if err != nil || len(entry) > 0 {
+		return err == nil, err
+	}
+	first, err := p.first.Slice()
+	switch {
+	case err != nil:
+		return false, err
+	case len(first) == 0:
+		return !last.Less(p.id), nil
+	}
+	oldest, err := messageOf(first[0])
+	return err == nil && p.id.Less(oldest.ID) && !oldest.Prev.Less(p.id), nil // what is none of ours follows nothing
 }
 
 // rosterRepairLoop reads who is in rooms whose changes may have been missed: apart from their logs, which are not to wait for a crowd.
@@ -299,12 +334,16 @@ func (rm *room) askRoster(q *query) *reading {
 	return rd
 }
 
-// join makes a joining room live, where the log ends.
-func (rd *reading) join(read logRead) (again bool) {
+// join makes a joining room live, where the log ends. If the log lacks what was known of it, the link asks once more.
+func (rd *reading) join(read logRead, sure bool) (again bool) {
 	rm := rd.room
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
-	if rm.state != joining {
+	if rm.state != joining || rm.mending {
+		return false
+	}
+	if rd.proof != nil && rm.trail != nil && !sure {
+		rm.mendLocked()
 		return false
 	}
 	rm.at = read.last
@@ -335,7 +374,7 @@ func (rm *room) readyLocked() {
 }
 
 // advance delivers what was read. If the log seems to lack something that was delivered or acknowledged, the link asks: the answer
-// has the log read again. sure says that the log has the entry that the chain got to, or has been trimmed past it.
+// has the log read again. sure says that the log has the entry that the chain has got to.
 func (rd *reading) advance(read logRead, sure bool) (again bool) {
 	entries := read.messages
 	rm := rd.room
