@@ -14,6 +14,8 @@ const janitorTick = time.Second
 func (s *Server) janitor() {
 	tick := time.NewTicker(min(janitorTick, s.cfg.PingInterval/4))
 	defer tick.Stop()
+	looks := time.NewTicker(scavengeEvery)
+	defer looks.Stop()
 	var due []*session
 	var scavenger scavenger
 	var sweeper sweeper
@@ -22,15 +24,17 @@ func (s *Server) janitor() {
 		select {
 		case <-s.ctx.Done():
 			return
+		case now := <-looks.C:
+			if scavenger.due(s.occupancy(), now) {
+				giveBack()
+			}
 		case now := <-tick.C:
 			due = s.pingsDue(due[:0], now)
 			for _, sess := range due {
 				sess.keepAlive(now)
 			}
 			clear(due)
-			if scavenger.due(s.occupancy(), now) {
-				giveBack()
-			} else if sweeper.due(now) {
+			if sweeper.due(now) {
 				debug.FreeOSMemory() // it collects, once
 			}
 			if now.Sub(forgot) > recentLife/2 {

@@ -20,8 +20,9 @@ type scavenger struct {
 }
 
 const (
-	scavengeChange = 500             // a smaller change is not worth a collection
-	scavengeCalm   = 4 * time.Second // how long it has to be calm
+	scavengeEvery  = 250 * time.Millisecond
+	scavengeChange = 500                    // a smaller change is not worth a collection
+	scavengeCalm   = 500 * time.Millisecond // how long it has to be calm
 )
 
 // due reports whether now is a time to give memory back, when there are n clients and rooms.

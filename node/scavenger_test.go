@@ -20,7 +20,7 @@ func TestMemoryIsGivenBackWhenACrowdHasComeOrGone(t *testing.T) {
 		{400, time.Second, false},
 		{400, time.Minute, false}, // too few to matter
 		{5000, time.Second, false},
-		{5010, time.Second, false}, // not calm for long enough
+		{5010, scavengeEvery, false}, // not calm for long enough
 		{5010, scavengeCalm, true},
 		{5010, time.Minute, false}, // once
 		{5500, time.Second, false},
