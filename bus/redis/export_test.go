@@ -134,6 +134,9 @@ func (c *Cluster) Asked() int {
 	return len(c.nodes)
 }
 
+// RosterPause is the least time between two writes of rosters.
+const RosterPause = rosterPause
+
 // MendAwaited bounds the questions that are not answered.
 const MendAwaited = mendAwaited
 

@@ -16,6 +16,10 @@ const (
 	rosterUsers = 100    // of one roster in it
 	wholeUsers  = 20_000 // where all are written at once
 	readUsers   = 1000   // of each incarnation in a room that this node is not subscribed to
+
+	// rosterPause is the least time between the beginnings of two writes, unless as many wait as one may have. What changes in a quiet
+	// moment is written at once; while many come, those who enter the same room share a write, and are told together.
+	rosterPause = 10 * time.Millisecond
 )
 
 // rosterLoop writes to Redis who is in which room through this node. Each roster has one change on its way at a time. A change
@@ -23,11 +27,16 @@ const (
 // first attempt if it arrives late.
 func (r *Bus) rosterLoop() {
 	defer close(r.left)
+	var began time.Time
 	for {
+		if !r.changes.holds(rosterBatch) {
+			time.Sleep(rosterPause - time.Since(began))
+		}
 		taken := r.changes.take(rosterBatch, r.leaving)
 		if taken == nil {
 			return
 		}
+		began = time.Now()
 		if r.writeRosters(taken) {
 			continue
 		}

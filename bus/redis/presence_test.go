@@ -40,6 +40,40 @@ func TestMembersOfASilentRoomStay(t *testing.T) {
 	}
 }
 
+// While many come, those who enter a room share its writes. Who comes in a quiet moment does not wait.
+func TestRedisThoseWhoComeTogetherShareAWrite(t *testing.T) {
+	const people = 200
+	server := bustest.StartRedis(t)
+	cfg := never
+	cfg.URL = server.URL()
+	sub, told := subscribe(t, openRedis(t, cfg), "lobby")
+	channel := server.Client().Subscribe(t.Context(), redis.KeysOf("lobby").Channel)
+	defer channel.Close()
+	if _, err := channel.Receive(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	for i := range people {
+		sub.Enter(bus.Member{ID: fmt.Sprint("user", i)})
+		time.Sleep(time.Millisecond / 2)
+	}
+	told.change(bus.Joined, fmt.Sprint("user", people-1))
+	took := time.Since(began)
+	if _, err := server.Client().Publish(t.Context(), redis.KeysOf("lobby").Channel, "the end").Result(); err != nil {
+		t.Fatal(err)
+	}
+	writes := 0
+	for m := range channel.Channel() {
+		if m.Payload == "the end" {
+			break
+		}
+		writes++
+	}
+	if most := int(took/redis.RosterPause) + 2; writes > most {
+		t.Errorf("%d wrote %d times in %v, want %d at most", people, writes, took, most)
+	}
+}
+
 // Versions rise though Redis forgot them, so that the next change is not taken for an old one, and needs no comparison.
 func TestChangesAfterAFlushAreToldAtOnce(t *testing.T) {
 	server := bustest.StartRedis(t)

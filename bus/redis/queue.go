@@ -27,6 +27,13 @@ func (q *workQueue[T]) add(work T, urgent bool) {
 	wake(q.wake)
 }
 
+// holds reports whether so many pieces wait.
+func (q *workQueue[T]) holds(n int) bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.waiting) >= n
+}
+
 // take waits for work. It returns nil once over is closed.
 func (q *workQueue[T]) take(most int, over <-chan struct{}) []T {
 	for {
