@@ -24,6 +24,10 @@ var readingFaults = []promise{
 	{name: "a message of a log that goes on below what was delivered shows the loss", test: goesOnBelow, settings: uncompared},
 	{name: "what the log loses after it was asked and before it is read shows", test: lostBeforeRead, settings: uncompared},
 	{name: "what the log loses while somebody comes back to a room shows to who was away", test: lostBeforeJoin, settings: uncompared},
+	{name: "what was acknowledged, did not arrive and is lost shows in what comes next", test: lostBeforeNext, settings: uncompared},
+	{name: "what is acknowledged during a read of the log, and lost before it, shows", test: lostOnceAcknowledged, settings: uncompared},
+	{name: "what Sync has found the log to have, and is lost then, shows", test: lostDuringSync, settings: uncompared},
+	{name: "what a comparison has found the log to have, and is lost then, shows", test: lostOnceCompared, settings: Settings{Compare: 400 * time.Millisecond}},
 	{name: "what is posted is known, at whatever moment it is read", test: postedDuringRead, settings: uncompared},
 }
 
@@ -277,6 +281,92 @@ func lostBeforeJoin(c *cluster) {
 			c.t.Errorf("%s: a resume from what was kept seems whole: %v", name, bodies(p.Messages))
 		}
 	}
+}
+
+// lostBeforeNext has a message that was acknowledged never arrive at the node that said it, and be lost. What comes next there fits
+// what came before.
+func lostBeforeNext(c *cluster) {
+	for _, next := range []string{"next", "Sync"} {
+		a, b := c.openProxied(), c.open()
+		sub, r := a.subscribe(next)
+		a.publish(next, "kept")
+		r.WaitBody(c.t, "kept")
+		s := c.snapshot()
+		dropped := a.wire.dropMessage("lost")
+		a.publish(next, "lost")
+		c.await(dropped, "the message to be dropped")
+		c.rewind(s)
+		if next == "Sync" {
+			c.sync(sub)
+			check(c.t, "told when Sync returned", bodies(r.Seen().Messages), []string{"kept", "break"})
+			continue
+		}
+		b.publish(next, next)
+		check(c.t, "told", bodies(r.WaitBody(c.t, next).Messages), []string{"kept", "break", next})
+	}
+}
+
+// lostOnceAcknowledged has a node be acknowledged what it says again, and has missed, when the log is on the way of being read.
+func lostOnceAcknowledged(c *cluster) {
+	a, b := c.openProxied(), c.open()
+	_, r := a.subscribe(room)
+	a.publish(room, "kept")
+	r.WaitBody(c.t, "kept")
+	s := c.snapshot()
+	d := keyed("u", "k", "lost")
+	back := c.unsubscribed(a)
+	id := b.mustPublish(room, d)
+	asked, pass := a.wire.holdRequest("xrange")
+	back()
+	c.await(asked, "the log to be read")
+	check(c.t, "id of a repeat", a.mustPublish(room, d), id)
+	c.rewind(s)
+	b.publish(room, "next")
+	pass()
+	check(c.t, "told", bodies(r.WaitBody(c.t, "next").Messages), []string{"kept", "break", "next"})
+}
+
+// lostDuringSync has the log lose what it had when Sync asked for its end.
+func lostDuringSync(c *cluster) {
+	lostOnceSeen(c, func(sub bus.Subscription, r *Recorder, lose func()) {
+		synced := make(chan struct{})
+		go func() {
+			defer close(synced)
+			c.sync(sub)
+		}()
+		lose()
+		c.await(synced, "Sync")
+		check(c.t, "told when Sync returned", bodies(r.Seen().Messages), []string{"kept", "break"})
+	})
+}
+
+// lostOnceCompared is the same of a comparison.
+func lostOnceCompared(c *cluster) {
+	lostOnceSeen(c, func(_ bus.Subscription, r *Recorder, lose func()) {
+		lose()
+		r.Wait(c.t, "the break", func(s Seen) bool { return len(s.Breaks()) == 1 })
+	})
+}
+
+// lostOnceSeen has a node miss a message from outside the room. lose waits until the node has asked for the newest id and has the log lose
+// the message before the answer arrives.
+func lostOnceSeen(c *cluster, find func(sub bus.Subscription, r *Recorder, lose func())) {
+	a, b := c.openProxied(), c.open()
+	sub, r := a.subscribe(room)
+	a.publish(room, "kept")
+	r.WaitBody(c.t, "kept")
+	s := c.snapshot()
+	a.wire.hush()
+	dropped := a.wire.dropMessage("lost")
+	lost := b.publish(room, "lost")
+	c.await(dropped, "the message to be dropped")
+	asked, answer := a.wire.holdAnswer(lost.String())
+	a.wire.thaw()
+	find(sub, r, func() {
+		c.await(asked, "the newest id to be asked for")
+		c.rewind(s)
+		answer()
+	})
 }
 
 // postedDuringRead has a text posted between the two requests of who reads, and the other way round.

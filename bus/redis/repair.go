@@ -399,7 +399,7 @@ func (rd *reading) advance(read logRead, sure bool) (again bool) {
 		case m.Prev != rm.at: // trimmed away
 			rm.breakAtLocked(rm.at, m.Prev, bus.ID{})
 		}
-		if rm.at.Less(rd.acked) && rd.acked.Less(m.ID) {
+		if rm.leavesOutLocked(m) {
 			rm.mendLocked()
 			return false
 		}
