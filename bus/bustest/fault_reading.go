@@ -260,27 +260,75 @@ func lostBeforeRead(c *cluster) {
 	c.goesOn(a, r)
 }
 
-// lostBeforeJoin has the log say that it has lost nothing of what the node knows, and lose it before it is known where it ends.
+// lostBeforeJoin has the log say that it has lost nothing of what the node knows, and lose it before it is known where it ends. What was
+// lost was said before the node came, or as it did; or the connection broke first, as the log was asked.
 func lostBeforeJoin(c *cluster) {
-	for _, goesOn := range []bool{true, false} {
-		name := fmt.Sprint("goes on ", goesOn)
-		a, other := c.openProxied(), c.open()
-		kept := a.publish(name, "kept")
-		s := c.snapshot()
-		a.publish(name, "lost")
-		asked, pass := a.wire.holdRequest("xrevrange")
-		_, subscribed := a.subscribing(name)
-		c.await(asked, "the log to be read")
-		c.rewind(s)
-		if goesOn {
-			other.publish(name, "from who knows nothing")
-		}
-		pass()
-		check(c.t, "subscribing", <-subscribed, nil)
-		if p := other.after(name, kept, 100); whole(p, kept) {
-			c.t.Errorf("%s: a resume from what was kept seems whole: %v", name, bodies(p.Messages))
+	for _, when := range []string{"before", "as it came", "before a break"} {
+		for _, goesOn := range []bool{true, false} {
+			name := fmt.Sprint("said ", when, ", goes on ", goesOn)
+			a, other := c.openProxied(), c.open()
+			kept := a.publish(name, "kept")
+			s := c.snapshot()
+			var asked <-chan struct{}
+			var pass func()
+			var subscribed <-chan error
+			switch when {
+			case "before":
+				a.publish(name, "lost")
+				asked, pass = a.wire.holdRequest("xrevrange")
+				_, subscribed = a.subscribing(name)
+			case "as it came":
+				sent, release := a.wire.holdRequest("lost")
+				said := a.start(name, bus.Draft{Body: []byte("lost")})
+				c.await(sent, "the message to be sent")
+				subscribed = a.beginning(name)
+				asked, pass = a.wire.holdRequest("xrevrange")
+				release()
+				check(c.t, "outcome", a.await(said).err, nil)
+			case "before a break":
+				lost := a.publish(name, "lost")
+				question, release := a.wire.holdRequest(lost.String())
+				_, subscribed = a.subscribing(name)
+				c.await(question, "the log to be asked")
+				asked, pass = a.wire.holdRequest("xrevrange")
+				a.wire.cut()
+				release()
+				until(c.t, "the next connection", func() bool {
+					told := make(chan error, 1)
+					a.Signal(name, nil, func(err error) { told <- err })
+					return <-told == nil
+				})
+			}
+			c.await(asked, "the log to be read")
+			c.rewind(s)
+			if goesOn {
+				other.publish(name, "from who knows nothing")
+			}
+			pass()
+			check(c.t, "subscribing", <-subscribed, nil)
+			if p := other.after(name, kept, 100); whole(p, kept) {
+				c.t.Errorf("%s: a resume from what was kept seems whole: %v", name, bodies(p.Messages))
+			}
 		}
 	}
+}
+
+// beginning is subscribing, and returns once that has begun: who does it at the same time is refused.
+func (n *node) beginning(room string) (subscribed <-chan error) {
+	n.t.Helper()
+	_, one := n.subscribing(room)
+	_, other := n.subscribing(room)
+	var err error
+	select {
+	case err = <-one:
+		subscribed = other
+	case err = <-other:
+		subscribed = one
+	}
+	if err == nil {
+		n.t.Error("subscribed twice")
+	}
+	return subscribed
 }
 
 // lostBeforeNext has a message that was acknowledged never arrive at the node that said it, and be lost. What comes next there fits
