@@ -26,7 +26,7 @@ type trail struct {
 	newest bus.ID    // the marker of the newest break that is known
 	run    string    // the server's of which that is known
 	until  time.Time // when it may be forgotten
-	again  bool      // it could not be asked about
+	again  bool      // it is to be asked about, or could not be
 	due    bool      // it is to be asked about on this connection
 	sent   bool      // that was asked, and not answered yet
 }

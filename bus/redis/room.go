@@ -166,8 +166,8 @@ func (rm *room) Close() {
 		tr = rm.trailLocked()
 		tr.known = slices.Clone(tr.known[:min(trailKnown, len(tr.known))])
 	}
-	if tr != nil {
-		tr.again = rm.mending || before == repairing
+	if tr != nil { // what the log has lost since it was last compared shows only if it is asked about once more
+		tr.again = true
 	}
 	rm.mu.Unlock()
 	if before == over {
