@@ -28,6 +28,7 @@ var readingFaults = []promise{
 	{name: "what is acknowledged during a read of the log, and lost before it, shows", test: lostOnceAcknowledged, settings: uncompared},
 	{name: "what Sync has found the log to have, and is lost then, shows", test: lostDuringSync, settings: uncompared},
 	{name: "what a comparison has found the log to have, and is lost then, shows", test: lostOnceCompared, settings: Settings{Compare: 400 * time.Millisecond}},
+	{name: "what a read has found the log to have, and is lost before it is read too, shows", test: lostBetweenPages, settings: uncompared},
 	{name: "what is posted is known, at whatever moment it is read", test: postedDuringRead, settings: uncompared},
 }
 
@@ -363,8 +364,8 @@ func lostOnceAcknowledged(c *cluster) {
 	s := c.snapshot()
 	d := keyed("u", "k", "lost")
 	back := c.unsubscribed(a)
-	id := b.mustPublish(room, d)
 	asked, pass := a.wire.holdRequest("xrange")
+	id := b.mustPublish(room, d)
 	back()
 	c.await(asked, "the log to be read")
 	check(c.t, "id of a repeat", a.mustPublish(room, d), id)
@@ -372,6 +373,42 @@ func lostOnceAcknowledged(c *cluster) {
 	b.publish(room, "next")
 	pass()
 	check(c.t, "told", bodies(r.WaitBody(c.t, "next").Messages), []string{"kept", "break", "next"})
+}
+
+// lostBetweenPages has a node miss more than it reads at once, of which the log loses the end before the node has read that.
+func lostBetweenPages(c *cluster) {
+	a, b := c.openProxied(), c.open()
+	_, r := a.subscribe(room)
+	say := func(bodies ...string) (last bus.ID) {
+		c.t.Helper()
+		var said []<-chan outcome
+		for _, body := range bodies {
+			said = append(said, b.start(room, bus.Draft{Body: []byte(body)}))
+		}
+		for _, result := range said {
+			last = b.await(result).id
+		}
+		return last
+	}
+	first, pass := a.wire.holdRequest("xrange")
+	var dropped []<-chan struct{}
+	for _, body := range []string{"kept0", "lost", "lost too"} {
+		dropped = append(dropped, a.wire.dropMessage(body))
+	}
+	say(numbered("kept", 1200)...)
+	c.await(first, "the log to be read")
+	s := c.snapshot()
+	last := say("lost", "lost too")
+	for _, missed := range dropped {
+		c.await(missed, "the message to be dropped")
+	}
+	second, passToo := a.wire.holdRequest("xrange")
+	pass()
+	c.await(second, "more of it to be read")
+	c.rewind(s)
+	passToo()
+	c.waitBreak(r, last)
+	check(c.t, "messages delivered", len(r.Seen().Bodies()), 1200)
 }
 
 // lostDuringSync has the log lose what it had when Sync asked for its end.

@@ -423,6 +423,7 @@ func (rd *reading) advance(read logRead, sure bool) (again bool) {
 		rm.repaired++
 	}
 	if read.more && len(entries) > 0 {
+		rm.acknowledged(read.last)
 		return true
 	}
 	last := read.last
