@@ -26,6 +26,7 @@ var lossFaults = []promise{
 	{name: "a lost tail, noticed by who published it", test: lostTailOfPublisher},
 	{name: "a lost tail that was acknowledged and never delivered", test: lostUndelivered},
 	{name: "a lost tail that was acknowledged once its publisher had left", test: lostAfterLeaving},
+	{name: "a lost tail of a room that all leave before it shows", test: lostBeforeLeaving},
 }
 
 // breakNoticed is how soon the comparison of last ids must find what no message tells.
@@ -415,4 +416,13 @@ func lostAfterLeaving(c *cluster) {
 		fresh := c.open()
 		until(c.t, "a resume from what was kept to be told of the loss, "+name, func() bool { return !whole(fresh.after(name, kept, 100), kept) })
 	}
+}
+
+// lostBeforeLeaving has the last who knows what is lost leave the room before anything shows it.
+func lostBeforeLeaving(c *cluster) {
+	a := c.open()
+	sub, atA := a.subscribe(room)
+	kept, lost, last := c.loseTail(a, atA)
+	sub.Close()
+	c.notedOn(c.open(), kept, kept, lost, last)
 }

@@ -24,6 +24,11 @@ var readingFaults = []promise{
 	{name: "a message of a log that goes on below what was delivered shows the loss", test: goesOnBelow, settings: uncompared},
 	{name: "what the log loses after it was asked and before it is read shows", test: lostBeforeRead, settings: uncompared},
 	{name: "what the log loses while somebody comes back to a room shows to who was away", test: lostBeforeJoin, settings: uncompared},
+	{name: "what was acknowledged, did not arrive and is lost shows in what comes next", test: lostBeforeNext, settings: uncompared},
+	{name: "what is acknowledged during a read of the log, and lost before it, shows", test: lostOnceAcknowledged, settings: uncompared},
+	{name: "what Sync has found the log to have, and is lost then, shows", test: lostDuringSync, settings: uncompared},
+	{name: "what a comparison has found the log to have, and is lost then, shows", test: lostOnceCompared, settings: Settings{Compare: 400 * time.Millisecond}},
+	{name: "what a read has found the log to have, and is lost before it is read too, shows", test: lostBetweenPages, settings: uncompared},
 	{name: "what is posted is known, at whatever moment it is read", test: postedDuringRead, settings: uncompared},
 }
 
@@ -256,27 +261,197 @@ func lostBeforeRead(c *cluster) {
 	c.goesOn(a, r)
 }
 
-// lostBeforeJoin has the log say that it has lost nothing of what the node knows, and lose it before it is known where it ends.
+// lostBeforeJoin has the log say that it has lost nothing of what the node knows, and lose it before it is known where it ends. What was
+// lost was said before the node came, or as it did; or the connection broke first, as the log was asked.
 func lostBeforeJoin(c *cluster) {
-	for _, goesOn := range []bool{true, false} {
-		name := fmt.Sprint("goes on ", goesOn)
-		a, other := c.openProxied(), c.open()
-		kept := a.publish(name, "kept")
-		s := c.snapshot()
-		a.publish(name, "lost")
-		asked, pass := a.wire.holdRequest("xrevrange")
-		_, subscribed := a.subscribing(name)
-		c.await(asked, "the log to be read")
-		c.rewind(s)
-		if goesOn {
-			other.publish(name, "from who knows nothing")
-		}
-		pass()
-		check(c.t, "subscribing", <-subscribed, nil)
-		if p := other.after(name, kept, 100); whole(p, kept) {
-			c.t.Errorf("%s: a resume from what was kept seems whole: %v", name, bodies(p.Messages))
+	for _, when := range []string{"before", "as it came", "before a break"} {
+		for _, goesOn := range []bool{true, false} {
+			name := fmt.Sprint("said ", when, ", goes on ", goesOn)
+			a, other := c.openProxied(), c.open()
+			kept := a.publish(name, "kept")
+			s := c.snapshot()
+			var asked <-chan struct{}
+			var pass func()
+			var subscribed <-chan error
+			switch when {
+			case "before":
+				a.publish(name, "lost")
+				asked, pass = a.wire.holdRequest("xrevrange")
+				_, subscribed = a.subscribing(name)
+			case "as it came":
+				sent, release := a.wire.holdRequest("lost")
+				said := a.start(name, bus.Draft{Body: []byte("lost")})
+				c.await(sent, "the message to be sent")
+				subscribed = a.beginning(name)
+				asked, pass = a.wire.holdRequest("xrevrange")
+				release()
+				check(c.t, "outcome", a.await(said).err, nil)
+			case "before a break":
+				lost := a.publish(name, "lost")
+				question, release := a.wire.holdRequest(lost.String())
+				_, subscribed = a.subscribing(name)
+				c.await(question, "the log to be asked")
+				asked, pass = a.wire.holdRequest("xrevrange")
+				a.wire.cut()
+				release()
+				until(c.t, "the next connection", func() bool {
+					told := make(chan error, 1)
+					a.Signal(name, nil, func(err error) { told <- err })
+					return <-told == nil
+				})
+			}
+			c.await(asked, "the log to be read")
+			c.rewind(s)
+			if goesOn {
+				other.publish(name, "from who knows nothing")
+			}
+			pass()
+			check(c.t, "subscribing", <-subscribed, nil)
+			if p := other.after(name, kept, 100); whole(p, kept) {
+				c.t.Errorf("%s: a resume from what was kept seems whole: %v", name, bodies(p.Messages))
+			}
 		}
 	}
+}
+
+// beginning is subscribing, and returns once that has begun: who does it at the same time is refused.
+func (n *node) beginning(room string) (subscribed <-chan error) {
+	n.t.Helper()
+	_, one := n.subscribing(room)
+	_, other := n.subscribing(room)
+	var err error
+	select {
+	case err = <-one:
+		subscribed = other
+	case err = <-other:
+		subscribed = one
+	}
+	if err == nil {
+		n.t.Error("subscribed twice")
+	}
+	return subscribed
+}
+
+// lostBeforeNext has a message that was acknowledged never arrive at the node that said it, and be lost. What comes next there fits
+// what came before.
+func lostBeforeNext(c *cluster) {
+	for _, next := range []string{"next", "Sync"} {
+		a, b := c.openProxied(), c.open()
+		sub, r := a.subscribe(next)
+		a.publish(next, "kept")
+		r.WaitBody(c.t, "kept")
+		s := c.snapshot()
+		dropped := a.wire.dropMessage("lost")
+		a.publish(next, "lost")
+		c.await(dropped, "the message to be dropped")
+		c.rewind(s)
+		if next == "Sync" {
+			c.sync(sub)
+			check(c.t, "told when Sync returned", bodies(r.Seen().Messages), []string{"kept", "break"})
+			continue
+		}
+		b.publish(next, next)
+		check(c.t, "told", bodies(r.WaitBody(c.t, next).Messages), []string{"kept", "break", next})
+	}
+}
+
+// lostOnceAcknowledged has a node be acknowledged what it says again, and has missed, when the log is on the way of being read.
+func lostOnceAcknowledged(c *cluster) {
+	a, b := c.openProxied(), c.open()
+	_, r := a.subscribe(room)
+	a.publish(room, "kept")
+	r.WaitBody(c.t, "kept")
+	s := c.snapshot()
+	d := keyed("u", "k", "lost")
+	back := c.unsubscribed(a)
+	asked, pass := a.wire.holdRequest("xrange")
+	id := b.mustPublish(room, d)
+	back()
+	c.await(asked, "the log to be read")
+	check(c.t, "id of a repeat", a.mustPublish(room, d), id)
+	c.rewind(s)
+	b.publish(room, "next")
+	pass()
+	check(c.t, "told", bodies(r.WaitBody(c.t, "next").Messages), []string{"kept", "break", "next"})
+}
+
+// lostBetweenPages has a node miss more than it reads at once, of which the log loses the end before the node has read that.
+func lostBetweenPages(c *cluster) {
+	a, b := c.openProxied(), c.open()
+	_, r := a.subscribe(room)
+	say := func(bodies ...string) (last bus.ID) {
+		c.t.Helper()
+		var said []<-chan outcome
+		for _, body := range bodies {
+			said = append(said, b.start(room, bus.Draft{Body: []byte(body)}))
+		}
+		for _, result := range said {
+			last = b.await(result).id
+		}
+		return last
+	}
+	first, pass := a.wire.holdRequest("xrange")
+	var dropped []<-chan struct{}
+	for _, body := range []string{"kept0", "lost", "lost too"} {
+		dropped = append(dropped, a.wire.dropMessage(body))
+	}
+	say(numbered("kept", 1200)...)
+	c.await(first, "the log to be read")
+	s := c.snapshot()
+	last := say("lost", "lost too")
+	for _, missed := range dropped {
+		c.await(missed, "the message to be dropped")
+	}
+	second, passToo := a.wire.holdRequest("xrange")
+	pass()
+	c.await(second, "more of it to be read")
+	c.rewind(s)
+	passToo()
+	c.waitBreak(r, last)
+	check(c.t, "messages delivered", len(r.Seen().Bodies()), 1200)
+}
+
+// lostDuringSync has the log lose what it had when Sync asked for its end.
+func lostDuringSync(c *cluster) {
+	lostOnceSeen(c, func(sub bus.Subscription, r *Recorder, lose func()) {
+		synced := make(chan struct{})
+		go func() {
+			defer close(synced)
+			c.sync(sub)
+		}()
+		lose()
+		c.await(synced, "Sync")
+		check(c.t, "told when Sync returned", bodies(r.Seen().Messages), []string{"kept", "break"})
+	})
+}
+
+// lostOnceCompared is the same of a comparison.
+func lostOnceCompared(c *cluster) {
+	lostOnceSeen(c, func(_ bus.Subscription, r *Recorder, lose func()) {
+		lose()
+		r.Wait(c.t, "the break", func(s Seen) bool { return len(s.Breaks()) == 1 })
+	})
+}
+
+// lostOnceSeen has a node miss a message from outside the room. lose waits until the node has asked for the newest id and has the log lose
+// the message before the answer arrives.
+func lostOnceSeen(c *cluster, find func(sub bus.Subscription, r *Recorder, lose func())) {
+	a, b := c.openProxied(), c.open()
+	sub, r := a.subscribe(room)
+	a.publish(room, "kept")
+	r.WaitBody(c.t, "kept")
+	s := c.snapshot()
+	a.wire.hush()
+	dropped := a.wire.dropMessage("lost")
+	lost := b.publish(room, "lost")
+	c.await(dropped, "the message to be dropped")
+	asked, answer := a.wire.holdAnswer(lost.String())
+	a.wire.thaw()
+	find(sub, r, func() {
+		c.await(asked, "the newest id to be asked for")
+		c.rewind(s)
+		answer()
+	})
 }
 
 // postedDuringRead has a text posted between the two requests of who reads, and the other way round.

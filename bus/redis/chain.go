@@ -19,12 +19,21 @@ func (rm *room) arrivedLocked(m bus.Message) {
 	switch {
 	case rm.state != live:
 		rm.holdLocked(m)
-	case m.Prev == rm.at:
+	case rm.followsLocked(m):
 		rm.deliverLocked(m)
 	case rm.horizon.Less(m.ID):
 		rm.holdLocked(m)
 		rm.repairNowLocked()
 	}
+}
+
+// followsLocked reports whether an entry is the next one. Where it leaves out what was acknowledged, that is lost.
+func (rm *room) followsLocked(m bus.Message) bool { return m.Prev == rm.at && !rm.leavesOutLocked(m) }
+
+// leavesOutLocked reports whether the greatest id that was acknowledged is between the end of the chain and an entry that comes next.
+func (rm *room) leavesOutLocked(m bus.Message) bool {
+	acked := rm.ackedID()
+	return rm.at.Less(acked) && acked.Less(m.ID)
 }
 
 // repairNowLocked makes a worker read the log for the room.
@@ -80,7 +89,7 @@ func (rm *room) releaseLocked() bool {
 	rm.dropped = false
 	for _, m := range held {
 		switch {
-		case m.Prev == rm.at:
+		case rm.followsLocked(m):
 			rm.deliverLocked(m)
 		case rm.horizon.Less(m.ID):
 			return false
@@ -117,7 +126,8 @@ func (rm *room) breakAtLocked(lost, goOn, marker bus.ID) {
 	rm.recent.add(goOn)
 }
 
-// acknowledged is called with every id that this node acknowledges to a publisher. It reports false if the room is closed, and asks
+// acknowledged is called with every id that this node acknowledges to a publisher, and with those that it has found the log to have: what
+// the log lacks of them later is lost, whether it was delivered or not. It reports false if the room is closed, and asks
 // about nothing any more.
 func (rm *room) acknowledged(i bus.ID) bool {
 	rm.idsMu.Lock()

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -453,6 +454,30 @@ func (r *Bus) Reap(ctx context.Context, inc, room string) error {
 func (r *Bus) Incarnation() string {
 	inc, _ := r.lease.current()
 	return inc
+}
+
+// TakeLeaseWhileWriting has the node begin to write who is in two rooms, the second of which a user leaves, and take another lease before
+// it comes to that one.
+func (r *Bus) TakeLeaseWhileWriting(ctx context.Context, first, second bus.Subscription, leaves string) error {
+	stops, ro := first.(*room).roster, second.(*room).roster
+	r.mu.Lock()
+	delete(r.rosters, stops.keys.room) // so that who takes the lease does not wait for it
+	r.mu.Unlock()
+	ro.mu.Lock()
+	ro.queued = true // here, and not by rosterLoop
+	ro.mu.Unlock()
+	second.Leave(leaves)
+	stops.mu.Lock()
+	written := make(chan bool)
+	go func() { written <- r.writeRosters([]*roster{stops, ro}) }()
+	for r.writing.TryLock() {
+		r.writing.Unlock()
+		runtime.Gosched()
+	}
+	err := r.lease.take(ctx)
+	stops.mu.Unlock()
+	<-written
+	return err
 }
 
 // SlotOf is a room's slot on a Cluster.

@@ -26,7 +26,7 @@ type trail struct {
 	newest bus.ID    // the marker of the newest break that is known
 	run    string    // the server's of which that is known
 	until  time.Time // when it may be forgotten
-	again  bool      // it could not be asked about
+	again  bool      // it is to be asked about, or could not be
 	due    bool      // it is to be asked about on this connection
 	sent   bool      // that was asked, and not answered yet
 }
@@ -442,6 +442,7 @@ func (rm *room) reconnected() {
 		rm.state = repairing
 	}
 	if rm.state == repairing || rm.trail != nil {
+		rm.mendRefused = false // there, if at all
 		rm.mendLocked()
 	}
 }
@@ -450,7 +451,7 @@ func (rm *room) reconnected() {
 func (rm *room) appendMend(out []byte, again bool) ([]byte, func(resp.Value)) {
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
-	if again && rm.state == repairing && rm.mendRefused {
+	if again && rm.mendRefused && (rm.state == repairing || rm.trail != nil) {
 		rm.askAnewLocked()
 	}
 	if rm.state == over || !rm.mending || rm.asked {
@@ -467,7 +468,13 @@ func (rm *room) appendMend(out []byte, again bool) ([]byte, func(resp.Value)) {
 	tr := rm.trail
 	if tr == nil {
 		tr = rm.trailLocked()
+	}
+	tr.again = false
+	if tr.acked.Less(acked) {
 		tr.acked = acked
+	}
+	if newest := tr.newestID(); floor.Less(newest) {
+		floor = newest
 	}
 	out = rm.bus.appendMend(out, tr, floor, run)
 	return out, func(v resp.Value) { rm.mended(question, run, v) }
@@ -511,11 +518,11 @@ func (rm *room) mended(question uint64, run string, v resp.Value) {
 		}
 		if rm.trail != nil { // who joins is not kept waiting
 			rm.trail.again = true
-			rm.bus.trails.leave(rm.trail)
-			rm.trail = nil
 		}
 	case rm.trail != nil:
-		rm.trail.settle(out, run)
+		if rm.trail.settle(out, run); out.broken {
+			rm.acknowledged(out.marker)
+		}
 	case out.broken:
 		rm.run = run
 		rm.brokenLocked(out)
@@ -530,12 +537,5 @@ func (rm *room) mended(question uint64, run string, v resp.Value) {
 func (rm *room) brokenLocked(v verdict) {
 	rm.at, rm.horizon, rm.marker, rm.newest = v.point, v.point, v.marker, v.marker
 	rm.recent.cut(v.point)
-	rm.idsMu.Lock()
-	defer rm.idsMu.Unlock()
-	if rm.acked.Less(v.marker) {
-		rm.acked = v.marker
-	}
-	if rm.floor.Less(v.marker) {
-		rm.floor = v.marker
-	}
+	rm.acknowledged(v.marker)
 }

@@ -71,6 +71,11 @@ func (r *Bus) writeRosters(taken []*roster) (ok bool) {
 			index = append(index, ro.keys.room)
 		}
 	}
+	if now, _ := r.lease.current(); now != inc { // who took it has found some of them waiting still
+		for _, p := range plans {
+			p.roster.rewrite()
+		}
+	}
 	ok = true
 	if err := r.writeIndex(inc, index); err != nil {
 		ok = false

@@ -414,6 +414,30 @@ func takenOutLater(t *testing.T, left bool) {
 	}
 }
 
+// Who is in a room is written under a lease that is taken while the one before is being written under, too: else nobody would do it, and
+// all leave once that is reaped.
+func TestRedisALeaseTakenWhileRostersAreWrittenCountsForThem(t *testing.T) {
+	server := bustest.StartRedis(t)
+	r := openRedis(t, redis.Config{URL: server.URL(), HeartbeatInterval: time.Hour, CompareInterval: 200 * time.Millisecond})
+	first, _ := subscribe(t, r, "first")
+	sub, told := subscribe(t, r, "lobby")
+	for _, user := range []string{"ann", "bob"} {
+		sub.Enter(bus.Member{ID: user})
+		told.change(bus.Joined, user)
+	}
+	ctx, c := t.Context(), server.Client()
+	if err := c.Del(ctx, "parley:lease:"+r.Incarnation()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.TakeLeaseWhileWriting(ctx, first, sub, "bob"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "who is there to be so under the other lease", func() bool {
+		users, err := c.HKeys(ctx, r.OwnUsers("lobby")).Result()
+		return err == nil && slices.Equal(users, []string{"ann"})
+	})
+}
+
 // Who is told that an incarnation was reaped only by what Redis has of the room is told at once that its members have left.
 func TestRedisAReapingThatWasMissedIsTold(t *testing.T) {
 	server := bustest.StartRedis(t)

@@ -209,17 +209,14 @@ func (c *comparison) settle() {
 	}
 	before := rm.reconciled
 	rm.reconciled.suspect = false
+	rm.acknowledged(last)
 	acked := rm.ackedID()
 	switch {
 	case last.Less(c.at), before.suspect && rm.at.Less(before.last):
 		rm.repairNowLocked()
 		return
-	case rm.at.Less(last), rm.at.Less(acked):
-		rm.reconciled.suspect = true
-		rm.reconciled.last = last
-		if last.Less(acked) {
-			rm.reconciled.last = acked
-		}
+	case rm.at.Less(acked):
+		rm.reconciled.suspect, rm.reconciled.last = true, acked
 	}
 	behind, stale := rm.roster.compare(c.numbers, numbers, reaped, before.numbers)
 	rm.reconciled.numbers = behind

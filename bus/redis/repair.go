@@ -3,6 +3,7 @@ package redis
 import (
 	"errors"
 	"net"
+	"slices"
 	"sync/atomic"
 
 	"github.com/redis/go-redis/v9"
@@ -171,16 +172,17 @@ func isLate(err error) bool {
 
 // A reading is what is read of a room in one round trip.
 type reading struct {
-	room    *room
-	term    uint64 // of the server, before the read
-	joining bool
-	number  uint64 // of the room's reads
-	at      bus.ID // where the chain was
-	acked   bus.ID // what had been acknowledged, before the read
-	bytes   int    // that were read
+	room     *room
+	term     uint64 // of the server, before the read
+	joining  bool
+	question uint64 // the room's last one
+	number   uint64 // of the room's reads
+	at       bus.ID // where the chain was
+	acked    bus.ID // what had been acknowledged, before the read
+	bytes    int    // that were read
 
 	log     *redis.Cmd // entries after at; the newest alone when joining
-	proof   *proof     // that the log has what it was said to have, read after that; nil where nothing was said
+	proofs  []proof    // that the log has what it was said to have, read after that
 	changes int        // changes of the roster that were held at the time
 	roster  *redis.Cmd
 }
@@ -193,18 +195,21 @@ func (rm *room) ask(q *query, bytes int) *reading {
 	if rm.state != joining && rm.state != repairing || rm.mending { // mended goes on with the answer
 		return nil
 	}
-	rd := &reading{room: rm, term: rm.bus.server.term.Load(), joining: rm.state == joining, at: rm.at, acked: rm.ackedID()}
+	rd := &reading{room: rm, term: rm.bus.server.term.Load(), joining: rm.state == joining, question: rm.question, at: rm.at, acked: rm.ackedID()}
 	rm.reads++
 	rd.number = rm.reads
 	if rd.joining {
 		rd.log = q.readLog(rm.keys, "xrevrange", "+", "-", 1, 0)
-		if rm.trail != nil {
-			rd.proof = q.prove(rm.keys, rm.trail.newestID())
+		if tr := rm.trail; tr == nil {
+			rd.prove(q, rd.acked)
+		} else if !tr.again { // otherwise it is asked about later
+			rd.prove(q, tr.newestID())
+			rd.prove(q, rd.acked)
 		}
 	} else {
 		rd.log = q.readLog(rm.keys, "xrange", "("+rm.at.String(), "+", repairPage, bytes)
 		if rm.sure == rm.at {
-			rd.proof = q.prove(rm.keys, rm.at)
+			rd.prove(q, rm.at)
 		}
 	}
 	return rd
@@ -220,14 +225,18 @@ func (rd *reading) settle() (again bool, err error) {
 		return false, err
 	}
 	rd.bytes = read.bytes
-	sure, err := rd.proof.holds(read.last)
-	switch {
-	case err != nil:
-		return false, err
-	case rd.joining:
-		return rd.join(read, sure), nil
+	has := true
+	for _, p := range rd.proofs {
+		holds, err := p.holds(read.last)
+		if err != nil {
+			return false, err
+		}
+		has = has && holds
 	}
-	return rd.advance(read, sure), nil
+	if rd.joining {
+		return rd.join(read, has), nil
+	}
+	return rd.advance(read, has && len(rd.proofs) > 0), nil
 }
 
 // A proof is a read that says whether a log still has an entry. The answer to a question about the log is older than what is read then,
@@ -238,19 +247,15 @@ type proof struct {
 	first *redis.Cmd
 }
 
-// prove asks for a proof, nil for no entry.
-func (q *query) prove(k *roomKeys, i bus.ID) *proof {
-	if i.IsZero() {
-		return nil
+// prove asks for a proof, unless the id is that of no entry.
+func (rd *reading) prove(q *query, i bus.ID) {
+	if k := rd.room.keys; !i.IsZero() {
+		rd.proofs = append(rd.proofs, proof{i, q.do("xrange", k.log, i.String(), i.String()), q.do("xrange", k.log, "-", "+", "count", 1)})
 	}
-	return &proof{i, q.do("xrange", k.log, i.String(), i.String()), q.do("xrange", k.log, "-", "+", "count", 1)}
 }
 
 // holds reports whether the log has the entry, or has trimmed it away; last is the log's last id.
 func (p *proof) holds(last bus.ID) (bool, error) {
-	if p == nil {
-		return false, nil
-	}
 	entry, err := p.entry.Slice()
 	if err != nil || len(entry) > 0 {
 		return err == nil, err
@@ -334,17 +339,27 @@ func (rm *room) askRoster(q *query) *reading {
 	return rd
 }
 
-// join makes a joining room live, where the log ends. If the log lacks what was known of it, the link asks once more.
-func (rd *reading) join(read logRead, sure bool) (again bool) {
+// join makes a joining room live, where the log ends, unless the log lacks what was known of it: then the link asks, once more it may be.
+// A read is too old if the link has asked since, or if something was acknowledged since that has not arrived.
+func (rd *reading) join(read logRead, has bool) (again bool) {
 	rm := rd.room
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
-	if rm.state != joining || rm.mending {
+	acked := rm.ackedID()
+	switch {
+	case rm.state != joining || rm.mending:
 		return false
-	}
-	if rd.proof != nil && rm.trail != nil && !sure {
+	case rd.question != rm.question, rd.acked.Less(acked) && !rm.dropped && !slices.ContainsFunc(rm.held, func(m bus.Message) bool { return m.ID == acked }):
+		return true
+	case !has:
+		if rm.trail == nil {
+			rm.trail = &trail{keys: rm.keys, known: []bus.ID{{}}, run: rm.bus.server.runNow()}
+		}
 		rm.mendLocked()
 		return false
+	}
+	if rm.trail != nil && rm.trail.again { // not before: what is lost meanwhile shows only if it is asked about later
+		rm.bus.trails.leave(rm.trail)
 	}
 	rm.at = read.last
 	if len(read.messages) > 0 && rm.at.Less(read.messages[0].ID) {
@@ -399,7 +414,7 @@ func (rd *reading) advance(read logRead, sure bool) (again bool) {
 		case m.Prev != rm.at: // trimmed away
 			rm.breakAtLocked(rm.at, m.Prev, bus.ID{})
 		}
-		if rm.at.Less(rd.acked) && rd.acked.Less(m.ID) {
+		if rm.leavesOutLocked(m) {
 			rm.mendLocked()
 			return false
 		}
@@ -408,6 +423,7 @@ func (rd *reading) advance(read logRead, sure bool) (again bool) {
 		rm.repaired++
 	}
 	if read.more && len(entries) > 0 {
+		rm.acknowledged(read.last)
 		return true
 	}
 	last := read.last

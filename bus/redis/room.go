@@ -60,7 +60,7 @@ type room struct {
 	idsMu    sync.Mutex // a leaf: nothing is called under it
 	head     *head      // guarded by idsMu; the next read of the newest id
 	headSent bool       // guarded by idsMu; one is under way
-	acked    bus.ID     // guarded by idsMu; the greatest id acknowledged here that may not have been delivered yet
+	acked    bus.ID     // guarded by idsMu; the greatest id acknowledged here, or found in the log, that may not have been delivered yet
 	floor    bus.ID     // guarded by idsMu; the greatest id ever seen
 	closed   bool       // guarded by idsMu; what is acknowledged is noted at the room's trail
 
@@ -166,8 +166,8 @@ func (rm *room) Close() {
 		tr = rm.trailLocked()
 		tr.known = slices.Clone(tr.known[:min(trailKnown, len(tr.known))])
 	}
-	if tr != nil {
-		tr.again = rm.mending || before == repairing
+	if tr != nil { // what the log has lost since it was last compared shows only if it is asked about once more
+		tr.again = true
 	}
 	rm.mu.Unlock()
 	if before == over {

@@ -12,7 +12,7 @@ import (
 
 // A head is a read of a room's newest id, shared by all who asked before it was sent.
 type head struct {
-	at   bus.ID        // where the chain was then; owned by the link until done is closed
+	at   bus.ID        // the greatest id that was known then; owned by the link until done is closed
 	id   bus.ID        // static after done
 	err  error         // static after done
 	done chan struct{} // closed with the answer
@@ -66,6 +66,7 @@ func (rm *room) unsynced(ctx context.Context, err error) error {
 
 // await returns once all is delivered that the log had when its head was read.
 func (rm *room) await(ctx context.Context, h *head) error {
+	rm.acknowledged(h.id)
 	rm.mu.Lock()
 	lost := h.id.Less(h.at)
 	if rm.state == live && lost {
@@ -152,6 +153,9 @@ func (rm *room) appendHead(out []byte) ([]byte, func(resp.Value)) {
 	at := rm.at
 	rm.mu.Unlock()
 	rm.idsMu.Lock()
+	if at.Less(rm.acked) {
+		at = rm.acked
+	}
 	h := rm.head
 	rm.head, rm.headSent = nil, true
 	rm.idsMu.Unlock()
