@@ -73,9 +73,10 @@ export class Hub {
     }
     if (frame.op === "hello") about.hello = frame;
     about.asked++;
+    const room = this.#rooms.get(frame.room); // it may be joined anew before the answer
     this.#ask(frame, (answer) => {
       about.asked--;
-      if (answer.code === "not_joined") this.#rooms.delete(frame.room); // the next join is one
+      if (answer.code === "not_joined" && this.#rooms.get(frame.room) === room) this.#rooms.delete(frame.room); // the next join is one
       this.#answer(tab, frame, answer);
       if (answer.op === "welcome") this.#welcomed();
     });
@@ -159,7 +160,9 @@ export class Hub {
   async #update(tab, frame, room) {
     const held = [];
     room.tabs.set(tab, held);
-    const current = () => this.#rooms.get(frame.room) === room && room.tabs.get(tab) === held;
+    const wanted = () => room.tabs.get(tab) === held;
+    const current = () => this.#rooms.get(frame.room) === room && wanted();
+    const over = () => !current() && (wanted() && this.#to.drop(tab), true); // who still waits, for a room that is none any more, begins anew
     try {
       const [joined, messages] = await this.#newest(frame).catch(() => []);
       if (messages && current()) {
@@ -167,11 +170,11 @@ export class Hub {
         for (const message of messages) this.#to.tell(tab, { ...message, op: "message" });
       } else await this.#missed(tab, frame, current);
     } catch ({ code = "unavailable", message = "the connection was lost", retry_after }) {
-      if (!current()) return;
+      if (over()) return;
       this.#leave(tab, frame.room, () => this.#ask({ op: "leave", room: frame.room }, () => {}));
       return this.#answer(tab, frame, { op: "error", code, message, retry_after });
     }
-    if (!current()) return;
+    if (over()) return;
     if (held.some(({ op }) => op === "gap")) return this.#to.drop(tab); // was what it got before that, or after?
     room.tabs.set(tab, null);
     this.#to.tell(tab, { op: "live", room: frame.room });
@@ -180,8 +183,9 @@ export class Hub {
 
   // What a newcomer gets, and who missed nothing, over the connection that there is.
   async #newest({ room, since, limit }) {
-    const joined = await this.#request({ op: "join", room });
-    if (since === joined.last || (!since && limit === 0)) return [joined, []];
+    const joined = await this.#request({ op: "join", room, since });
+    const { recovered = since === joined.last } = joined; // which an older node does not say
+    if (since ? recovered : limit === 0) return [joined, []];
     return since ? [] : [joined, (await this.#request({ op: "history", room, limit })).messages];
   }
 
