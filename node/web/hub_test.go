@@ -194,6 +194,56 @@ func TestWhatASharingTabMissedIsFetchedAgain(t *testing.T) {
 	p.run(`await one.request("ping")`)
 }
 
+// A connection that is lost in the midst of what a tab missed, when its join is answered already, has the tab begin anew.
+func TestASharingTabThatWasGivenAPartOfWhatItMissedGetsTheRest(t *testing.T) {
+	t.Parallel()
+	const missed = `{"op":"message","room":"design","id":"%d-0","from":{"id":"u"},"text":"%[1]d","at":1}`
+	f := sharing(t, func(r request, nth int) []string {
+		if r.Op != "join" || r.Since == "" {
+			return nil
+		}
+		ok := fmt.Sprintf(`{"op":"ok","req":%%REQ%%,"room":"design","last":"7-0","recovered":%v,"members":[],"count":0}`, nth%2 == 1)
+		switch nth {
+		case 3:
+			return []string{ok, fmt.Sprintf(missed, 6), "close 1012 the node restarts"}
+		case 5:
+			return []string{ok, fmt.Sprintf(missed, 7), `{"op":"live","room":"design"}`}
+		}
+		return []string{ok} // over the connection that there is
+	})
+	p := couple(t, f)
+	p.run(`
+		await one.join("design").ready;
+		window.room = two.join("design");
+		await room.ready;
+		two.reconnect();
+		await two.ready;
+		await room.ready;
+	`)
+	wantTexts(t, js[[]string](p, `room.messages.map(({ text }) => text)`), "6", "7")
+}
+
+// Who a tab is to be for a connection of its own is who it is over the one that there is: not what was refused there.
+func TestANameThatWasRefusedKeepsNoTabFromWhatItMissed(t *testing.T) {
+	t.Parallel()
+	f := sharing(t, func(r request, nth int) []string {
+		switch {
+		case r.Name == "Bad":
+			return []string{`{"op":"error","req":%REQ%,"code":"bad_request","message":"no name"}`}
+		case r.Op == "history":
+			return []string{`{"op":"error","req":%REQ%,"code":"forbidden","message":"you may not"}`}
+		}
+		return nil
+	})
+	p := couple(t, f)
+	p.run(`
+		await one.join("design").ready;
+		await two.rename("Bad");
+		await two.join("design").ready;
+	`)
+	p.undisturbed()
+}
+
 // A gap that comes while a tab is brought up to date is before what it gets, not after.
 func TestAGapWhileATabIsBroughtUpToDateHidesNothing(t *testing.T) {
 	t.Parallel()
