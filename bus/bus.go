@@ -142,6 +142,10 @@ type Message struct {
 	Lost   ID
 	Marker ID
 
+	// Unsettled says, of what a sink is given, that an acknowledgement takes more than this message's having come: only the done of its
+	// Publish tells.
+	Unsettled bool
+
 	Body []byte
 }
 

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"encoding/json"
 	"time"
 
 	"parley/bus"
@@ -28,7 +29,8 @@ type batch struct {
 type own struct {
 	from       wire.Origin
 	id         bus.ID
-	start, end int // its frame in frames[plain]
+	settled    bool // that it has come acknowledges it
+	start, end int  // its frame in frames[plain]
 }
 
 // maxBatch bounds the bytes of a batch in one codec. The rest of the flush goes into another batch.
@@ -96,7 +98,7 @@ func (b *batch) messageLocked(m *bus.Message) {
 		}
 	}
 	if origin, ok := wire.OriginOf(m.Body); ok && r.srv.isOwn(origin.Conn) {
-		b.own = append(b.own, own{origin, m.ID, start, len(b.frames[plain])})
+		b.own = append(b.own, own{origin, m.ID, !m.Unsettled, start, len(b.frames[plain])})
 	}
 	b.count++
 	r.head = m.ID
@@ -241,7 +243,11 @@ func (b *batch) personal(s *session) (frames []byte, answers, answered int) {
 		if o.from.Conn != s.id {
 			continue
 		}
-		req, waits := s.pending.take(o.from.Seq)
+		var req json.RawMessage
+		waits := false
+		if o.settled {
+			req, waits = s.pending.take(o.from.Seq)
+		}
 		if waits {
 			answered++
 		}

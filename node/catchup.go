@@ -196,10 +196,11 @@ func (m *member) next() (bus.Page, error) {
 // skip tells of a gap after the cursor and moves on: to all that the log has where only the cursor and what followed it is lost, or
 // to the newest messages where it was trimmed past the cursor.
 func (m *member) skip(page bus.Page) bool {
-	lost := m.cursor
+	lost, told := m.cursor, bus.ID{}
 	for _, msg := range page.Messages {
-		if msg.Break && msg.Lost.Less(lost) {
-			lost = msg.Lost // the cursor itself is among what is lost
+		if msg.Break && msg.Lost.Less(m.cursor) { // the cursor itself is among what is lost there
+			lost, told = msg.Lost, msg.Marker
+			break
 		}
 	}
 	if m.isPast(page) {
@@ -212,13 +213,16 @@ func (m *member) skip(page bus.Page) bool {
 	if lost != m.cursor && start.Less(lost) {
 		start = lost // which was seen
 	}
+	if !start.Less(page.LastBreak) {
+		told = page.LastBreak // else it is told in its place
+	}
 	m.r.mu.Lock()
 	defer m.r.mu.Unlock()
 	if !m.gone {
 		m.put(m.appendGap(nil, lost, start))
 		m.cursor = start
-		if m.told.Less(page.LastBreak) {
-			m.told = page.LastBreak
+		if m.told.Less(told) {
+			m.told = told
 		}
 	}
 	return true

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"parley/bus"
 	"parley/bus/bustest"
@@ -19,11 +20,17 @@ import (
 // onRedis runs n nodes on a Redis of their own. What their clients do not read soon waits in its queue.
 func onRedis(t *testing.T, n int, each ...func(*node.Config)) (*nodetest.Cluster, *bustest.RedisServer) {
 	t.Helper()
+	return onRedisAs(t, redis.Config{}, n, each...)
+}
+
+// onRedisAs is onRedis with a bus that is configured so.
+func onRedisAs(t *testing.T, cfg redis.Config, n int, each ...func(*node.Config)) (*nodetest.Cluster, *bustest.RedisServer) {
+	t.Helper()
 	server := bustest.StartRedis(t)
 	open := func(o bus.Observer) bus.Bus {
-		b, err := redis.Open(context.Background(), redis.Config{
-			URL: server.URL(), Observer: o, Log: slog.New(slog.DiscardHandler),
-		})
+		cfg := cfg
+		cfg.URL, cfg.Observer, cfg.Log = server.URL(), o, slog.New(slog.DiscardHandler)
+		b, err := redis.Open(context.Background(), cfg)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -51,6 +58,28 @@ func TestNodesOnRedisShareRooms(t *testing.T) {
 	}
 	if j, backlog := nodetest.Dial(t, c.Nodes[1].URL("/")).Join("lobby"); j.Count != 4 || len(backlog) != 3 {
 		t.Errorf("%d messages, %s", len(backlog), nodetest.Show(j))
+	}
+}
+
+// What is to be on a replica is not acknowledged by its having come back from the bus: that is before any replica has it.
+func TestWhatNoReplicaHasIsNotAcknowledged(t *testing.T) {
+	t.Parallel()
+	c, _ := onRedisAs(t, redis.Config{Replicas: 1, Timeout: 500 * time.Millisecond}, 1)
+	p := nodetest.Dial(t, c.Nodes[0].URL("/"))
+	p.Join("lobby")
+	heard := false
+	for n := range 3 {
+		p.Say(`{"op":"send","req":%d,"room":"lobby","text":"hi","key":"1"}`, n)
+		f := p.Next()
+		for ; f.Op != "ok" && f.Op != "error"; f = p.Next() {
+			heard = heard || f.Op == "message"
+		}
+		if f.Code != wire.Unavailable {
+			t.Fatalf("a message that is on no replica is answered %s", nodetest.Show(f))
+		}
+	}
+	if !heard { // but it is said
+		p.Until("message")
 	}
 }
 

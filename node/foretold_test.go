@@ -3,6 +3,7 @@ package node_test
 import (
 	"context"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -23,7 +24,8 @@ type handLog struct {
 	sink bus.Sink
 	log  []bus.Message
 
-	read func(bus.Page) // static; called before what was read of the log is given
+	read  func(bus.Page) // static; called before what was read of the log is given
+	first []bus.Message  // static; what the node hears while it subscribes
 }
 
 func (b *handLog) Subscribe(ctx context.Context, room string, sink bus.Sink) (bus.Subscription, error) {
@@ -31,6 +33,9 @@ func (b *handLog) Subscribe(ctx context.Context, room string, sink bus.Sink) (bu
 		b.mu.Lock()
 		b.sink = sink
 		b.mu.Unlock()
+		for _, m := range b.first {
+			sink.Deliver(m)
+		}
 	}
 	return b.Bus.Subscribe(ctx, room, sink)
 }
@@ -49,16 +54,25 @@ func (b *handLog) After(ctx context.Context, room string, since bus.ID, limit, b
 func (b *handLog) after(since bus.ID, limit int) bus.Page {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	p := bus.Page{Complete: true}
+	p := bus.Page{Complete: len(b.log) == 0 || !since.Less(b.log[0].Prev)}
 	for _, m := range b.log {
 		if m.Break {
 			p.LastBreak = m.Marker
 		}
-		if since.Less(m.ID) && len(p.Messages) < limit {
+		if p.Last = m.ID; since.Less(m.ID) && len(p.Messages) < limit {
 			p.Messages = append(p.Messages, m)
 		}
 	}
 	return p
+}
+
+func (b *handLog) Before(ctx context.Context, room string, before bus.ID, limit, bytes int) (bus.Page, error) {
+	if room != "lobby" {
+		return b.Bus.Before(ctx, room, before, limit, bytes)
+	}
+	p := b.after(bus.ID{}, math.MaxInt) // of all, as no test has asked for less
+	p.Messages = p.Messages[max(0, len(p.Messages)-limit):]
+	return p, nil
 }
 
 // start runs a node on the bus.
@@ -253,31 +267,100 @@ func TestALogThatIsBehindTheRoomIsWaitedFor(t *testing.T) {
 	}
 }
 
-// Who comes back to just where a log broke misses what was lost there, also while the break's own entry is still to come by.
+// Who comes back to just where a log broke misses what was lost there, also while the break's own entry is still to come by; so does who
+// may not read what was said before. Who is there, and asks, is told the same.
 func TestWhoComesBackToWhereALogBrokeIsToldBeforeItsEntryComes(t *testing.T) {
+	t.Parallel()
+	before, marker := id.ID{Ms: 1}, id.ID{Ms: 1_000_000}
+	told := bus.Message{Break: true, ID: before, Lost: before, Marker: marker}
+	entry := bus.Message{Break: true, ID: marker, Prev: before, Lost: before, Marker: marker}
+	for name, token := range map[string]string{"all": "bob", "may not read the history": "bob/lobby:join"} {
+		b := new(handLog)
+		n := b.start(t, nodetest.Start, withGrants)
+		stays := nodetest.Dial(t, n.URL("/"))
+		hello(stays, "ada")
+		stays.Join("lobby", `"limit":0`)
+		b.write(saidAt(before.Ms, "before"))
+		stays.Until("message")
+		b.mu.Lock()
+		b.log = append(b.log, entry)
+		b.mu.Unlock()
+		b.deliver(told)
+		stays.Until("gap")
+		stays.Say(`{"op":"join","room":"lobby","since":%q}`, before)
+		if ok := stays.Until("ok"); ok.Recovered == nil || *ok.Recovered {
+			t.Errorf("%s: who asks for what followed, and was there, is told %s", name, nodetest.Show(ok))
+		}
+
+		back := nodetest.Dial(t, n.URL("/"))
+		hello(back, token)
+		back.Say(`{"op":"join","room":"lobby","since":%q}`, before)
+		if ok := back.Until("ok"); ok.Recovered == nil || *ok.Recovered {
+			t.Errorf("%s: it is told %s", name, nodetest.Show(ok))
+			continue
+		}
+		b.deliver(entry)
+		if gap := back.Until("gap"); gap.After != before {
+			t.Errorf("%s: it is told of a gap after %v, want %v", name, gap.After, before)
+		}
+		back.Until("live")
+		b.write(saidAt(marker.Ms+1, "after"))
+		stays.Say(`{"op":"join","room":"lobby","since":%q}`, stays.Until("message").ID)
+		if ok := stays.Until("ok"); ok.Recovered == nil || !*ok.Recovered {
+			t.Errorf("%s: who asks for what followed the newest is told %s", name, nodetest.Show(ok))
+		}
+	}
+}
+
+// A bus may tell of a break while a room is being subscribed to, also of one before which the log has nothing.
+func TestABreakThatIsToldAsARoomIsSubscribedToIsKeptInMind(t *testing.T) {
+	t.Parallel()
+	marker := id.ID{Ms: 5}
+	entry := bus.Message{Break: true, ID: marker, Marker: marker}
+	b := &handLog{log: []bus.Message{entry}, first: []bus.Message{{Break: true, Marker: marker}}}
+	n := b.start(t, nodetest.Start)
+	back := nodetest.Dial(t, n.URL("/"))
+	back.Say(`{"op":"join","room":"lobby","since":"0-0"}`)
+	if ok := back.Until("ok"); ok.Recovered == nil || *ok.Recovered {
+		t.Fatalf("it is told %s", nodetest.Show(ok))
+	}
+	b.deliver(entry)
+	back.Until("gap")
+	back.Until("live")
+}
+
+// Who was away for longer than the log reaches is told so, and of each break behind which it goes on too: what it is given has no other
+// hole.
+func TestABreakIsToldToWhoWasAwayForLongerThanTheLogReaches(t *testing.T) {
 	t.Parallel()
 	b := new(handLog)
 	n := b.start(t, nodetest.Start)
 	stays := nodetest.Dial(t, n.URL("/"))
 	stays.Join("lobby", `"limit":0`)
-	before, marker := id.ID{Ms: 1}, id.ID{Ms: 1_000_000}
-	b.write(saidAt(before.Ms, "before"))
-	stays.Until("message")
-	entry := bus.Message{Break: true, ID: marker, Prev: before, Lost: before, Marker: marker}
+	want := []string{"gap"}
+	for i := uint64(1); i <= 20; i++ {
+		m := saidAt(i, fmt.Sprint(i))
+		switch i {
+		case 11: // is lost
+			continue
+		case 12:
+			m = bus.Message{Break: true, ID: m.ID, Lost: id.ID{Ms: 10}, Marker: m.ID}
+			want = append(want, "gap")
+		default:
+			if i > 4 {
+				want = append(want, fmt.Sprint(i))
+			}
+		}
+		b.write(m)
+	}
+	for stays.Until("message").ID.Ms < 20 {
+	}
 	b.mu.Lock()
-	b.log = append(b.log, entry)
+	b.log = b.log[4:]
 	b.mu.Unlock()
-	b.deliver(bus.Message{Break: true, ID: before, Lost: before, Marker: marker})
-	stays.Until("gap")
-
 	back := nodetest.Dial(t, n.URL("/"))
-	back.Say(`{"op":"join","room":"lobby","since":%q}`, before)
-	if ok := back.Until("ok"); ok.Recovered == nil || *ok.Recovered {
-		t.Errorf("it is told %s", nodetest.Show(ok))
+	_, backlog := back.Join("lobby", `"since":"2-0"`)
+	if got := texts(backlog); !slices.Equal(got, want) {
+		t.Errorf("it is given %v, want %v", got, want)
 	}
-	b.deliver(entry)
-	if gap := back.Until("gap"); gap.After != before {
-		t.Errorf("it is told of a gap after %v, want %v", gap.After, before)
-	}
-	back.Until("live")
 }

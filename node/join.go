@@ -13,7 +13,13 @@ import (
 func (s *Server) join(ctx context.Context, c *caller, req *wire.Request) (appender, *wire.Error) {
 	if m := c.rooms.in(req.Room); m != nil { // again: only the answer
 		m.r.mu.Lock()
-		c.replies.answer(m.joinedLocked(req, nil))
+		var recovered *bool
+		if req.Since != nil {
+			missed, whole := m.r.afterLocked(*req.Since, bus.ID{})
+			whole = whole && len(missed) == 0
+			recovered = &whole
+		}
+		c.replies.answer(m.joinedLocked(req, recovered))
 		m.r.mu.Unlock()
 		return nil, nil
 	}

@@ -47,10 +47,10 @@ func (m *member) admit(req *wire.Request, recovered *bool) {
 	r.admitLocked(m)
 	m.handed = r.presence.handed
 	if m.blind && req.Since != nil {
-		whole := *req.Since == m.cursor
+		whole := *req.Since == m.cursor && !m.cursor.Less(r.recent.broke)
 		recovered = &whole
 	}
-	if recovered == nil || m.blind {
+	if recovered == nil || m.blind && !*recovered {
 		m.told = r.recent.broke // it had nothing that it could have lost, or is told of a gap in any case
 	}
 	b.payload = m.joinedLocked(req, recovered).Append(b.payload[:0])

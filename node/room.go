@@ -102,7 +102,7 @@ func (r *room) open() {
 	r.mu.Lock()
 	if r.head.IsZero() { // else a flush was quicker
 		r.head = r.sub.Last()
-		r.recent = recent{from: r.head, whole: r.head.IsZero()}
+		r.recent = recent{from: r.head, whole: r.head.IsZero(), broke: r.recent.broke}
 	}
 	r.mu.Unlock()
 	r.srv.cfg.Observer.RoomOpened()

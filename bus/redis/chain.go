@@ -111,6 +111,7 @@ func (rm *room) deliverLocked(m bus.Message) {
 			rm.bus.cfg.Observer.Broken()
 		}
 	}
+	m.Unsettled = rm.bus.cfg.Replicas > 0 // which may not have it yet
 	rm.sink.Deliver(m)
 	if len(rm.waiters) > 0 {
 		rm.arrivedAtLocked()

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"parley/node/api"
 	"parley/node/nodetest"
 	"parley/node/wire"
 )
@@ -216,5 +217,37 @@ func TestNobodyBecomesAGuestForWantOfAToken(t *testing.T) {
 	}
 	if u := c.User(); u.ID != "ada" || g.asked.Load() != 3 {
 		t.Errorf("after %d tokens it is %+v", g.asked.Load(), u)
+	}
+}
+
+// The keys of what an application says for a user are its own: the same key of the user's names another message, and both are heard.
+func TestTheKeysOfAnApplicationMeetNoneOfTheUsers(t *testing.T) {
+	t.Parallel()
+	n, app := nodetest.StartKnowing(t)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	g := &giver{tokens: []string{nodetest.Token(t, 0, time.Hour, nodetest.AllRooms)}}
+	heard := make(chan string, 9)
+	room, err := g.dial(t, n).Join(ctx, "tea", JoinOptions{Handle: func(e Event) {
+		if m, ok := e.(Message); ok {
+			heard <- m.Text + string(m.Data)
+		}
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const key = "order 17"
+	if _, err := app.Publish(ctx, "tea", api.Draft{From: &wire.Member{ID: "ada"}, Text: "it is ordered", Key: key}); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []Draft{{Text: "thanks", Data: []byte("1"), Key: key}, {Text: "that is all"}} {
+		if _, err := room.Say(ctx, d); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []string{"it is ordered", "thanks1", "that is all"} {
+		if got := soon(t, heard, want); got != want {
+			t.Fatalf("heard %q, want %q", got, want)
+		}
 	}
 }

@@ -9,8 +9,9 @@ import (
 // recentSize is how many messages of a room are remembered to tell repeats.
 const recentSize = 1024
 
-// recent remembers the last messages of a room: by sender and key, since only that tells a repeat that got an id of its own,
-// or else by id. It starts small and never grows past recentSize.
+// recent remembers the last messages of a room: by sender, key and content, since only that tells a repeat that got an id of its own,
+// or else by id. The same key with another content is no repeat: an application that speaks for a user has keys of its own. It starts
+// small and never grows past recentSize.
 type recent struct {
 	seed maphash.Seed
 	ring []uint64
@@ -22,9 +23,9 @@ func newRecent() recent { return recent{seed: maphash.MakeSeed(), has: make(map[
 
 // add reports false for a repeat.
 func (r *recent) add(e *wire.Entry) bool {
-	key := [2]string{e.From.ID, e.Key}
+	key := [4]string{e.From.ID, e.Key, e.Text, string(e.Data)}
 	if e.Key == "" {
-		key = [2]string{e.ID.String()}
+		key = [4]string{e.ID.String()}
 	}
 	sum := maphash.Comparable(r.seed, key)
 	if _, ok := r.has[sum]; ok {

@@ -108,10 +108,55 @@ func TestWhoLeavesASharedRoomBeforeItIsLiveIsNotInIt(t *testing.T) {
 	}
 }
 
-// Who missed something gets it over a connection of its own, also after one that was lost.
+// What is refused as a room was left says nothing of the stay that comes after.
+func TestASharedRoomThatIsJoinedAnewIsLive(t *testing.T) {
+	t.Parallel()
+	f := sharing(t, func(r request, nth int) []string {
+		if r.Op == "signal" { // it comes behind the leave
+			return []string{`{"op":"error","req":%REQ%,"code":"not_joined","message":"join the room first"}`}
+		}
+		return nil
+	})
+	p := couple(t, f)
+	p.run(`
+		const room = one.join("design");
+		await room.ready;
+		room.typing();
+		await room.leave();
+		await one.join("design").ready;
+	`)
+	p.undisturbed()
+}
+
+// Who is being brought up to date in a room as the right to be there is taken away is told so, and does not wait for ever.
+func TestWhoJoinsASharedRoomAsTheRightEndsIsRefused(t *testing.T) {
+	t.Parallel()
+	f := sharing(t, func(r request, nth int) []string {
+		switch {
+		case r.Op != "join" || nth == 0:
+			return nil
+		case nth == 1:
+			return []string{`{"op":"left","room":"design","code":"forbidden","message":"banned"}`, `{"op":"error","req":%REQ%,"code":"forbidden","message":"banned"}`}
+		}
+		return []string{`{"op":"error","req":%REQ%,"code":"forbidden","message":"banned"}`}
+	})
+	p := couple(t, f)
+	codes := js[string](p, `(async () => {
+		const rooms = [one.join("design")];
+		await rooms[0].ready;
+		rooms.push(two.join("design"));
+		await rooms[1].ready.catch(() => {});
+		return rooms.map(({ error }) => error?.code).join();
+	})()`)
+	if codes != "forbidden,forbidden" {
+		t.Errorf("they were told %s", codes)
+	}
+}
+
+// Who missed something gets it over a connection of its own, also after one that was lost. Whether it did says the node: where a log broke
+// the room's last id is what was seen before.
 func TestWhatASharingTabMissedIsFetchedAgain(t *testing.T) {
 	t.Parallel()
-	lost := make(chan bool, 1)
 	f := sharing(t, func(r request, nth int) []string {
 		if r.Op != "join" {
 			return nil
@@ -119,10 +164,13 @@ func TestWhatASharingTabMissedIsFetchedAgain(t *testing.T) {
 		if r.Since == "" {
 			return []string{fmt.Sprintf(`{"op":"ok","req":%%REQ%%,"room":"design","last":"%d-0","members":[],"count":0}`, min(5+nth, 7)), `{"op":"live","room":"design"}`}
 		}
-		select {
-		case lost <- true:
+		switch nth {
+		case 2: // over the connection that there is, of an older node
+			return []string{`{"op":"ok","req":%REQ%,"room":"design","last":"7-0","members":[],"count":0}`}
+		case 3:
 			return []string{"close 1012 the node restarts"}
-		default:
+		case 4:
+			return []string{`{"op":"ok","req":%REQ%,"room":"design","last":"6-0","recovered":false,"members":[],"count":0}`}
 		}
 		return []string{
 			`{"op":"ok","req":%REQ%,"room":"design","last":"7-0","members":[],"count":0}`,
@@ -144,6 +192,56 @@ func TestWhatASharingTabMissedIsFetchedAgain(t *testing.T) {
 		t.Errorf("there were %d connections, want 3", n)
 	}
 	p.run(`await one.request("ping")`)
+}
+
+// A connection that is lost in the midst of what a tab missed, when its join is answered already, has the tab begin anew.
+func TestASharingTabThatWasGivenAPartOfWhatItMissedGetsTheRest(t *testing.T) {
+	t.Parallel()
+	const missed = `{"op":"message","room":"design","id":"%d-0","from":{"id":"u"},"text":"%[1]d","at":1}`
+	f := sharing(t, func(r request, nth int) []string {
+		if r.Op != "join" || r.Since == "" {
+			return nil
+		}
+		ok := fmt.Sprintf(`{"op":"ok","req":%%REQ%%,"room":"design","last":"7-0","recovered":%v,"members":[],"count":0}`, nth%2 == 1)
+		switch nth {
+		case 3:
+			return []string{ok, fmt.Sprintf(missed, 6), "close 1012 the node restarts"}
+		case 5:
+			return []string{ok, fmt.Sprintf(missed, 7), `{"op":"live","room":"design"}`}
+		}
+		return []string{ok} // over the connection that there is
+	})
+	p := couple(t, f)
+	p.run(`
+		await one.join("design").ready;
+		window.room = two.join("design");
+		await room.ready;
+		two.reconnect();
+		await two.ready;
+		await room.ready;
+	`)
+	wantTexts(t, js[[]string](p, `room.messages.map(({ text }) => text)`), "6", "7")
+}
+
+// Who a tab is to be for a connection of its own is who it is over the one that there is: not what was refused there.
+func TestANameThatWasRefusedKeepsNoTabFromWhatItMissed(t *testing.T) {
+	t.Parallel()
+	f := sharing(t, func(r request, nth int) []string {
+		switch {
+		case r.Name == "Bad":
+			return []string{`{"op":"error","req":%REQ%,"code":"bad_request","message":"no name"}`}
+		case r.Op == "history":
+			return []string{`{"op":"error","req":%REQ%,"code":"forbidden","message":"you may not"}`}
+		}
+		return nil
+	})
+	p := couple(t, f)
+	p.run(`
+		await one.join("design").ready;
+		await two.rename("Bad");
+		await two.join("design").ready;
+	`)
+	p.undisturbed()
 }
 
 // A gap that comes while a tab is brought up to date is before what it gets, not after.

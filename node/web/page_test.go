@@ -427,6 +427,28 @@ func TestAFailedMessageCanBeTriedAgainOrDeleted(t *testing.T) {
 	wantTexts(t, p.texts(), "fresh", "old")
 }
 
+// What has come back from the room, and is not acknowledged yet, is there once.
+func TestAMessageWithoutItsAcknowledgementIsShownOnce(t *testing.T) {
+	t.Parallel()
+	f := newFake(t, func(r request, nth int) []string {
+		if r.Op != "send" {
+			return nil
+		}
+		unavailable := `{"op":"error","req":%REQ%,"code":"unavailable","message":"no replica has it","retry_after":20}`
+		if nth > 0 {
+			return []string{unavailable}
+		}
+		return []string{fmt.Sprintf(`{"op":"message","room":"design","id":"6-0","from":{"id":"guest-1"},"text":"hi","key":%q,"at":1}`, r.Key), unavailable}
+	})
+	p := openPage(t, f.URL, "design", "")
+	p.say("hi")
+	p.sees("hi")
+	for f.count("send") < 3 {
+		time.Sleep(time.Millisecond)
+	}
+	wantTexts(t, p.texts(), "hi")
+}
+
 func TestTextOverTheLimitStaysInTheField(t *testing.T) {
 	t.Parallel()
 	n := nodetest.Start(t, 1).Nodes[0]

@@ -31,7 +31,7 @@ export interface Message<Data = unknown> {
   from: User;
   text?: string;
   data?: Data;
-  /** What its sender gave it: the same sender and key is the same message. */
+  /** What its sender gave it: the same sender and key, with the same content, is the same message. */
   key?: string;
   /** When a node took it: milliseconds since 1970. */
   at: number;

@@ -105,19 +105,57 @@ func TestARoomKeepsItsPromises(t *testing.T) {
 		`, `{"resumed":true,"missed":2,"gap":false,"last":"8-0"}`},
 		{"an old repeat is not remembered for ever", `
 			await joined();
-			message("6-0", "first", "bo", "k");
-			message("7-0", "again", "bo", "k");
+			message("6-0", "said", "bo", "k");
+			message("7-0", "said", "bo", "k");
 			for (let i = 0; i < 1001; i++) message("8-" + i, "more", "bo", "k" + i);
-			message("9-0", "long after", "bo", "k");
+			message("9-0", "said", "bo", "k");
 			return [heard[0], heard[1], heard.at(-1)].join();
-		`, "first,more,long after"},
-		{"its echo acknowledges a message", `
+		`, "said,more,said"},
+		{"the same key names another message of another sender, and with another content", `
+			await joined();
+			message("6-0", "it is ordered", "bo", "order 17");
+			message("7-0", "thanks", "bo", "order 17");
+			message("8-0", "thanks", "bo order", "17");
+			message("9-0", "thanks", "bo", "order 17");
+			return heard.join();
+		`, "it is ordered,thanks,thanks"},
+		{"what is told again after a gap is heard once, and kept", `
+			await joined();
+			message("6-0", "a");
+			message("7-0", "b", "bo", "k");
+			const before = texts();
+			say("gap", { after: "7-0", last: "3-0" });
+			message("6-0", "a");
+			message("7-0", "b", "bo", "k");
+			message("8-0", "c");
+			message("9-0", "b", "bo", "k");
+			return [before, heard, texts()].join(" ");
+		`, "a,b a,b,c a,b,c"},
+		{"its echo acknowledges no message whose answer may yet come, and it is shown once", `
+			await joined();
+			let id;
+			room.send("hi").then((sent) => (id = sent.id));
+			const { key } = await asked("send");
+			message("6-0", "hi", "me", key);
+			await moment();
+			const early = [id, room.snapshot().outgoing.length, room.outgoing.length];
+			refuse(await asked("send"), "unavailable", { retry_after: 1 });
+			ok(await asked("send", 1), { id: "6-0" });
+			while (!id) await moment();
+			return [...early, id, room.outgoing.length, texts()].join();
+		`, ",0,1,6-0,0,hi"},
+		{"its echo acknowledges a message whose answer was lost", `
 			await joined();
 			const sent = room.send("hi");
 			const { key } = await asked("send");
-			message("6-0", "hi", "me", key);
-			return (await sent).id + room.outgoing.length;
-		`, "6-00"},
+			await lose();
+			ok(await asked("join"), { last: "7-0", members: [], count: 0 });
+			message("6-0", "somebody else's with that key", "me", key);
+			const early = room.outgoing.length;
+			message("7-0", "hi", "me", key);
+			say("live");
+			return [early, (await sent).id, room.outgoing.length, all("send").length].join();
+		`, "1,7-0,0,0"},
 		{"what was given up is not repeated, whatever became of it", `
 			await joined();
 			const ends = [];

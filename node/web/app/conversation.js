@@ -209,7 +209,8 @@ export class Conversation extends EventTarget {
   }
 
   #outgoing(out) {
-    if (out.state === "sent" && this.#ids.has(out.id)) this.outgoing.delete(out.key);
+    const itemKey = `k${out.key}`;
+    if (out.state === "sent" ? this.#ids.has(out.id) : this.items.some((item) => item.itemKey === itemKey)) this.outgoing.delete(out.key);
     else this.outgoing.set(out.key, out);
     this.#changed();
   }

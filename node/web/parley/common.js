@@ -32,6 +32,17 @@ export function compareIds(a, b) {
 // They have no leading zeros.
 const compareDecimals = (a, b) => a.length - b.length || (a > b) - (a < b);
 
+/** 64 bits that stand for a text, so that names of locks tell no secrets. There is no crypto.subtle over http:. */
+export function print(text) {
+  let [a, b] = [0xdeadbeef, 0x41c6ce57];
+  for (const letter of text) {
+    a = Math.imul(a ^ letter.codePointAt(), 2654435761);
+    b = Math.imul(b ^ letter.codePointAt(), 1597334677);
+    [a, b] = [a ^ (b >>> 15), b ^ (a >>> 13)];
+  }
+  return (a >>> 0).toString(36) + (b >>> 0).toString(36);
+}
+
 /** Milliseconds that grow exponentially. Half of it is chance, so that a crowd does not come back at once. */
 export const backoff = (attempt) => Math.min(MAX_WAIT, 500 * 2 ** attempt) * (0.5 + Math.random() / 2);
 

@@ -71,13 +71,15 @@ export class Hub {
     if (about.asked >= ASKED) {
       return this.#to.tell(tab, { op: "error", req: frame.req, code: "rate_limited", message: "too much at once", retry_after: 1000 });
     }
-    if (frame.op === "hello") about.hello = frame;
     about.asked++;
+    const room = this.#rooms.get(frame.room); // it may be joined anew before the answer
     this.#ask(frame, (answer) => {
       about.asked--;
-      if (answer.code === "not_joined") this.#rooms.delete(frame.room); // the next join is one
+      if (answer.code === "not_joined" && this.#rooms.get(frame.room) === room) this.#rooms.delete(frame.room); // the next join is one
       this.#answer(tab, frame, answer);
-      if (answer.op === "welcome") this.#welcomed();
+      if (answer.op !== "welcome") return;
+      about.hello = frame;
+      this.#welcomed();
     });
   }
 
@@ -158,20 +160,24 @@ export class Hub {
   // Brings a tab up to date in a room that is live, and lets it have what is new from then on.
   async #update(tab, frame, room) {
     const held = [];
+    let answered = null; // over a connection of its own
     room.tabs.set(tab, held);
-    const current = () => this.#rooms.get(frame.room) === room && room.tabs.get(tab) === held;
+    const wanted = () => room.tabs.get(tab) === held;
+    const current = () => this.#rooms.get(frame.room) === room && wanted();
+    const over = () => !current() && (wanted() && this.#to.drop(tab), true); // who still waits, for a room that is none any more, begins anew
     try {
       const [joined, messages] = await this.#newest(frame).catch(() => []);
       if (messages && current()) {
         this.#answer(tab, frame, joined);
         for (const message of messages) this.#to.tell(tab, { ...message, op: "message" });
-      } else await this.#missed(tab, frame, current);
+      } else await this.#missed(tab, frame, current, (joined) => this.#answer(tab, frame, (answered = joined)));
     } catch ({ code = "unavailable", message = "the connection was lost", retry_after }) {
-      if (!current()) return;
+      if (over()) return;
+      if (answered) return this.#to.drop(tab); // with a part of what it missed
       this.#leave(tab, frame.room, () => this.#ask({ op: "leave", room: frame.room }, () => {}));
       return this.#answer(tab, frame, { op: "error", code, message, retry_after });
     }
-    if (!current()) return;
+    if (over()) return;
     if (held.some(({ op }) => op === "gap")) return this.#to.drop(tab); // was what it got before that, or after?
     room.tabs.set(tab, null);
     this.#to.tell(tab, { op: "live", room: frame.room });
@@ -180,13 +186,14 @@ export class Hub {
 
   // What a newcomer gets, and who missed nothing, over the connection that there is.
   async #newest({ room, since, limit }) {
-    const joined = await this.#request({ op: "join", room });
-    if (since === joined.last || (!since && limit === 0)) return [joined, []];
+    const joined = await this.#request({ op: "join", room, since });
+    const { recovered = since === joined.last } = joined; // which an older node does not say
+    if (since ? recovered : limit === 0) return [joined, []];
     return since ? [] : [joined, (await this.#request({ op: "history", room, limit })).messages];
   }
 
   // What somebody missed comes over a connection of its own, since only a join tells whether it is all.
-  #missed(tab, frame, current) {
+  #missed(tab, frame, current, answer) {
     const { Link, WebSocket } = this.#on;
     const run = async () => {
       if (!current()) return;
@@ -198,7 +205,7 @@ export class Hub {
             if (!current()) return done();
             if (got.req && got.op === "error") return fail(got);
             if (got.op === "welcome" && got.req) this.#aside.send({ ...frame, req: 2 });
-            else if (got.req) this.#answer(tab, frame, got);
+            else if (got.req) answer(got);
             else if (got.op === "message" || got.op === "gap") this.#to.tell(tab, got);
             else if (got.op === "live") done();
           };

@@ -1,14 +1,18 @@
 // A room that one is in: its messages in order and once each, its members, and what one says, until it is acknowledged.
-import { abortable, AGAIN, backoff, compareIds, Emitter, Latch, ParleyError, quiet, refusal, settleable, sleep } from "./common.js";
+import { abortable, AGAIN, backoff, compareIds, Emitter, Latch, ParleyError, print, quiet, refusal, settleable, sleep } from "./common.js";
 
 const KEY_LIFE = 10 * 60_000; // nodes remember the key of a send for so long: until then a repeat is safe
 
 const KEEP = 500; // messages in a snapshot
+const RECENT = 1000; // messages that are known again
 const TYPING_EVERY = 3000; // ms between two signals
 const TYPING = 6000; // ms until somebody who fell silent counts as not typing
 
 const hex = (byte) => byte.toString(16).padStart(2, "0");
 const randomKey = () => Array.from(crypto.getRandomValues(new Uint8Array(16)), hex).join("");
+
+// The same key of the same sender with another content names another message: an application that speaks for a user has keys of its own.
+const content = ({ text = "", data = null }) => print(JSON.stringify([text, data]));
 
 /** Made by Parley.join. What begins with _ is for the connection to call. */
 export class Room extends Emitter {
@@ -32,8 +36,10 @@ export class Room extends Emitter {
   #limit;
   #outbox; // key → message that is not acknowledged, in order
   #promises = new Map(); // key → what send() returned, with resolve and reject
-  #recent = new Set(); // sender and key of the last messages
+  #recent = new Set(); // what tells the last messages from others
+  #before = new Set(); // the same of those before the last gap
   #busy = false; // one send at a time: whatever fails, the order stays
+  #awaited = null; // { key, heard } of the one whose answer may yet come: its echo is none, as replicas may have to have it first
   #back = {}; // what live will tell
 
   constructor(chat, name, { limit, keep = KEEP }, outbox) {
@@ -60,7 +66,7 @@ export class Room extends Emitter {
   snapshot = () =>
     (this.#snapshot ??= Object.freeze({
       messages: this.#messages.slice(),
-      outgoing: this.outgoing,
+      outgoing: this.outgoing.filter(({ key }) => !this.#awaited?.heard || key !== this.#awaited.key), // what is heard is there once
       members: [...this.members.values()],
       count: this.count,
       typists: [...this.#typists.values()].map(({ user }) => user),
@@ -224,6 +230,8 @@ export class Room extends Emitter {
     }
     if (op === "gap") {
       this.#messages = [];
+      this.#before = new Set([...this.#before, ...this.#recent].slice(-RECENT));
+      this.#recent.clear();
       this.#back.gap = true;
       this.last = frame.last ?? null; // the order starts anew
       this.emit(op, frame);
@@ -280,18 +288,23 @@ export class Room extends Emitter {
     const { id, from, key } = message;
     if (this.last && compareIds(id, this.last) <= 0) return;
     this.last = id;
-    const repeat = key && `${from.id} ${key}`;
-    if (this.#recent.has(repeat)) return;
-    if (key) this.#recent.add(repeat);
-    if (this.#recent.size > 1000) this.#recent.delete(this.#recent.values().next().value);
+    const same = key ? JSON.stringify([from.id, key]) + content(message) : id;
+    if (this.#recent.has(same)) return;
+    this.#recent.add(same);
+    if (this.#recent.size > RECENT) this.#recent.delete(this.#recent.values().next().value);
     const mine = from.id === this.chat.user?.id;
-    if (!mine) this.#back.missed++;
-    this.#types(from, false);
     const arrival = { ...message, mine, live: this.live };
     this.#messages.push(arrival);
     if (this.#messages.length > this.#keep) this.#messages.shift();
+    if (this.#before.has(same)) return this.#changed();
+    if (!mine) this.#back.missed++;
+    this.#types(from, false);
+    const out = mine && this.#outbox.get(key);
+    const echo = out && content(out) === content(message);
+    const awaited = echo && key === this.#awaited?.key;
+    if (awaited) this.#awaited.heard = true;
     this.emit("message", arrival);
-    if (mine) this.#sent(this.#outbox.get(key), id);
+    if (echo && !awaited) this.#sent(out, id);
   }
 
   async #flush() {
@@ -305,7 +318,9 @@ export class Room extends Emitter {
     const { key, text, data, tried = Date.now(), user = this.chat.user.id } = out;
     this.#outbox.set(key, Object.assign(out, { tried, user }));
     try {
-      this.#sent(out, (await this.chat._ask("send", { room: this.name, text, data, key })).id);
+      this.#awaited = { key, heard: false };
+      const asked = this.chat._ask("send", { room: this.name, text, data, key });
+      this.#sent(out, (await asked.finally(() => (this.#awaited = null))).id);
     } catch (error) {
       const { code, retryAfter = backoff(1) } = error;
       const unanswered = ["lost", "closed", "unavailable"].includes(code);

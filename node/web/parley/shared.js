@@ -6,7 +6,7 @@
 // one. A browser may freeze the leader, lock and all. It is the others who ask whether it is there, once a second, since the timers
 // of a hidden tab run once a minute. A frozen tab still hears channels, in Chromium, but no socket and no port: the answer goes
 // over a port.
-import { quiet, sleep } from "./common.js";
+import { print, quiet, sleep } from "./common.js";
 import { Hub } from "./hub.js";
 
 const VERSION = 1; // of what tabs say to each other: those of another don't hear it
@@ -257,15 +257,4 @@ function claims(token) {
   } catch {
     return token;
   }
-}
-
-// 64 bits that stand for a text, so that names of locks tell no secrets. There is no crypto.subtle over http:.
-function print(text) {
-  let [a, b] = [0xdeadbeef, 0x41c6ce57];
-  for (const letter of text) {
-    a = Math.imul(a ^ letter.codePointAt(), 2654435761);
-    b = Math.imul(b ^ letter.codePointAt(), 1597334677);
-    [a, b] = [a ^ (b >>> 15), b ^ (a >>> 13)];
-  }
-  return (a >>> 0).toString(36) + (b >>> 0).toString(36);
 }
