@@ -284,8 +284,7 @@ func TestRedisGoesByTheLatestFailover(t *testing.T) {
 	var servers, sentinels [2]*bustest.RedisServer
 	for i := range servers {
 		servers[i] = bustest.StartRedisTCP(t)
-		sentinels[i] = bustest.StartSentinelTCP(t, "sentinel monitor rooms "+strings.Replace(servers[i].Addr(), ":", " ", 1)+" 1",
-			fmt.Sprint("sentinel config-epoch rooms ", 1+i))
+		sentinels[i] = bustest.StartSentinelTCP(t, watching(servers[i], 1+i)...)
 	}
 	var a *watchedNode
 	for i := range 6 {
@@ -307,18 +306,11 @@ func TestRedisGoesByTheLatestFailover(t *testing.T) {
 func TestRedisGoesByMoreThanHalfOfAllSentinels(t *testing.T) {
 	t.Parallel()
 	old, now := bustest.StartRedisTCP(t), bustest.StartRedisTCP(t)
-	monitor := func(server *bustest.RedisServer, epoch int) []string {
-		return []string{
-			"sentinel monitor rooms " + strings.Replace(server.Addr(), ":", " ", 1) + " 1",
-			fmt.Sprint("sentinel config-epoch rooms ", epoch),
-		}
-	}
-	id := func(n int) string { return strings.Repeat(fmt.Sprint(n), 40) }
-	known := monitor(old, 1)
+	known := watching(old, 1)
 	for i := 1; i <= 2; i++ { // neither is where the one that is cut off knows it, and the second is nowhere
-		known = append(known, fmt.Sprint("sentinel known-sentinel rooms 127.0.0.1 ", i, " ", id(i)))
+		known = append(known, fmt.Sprint("sentinel known-sentinel rooms 127.0.0.1 ", i, " ", sentinelID(i)))
 	}
-	other := bustest.StartSentinelTCP(t, append([]string{"sentinel myid " + id(1)}, monitor(now, 2)...)...)
+	other := bustest.StartSentinelTCP(t, append([]string{"sentinel myid " + sentinelID(1)}, watching(now, 2)...)...)
 	cfg := redis.Config{
 		URL:               "redis+sentinel://" + bustest.StartSentinelTCP(t, known...).Addr() + "/rooms",
 		HeartbeatInterval: 20 * time.Millisecond, LeaseTTL: 10 * time.Second,
@@ -336,6 +328,47 @@ func TestRedisGoesByMoreThanHalfOfAllSentinels(t *testing.T) {
 		return err == nil && now.Client().XLen(t.Context(), redis.KeysOf("lobby").Log).Val() > 0
 	})
 }
+
+// A sentinel of which others tell different addresses is asked at one after the other, and nothing is left of those before.
+func TestRedisASentinelThatIsHeardOfElsewhereIsLetGo(t *testing.T) {
+	t.Parallel()
+	server := bustest.StartRedisTCP(t)
+	known := watching(bustest.StartRedisTCP(t), 1) // which does not get to know the others' addresses
+	for i := 1; i <= 2; i++ {
+		known = append(known, fmt.Sprint("sentinel known-sentinel rooms 127.0.0.1 ", i, " ", sentinelID(i)))
+	}
+	at := make(map[string]string)
+	for i := 1; i <= 2; i++ {
+		s := bustest.StartSentinelTCP(t, append([]string{"sentinel myid " + sentinelID(i)}, watching(server, 2)...)...)
+		at[fmt.Sprint("127.0.0.1:", i)] = s.Addr()
+	}
+	cfg := redis.Config{
+		URL:               "redis+sentinel://" + bustest.StartSentinelTCP(t, known...).Addr() + "/rooms",
+		HeartbeatInterval: 20 * time.Millisecond, LeaseTTL: 10 * time.Second,
+	}
+	cfg.SetDial(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, cmp.Or(at[addr], addr))
+	})
+	a := openNode(t, cfg)
+	changes, before := 0, ""
+	eventually(t, "addresses to change again and again", func() bool {
+		if now := fmt.Sprint(a.Sentinels()); now != before {
+			before = now
+			changes++
+		}
+		return changes > 20
+	}) // what listened to those before would be a leak
+}
+
+// watching is with what a sentinel begins that watches over a server since that epoch.
+func watching(server *bustest.RedisServer, epoch int) []string {
+	return []string{
+		"sentinel monitor rooms " + strings.Replace(server.Addr(), ":", " ", 1) + " 1",
+		fmt.Sprint("sentinel config-epoch rooms ", epoch),
+	}
+}
+
+func sentinelID(n int) string { return strings.Repeat(fmt.Sprint(n), 40) }
 
 // A farConn is slower than others.
 type farConn struct{ net.Conn }
