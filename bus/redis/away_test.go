@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -103,6 +105,38 @@ func TestRedisANodeStartsThoughItsServerCanNotBeUsedYet(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A connection on which nobody answers, as that to a machine that has just gone, is given up, and another is made.
+func TestRedisAServerThatDoesNotGreetIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	nobody, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer nobody.Close()
+	var gone atomic.Bool
+	var tried atomic.Int32
+	cfg := redis.Config{
+		URL: bustest.StartRedis(t).URL(), Links: 1, Timeout: 200 * time.Millisecond, HeartbeatInterval: time.Hour, CompareInterval: time.Hour,
+	}
+	cfg.SetDial(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if gone.Load() {
+			defer tried.Add(1)
+			network, addr = "tcp", nobody.Addr().String()
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, addr)
+	})
+	r := openRedis(t, cfg)
+	appendTo(t, r, "lobby", "before", "")
+	gone.Store(true)
+	r.Reconnect()
+	eventually(t, "a connection to nobody", func() bool { return tried.Load() > 0 })
+	gone.Store(false)
+	eventually(t, "an acknowledgement", func() bool {
+		_, err := tryAppend(t, r, "lobby", "after", "after")
+		return err == nil
+	})
 }
 
 // What ends a start beside a server that can be used ends it beside one that can't be used yet.

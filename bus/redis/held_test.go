@@ -334,3 +334,27 @@ func TestRedisClusterARosterIsReadThoughItsSlotIsHalfMoved(t *testing.T) {
 		}
 	}
 }
+
+// A page of a log says whether there is more, also where no script may read it.
+func TestRedisClusterALogIsReadByPagesThoughItsSlotIsHalfMoved(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	room := roomsOf(servers, 0, 1)[0]
+	n := openClusterNode(t, redis.Config{URL: servers.URL(), HeartbeatInterval: time.Minute})
+	const messages = 3
+	for i := range messages {
+		appendTo(t, n, room, fmt.Sprint("m", i), "")
+	}
+	host, port, _ := net.SplitHostPort(servers.Servers[1].Addr())
+	servers.Begin(redis.SlotOf(room), 0, 1)
+	servers.Do(0, "migrate", host, port, redis.KeysOf(room).Last, 0, 5000)
+	for limit := 1; limit <= messages; limit++ {
+		after, err := n.After(t.Context(), room, bus.ID{}, limit, 0)
+		before, err2 := n.Before(t.Context(), room, bus.ID{}, limit, 0)
+		for _, p := range []bus.Page{after, before} {
+			if err != nil || err2 != nil || len(p.Messages) != limit || p.More != (limit < messages) {
+				t.Errorf("a page of %d of %d has %d, and says %v of more, %v, %v", limit, messages, len(p.Messages), p.More, err, err2)
+			}
+		}
+	}
+}

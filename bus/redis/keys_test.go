@@ -126,22 +126,43 @@ func TestRedisABucketIsKeptUntilItIsFull(t *testing.T) {
 	}
 }
 
+// A bucket that was drawn from when the server's clock was ahead has what it had then: it does not wait for the clock to be there again.
+func TestRedisABucketOutlivesAClockThatIsSetBack(t *testing.T) {
+	r := openRedis(t, redis.Config{})
+	ctx := t.Context()
+	draw := func(n, want int) {
+		t.Helper()
+		if got, err := r.Draw(ctx, "ann", n, 0.001, 10); err != nil || got != want {
+			t.Errorf("%d of %d were drawn, %v", got, n, err)
+		}
+	}
+	draw(4, 4)
+	keys, err := r.Client().Keys(ctx, "parley:bucket:*").Result()
+	if err != nil || len(keys) != 1 {
+		t.Fatalf("keys: %v, %v", keys, err)
+	}
+	if err := r.Client().HSet(ctx, keys[0], "at", time.Now().Add(time.Hour).UnixMilli()).Err(); err != nil {
+		t.Fatal(err)
+	}
+	draw(10, 6)
+}
+
 func TestRedisOccupiedRoomsDoNotExpire(t *testing.T) {
-	r := openRedis(t, redis.Config{CompareInterval: 30 * time.Millisecond})
+	r := openRedis(t, redis.Config{CompareInterval: 30 * time.Millisecond, HeartbeatInterval: 200 * time.Millisecond, LeaseTTL: time.Minute})
 	sub, sink := subscribe(t, r, "lobby")
 	appendTo(t, r, "lobby", "m", "")
 	sub.Enter(bus.Member{ID: "ann"})
 	sink.change(bus.Joined, "ann")
 	ctx, k := context.Background(), redis.KeysOf("lobby")
 	other := openRedis(t, redis.Config{URL: "unix://" + r.Client().Options().Addr, CompareInterval: 30 * time.Millisecond})
-	keys := []string{k.Last, k.Incarnations, r.OwnUsers("lobby")}
+	keys := []string{"parley:rooms:" + r.Incarnation(), k.Last, k.Incarnations, r.OwnUsers("lobby")}
 	for _, key := range keys {
 		if err := r.Client().Expire(ctx, key, time.Minute).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}
-	subscribe(t, other, "lobby") // whose first comparison prolongs their lives
-	for _, key := range keys[:2] {
+	subscribe(t, other, "lobby") // whose first comparison prolongs the lives of the room's
+	for _, key := range keys[:3] {
 		eventually(t, key+" to live on", func() bool { return r.Client().TTL(ctx, key).Val() > 50*time.Minute })
 	}
 }

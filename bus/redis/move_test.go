@@ -47,6 +47,25 @@ func TestRedisClusterWhatIsLostAsItsRoomMovesIsTold(t *testing.T) {
 	n.told["lobby"].expect("kept", "break")
 }
 
+// It is noted too where this node has nobody in the room, and was not cut off: it asks of what it had acknowledged.
+func TestRedisClusterWhatIsLostOfARoomThatIsNotInUseIsNotedWhereItHasMoved(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	room := roomsOf(servers, 0, 1)[0]
+	n := openClusterNode(t, redis.Config{
+		URL: servers.URL(), CompareInterval: 200 * time.Millisecond, HeartbeatInterval: 200 * time.Millisecond, LeaseTTL: 20 * time.Second,
+	})
+	kept, lost := appendTo(t, n, room, "kept", ""), appendTo(t, n, room, "lost", "")
+	k := redis.KeysOf(room)
+	servers.Do(0, "xdel", k.Log, lost.String())
+	servers.Do(0, "set", k.Last, kept.String())
+	servers.Move(redis.SlotOf(room), 0, 1)
+	eventually(t, "the loss to be noted", func() bool {
+		p, err := n.After(t.Context(), room, lost, 10, 0)
+		return err == nil && !p.LastBreak.IsZero()
+	})
+}
+
 // A room may be left, and come back to, at any moment while it moves: who is there then hears what is said, and Sync returns.
 func TestRedisClusterARoomIsLeftWhileItMoves(t *testing.T) {
 	t.Parallel()

@@ -305,6 +305,35 @@ func TestRedisADeadNodeThatCouldNotBeTakenOutIsSeenToLater(t *testing.T) {
 	})
 }
 
+// Where a dead node could be taken out of one room and not of another, the list of its rooms has the other still.
+func TestRedisARoomThatADeadNodeCouldNotBeTakenOutOfIsSeenToLater(t *testing.T) {
+	t.Parallel()
+	server := bustest.StartRedis(t)
+	ctx, c := t.Context(), server.Client()
+	cfg := never
+	cfg.URL = server.URL()
+	dies := openRedis(t, cfg)
+	present(t, dies, "lobby", "ann")
+	present(t, dies, "tea", "ann")
+	dead := dies.Incarnation()
+	unreadable := dies.OwnUsers("tea")
+	if err := c.Set(ctx, unreadable, "no users", time.Hour).Err(); err != nil {
+		t.Fatal(err)
+	}
+	c.Del(ctx, "parley:lease:"+dead)
+	openRedis(t, redis.Config{URL: server.URL(), HeartbeatInterval: 200 * time.Millisecond, LeaseTTL: time.Minute, CompareInterval: time.Hour})
+	out := func(room string) {
+		t.Helper()
+		eventually(t, "the dead node to be out of "+room, func() bool {
+			there, err := c.HExists(ctx, redis.KeysOf(room).Incarnations, dead).Result()
+			return err == nil && !there
+		})
+	}
+	out("lobby")
+	c.Del(ctx, unreadable)
+	out("tea")
+}
+
 // And where another node sees to the dead one, which need not know of the room.
 func TestRedisADeadNodeThatAnotherSeesToIsSeenToLater(t *testing.T) {
 	deadIsSeenTo(t, func(server *bustest.RedisServer, dead string) {

@@ -3,6 +3,7 @@ package redis_test
 import (
 	"context"
 	"fmt"
+	"net"
 	"slices"
 	"sync/atomic"
 	"testing"
@@ -307,6 +308,61 @@ func TestRedisWhatWasReadOfAServerThatIsLeftIsNotTaken(t *testing.T) {
 		})
 		goesOn(t, r, told)
 	})
+}
+
+// A connection that was begun before the node went to another server, and comes late, ends none to that one.
+func TestRedisAConnectionToAServerThatIsLeftComesTooLate(t *testing.T) {
+	t.Parallel()
+	var at atomic.Pointer[string]
+	goTo := func(s *bustest.RedisServer) {
+		addr := s.Client().Options().Addr
+		at.Store(&addr)
+	}
+	old, now := bustest.StartRedis(t), bustest.StartRedis(t)
+	goTo(old)
+	var late atomic.Pointer[lateComer]
+	cfg := never
+	cfg.URL, cfg.Links, cfg.Timeout = old.URL(), 1, patience
+	cfg.SetDial(func(ctx context.Context, network, _ string) (net.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, network, *at.Load())
+		if l := late.Swap(nil); l != nil && err == nil {
+			close(l.came)
+			l.Conn, c = c, l
+		}
+		return c, err
+	})
+	r := openRedis(t, cfg)
+	appendTo(t, r, "lobby", "before", "")
+	l := &lateComer{came: make(chan struct{}), greeted: make(chan struct{})}
+	late.Store(l)
+	read := make(chan error, 1)
+	go func() { read <- r.Client().Ping(context.Background()).Err() }()
+	<-l.came
+	goTo(now)
+	r.Reconnect()
+	eventually(t, "the node to be at the other server", func() bool {
+		_, err := tryAppend(t, r, "lobby", "there", "there")
+		return err == nil && now.Client().XLen(t.Context(), redis.KeysOf("lobby").Log).Val() > 0
+	})
+	close(l.greeted)
+	if err := <-read; err == nil {
+		t.Error("the server that was left is asked still")
+	}
+	appendTo(t, r, "lobby", "after", "")
+	if n := r.Sessions(); n != 2 {
+		t.Errorf("%d connections were made, to two servers", n)
+	}
+}
+
+// A lateComer is a connection on which nothing arrives until the node was greeted.
+type lateComer struct {
+	net.Conn
+	came, greeted chan struct{}
+}
+
+func (c *lateComer) Read(b []byte) (int, error) {
+	<-c.greeted
+	return c.Conn.Read(b)
 }
 
 func TestRedisHerdReconnectsAtOnce(t *testing.T) {

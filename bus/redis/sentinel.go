@@ -224,6 +224,7 @@ func (s *sentinels) listen(ctx context.Context, moved func()) {
 				defer cancel()
 				defer context.AfterFunc(c.over, cancel)()
 				sub := c.Subscribe(ctx, "+switch-master") // it connects anew by itself
+				defer sub.Close()                         // its channel may end before ctx: as the client is closed
 				stop := context.AfterFunc(ctx, func() { _ = sub.Close() })
 				defer stop()
 				for m := range sub.Channel() {

@@ -1,7 +1,11 @@
 package redis_test
 
 import (
+	"cmp"
+	"context"
+	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -280,8 +284,7 @@ func TestRedisGoesByTheLatestFailover(t *testing.T) {
 	var servers, sentinels [2]*bustest.RedisServer
 	for i := range servers {
 		servers[i] = bustest.StartRedisTCP(t)
-		sentinels[i] = bustest.StartSentinelTCP(t, "sentinel monitor rooms "+strings.Replace(servers[i].Addr(), ":", " ", 1)+" 1",
-			fmt.Sprint("sentinel config-epoch rooms ", 1+i))
+		sentinels[i] = bustest.StartSentinelTCP(t, watching(servers[i], 1+i)...)
 	}
 	var a *watchedNode
 	for i := range 6 {
@@ -295,6 +298,118 @@ func TestRedisGoesByTheLatestFailover(t *testing.T) {
 		a.says(fmt.Sprint("then ", i))
 		inLog(t, servers[1], fmt.Sprint("then ", i))
 		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+// A node that is told of one sentinel goes by more than half of all that this one knows, and not by that one if it is quicker: it may be
+// cut off with an old primary.
+func TestRedisGoesByMoreThanHalfOfAllSentinels(t *testing.T) {
+	t.Parallel()
+	old, now := bustest.StartRedisTCP(t), bustest.StartRedisTCP(t)
+	known := watching(old, 1)
+	for i := 1; i <= 2; i++ { // neither is where the one that is cut off knows it, and the second is nowhere
+		known = append(known, fmt.Sprint("sentinel known-sentinel rooms 127.0.0.1 ", i, " ", sentinelID(i)))
+	}
+	other := bustest.StartSentinelTCP(t, append([]string{"sentinel myid " + sentinelID(1)}, watching(now, 2)...)...)
+	cfg := redis.Config{
+		URL:               "redis+sentinel://" + bustest.StartSentinelTCP(t, known...).Addr() + "/rooms",
+		HeartbeatInterval: 20 * time.Millisecond, LeaseTTL: 10 * time.Second,
+	}
+	cfg.SetDial(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if addr != "127.0.0.1:1" {
+			return (&net.Dialer{}).DialContext(ctx, network, addr)
+		}
+		c, err := (&net.Dialer{}).DialContext(ctx, network, other.Addr())
+		return farConn{c}, err
+	})
+	a := openNode(t, cfg)
+	eventually(t, "the node to be at the primary that two of three name", func() bool {
+		_, err := tryAppend(t, a.Bus, "lobby", "m", "m")
+		return err == nil && now.Client().XLen(t.Context(), redis.KeysOf("lobby").Log).Val() > 0
+	})
+}
+
+// A sentinel of which others tell different addresses is asked at one after the other, and nothing is left of those before.
+func TestRedisASentinelThatIsHeardOfElsewhereIsLetGo(t *testing.T) {
+	t.Parallel()
+	server := bustest.StartRedisTCP(t)
+	known := watching(bustest.StartRedisTCP(t), 1) // which does not get to know the others' addresses
+	for i := 1; i <= 2; i++ {
+		known = append(known, fmt.Sprint("sentinel known-sentinel rooms 127.0.0.1 ", i, " ", sentinelID(i)))
+	}
+	at := make(map[string]string)
+	for i := 1; i <= 2; i++ {
+		s := bustest.StartSentinelTCP(t, append([]string{"sentinel myid " + sentinelID(i)}, watching(server, 2)...)...)
+		at[fmt.Sprint("127.0.0.1:", i)] = s.Addr()
+	}
+	cfg := redis.Config{
+		URL:               "redis+sentinel://" + bustest.StartSentinelTCP(t, known...).Addr() + "/rooms",
+		HeartbeatInterval: 20 * time.Millisecond, LeaseTTL: 10 * time.Second,
+	}
+	cfg.SetDial(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, cmp.Or(at[addr], addr))
+	})
+	a := openNode(t, cfg)
+	changes, before := 0, ""
+	eventually(t, "addresses to change again and again", func() bool {
+		if now := fmt.Sprint(a.Sentinels()); now != before {
+			before = now
+			changes++
+		}
+		return changes > 20
+	}) // what listened to those before would be a leak
+}
+
+// watching is with what a sentinel begins that watches over a server since that epoch.
+func watching(server *bustest.RedisServer, epoch int) []string {
+	return []string{
+		"sentinel monitor rooms " + strings.Replace(server.Addr(), ":", " ", 1) + " 1",
+		fmt.Sprint("sentinel config-epoch rooms ", epoch),
+	}
+}
+
+func sentinelID(n int) string { return strings.Repeat(fmt.Sprint(n), 40) }
+
+// A farConn is slower than others.
+type farConn struct{ net.Conn }
+
+func (c farConn) Read(b []byte) (int, error) {
+	time.Sleep(200 * time.Millisecond)
+	return c.Conn.Read(b)
+}
+
+// A sentinel that is named is asked where it is named, whatever the others call its address: from here theirs may lead nowhere.
+func TestRedisSentinelsAreAskedWhereTheyAreNamed(t *testing.T) {
+	t.Parallel()
+	w := bustest.StartSentinels(t, 1)
+	named, theirs := make(map[string]string), make(map[string]bool)
+	var addrs []string
+	for i, s := range w.Sentinels {
+		addr := fmt.Sprint("sentinel", i, ".example:26379")
+		addrs = append(addrs, addr)
+		named[addr], theirs[s.Addr()] = s.Addr(), true
+	}
+	cfg := redis.Config{
+		URL:               "redis+sentinel://" + strings.Join(addrs, ",") + "/rooms",
+		HeartbeatInterval: 200 * time.Millisecond, LeaseTTL: 10 * time.Second,
+	}
+	cfg.SetDial(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if theirs[addr] {
+			return nil, errors.New("no route to there")
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, cmp.Or(named[addr], addr))
+	})
+	a := openNode(t, cfg)
+	a.says("before")
+	w.Failover()
+	promoted := time.Now()
+	w.Servers[0].Kill() // who is still there leaves it
+	goesOn(t, promoted, a)
+	asked := a.Sentinels()
+	for _, addr := range addrs {
+		if !slices.Contains(asked, addr) {
+			t.Errorf("%s is not asked any more, but %v are", addr, asked)
+		}
 	}
 }
 

@@ -461,6 +461,18 @@ func TestARoomKeepsItsPromises(t *testing.T) {
 			chat.close(1000, "enough");
 			return [...states, await room.ready.catch(({ message }) => message)].join();
 		`, "closed,closed,This Parley was closed: enough"},
+		{"what is said after a reload is kept behind what was said before", `
+			const stays = { persist: true };
+			begin(stays);
+			room.send("one");
+			room.send("two");
+			begin(stays);
+			room.send("three");
+			begin(stays);
+			const kept = room.outgoing.map(({ text }) => text);
+			for (const { key } of room.outgoing) room.discard(key);
+			return kept.join();
+		`, "one,two,three"},
 		{"whoever waits when it is closed is told", `
 			await joined();
 			const sent = how(room.send("hi"));

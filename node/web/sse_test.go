@@ -51,6 +51,26 @@ func TestClientFallsBackWhereWebSocketsAreBlocked(t *testing.T) {
 	}
 }
 
+// What is posted of a room goes one after the other: who leaves a room and comes back at once is in it, though the first takes longer.
+func TestWhatIsPostedOfARoomKeepsItsOrder(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1).Nodes[0]
+	p := newClient(t, n.HTTP(""), blockUpgrades(t, n))
+	p.until(`room.live`)
+	p.run(`
+		const real = window.fetch;
+		window.fetch = async (url, init) => {
+			if (init?.body?.includes('"op":"leave"')) await new Promise((done) => setTimeout(done, 200));
+			return real(url, init);
+		};
+		room.leave();
+		window.back = chat.join("design");
+	`)
+	p.until(`back.live`)
+	say(t, n.Bus, "design", "Bo", "welcome back")
+	p.until(`back.messages.at(-1)?.text === "welcome back"`)
+}
+
 func TestClientNoticesASilentStream(t *testing.T) {
 	t.Parallel()
 	c := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.PingInterval = time.Second })
