@@ -46,8 +46,8 @@ func (rm *room) leave() *room {
 func (r *Bus) arrive(rm *room, from *room) {
 	rm.bus, rm.link = r, r.linkOf(rm.name)
 	rm.roster = from.roster.transplant(r, rm)
-	if tr := r.trails.take(rm.name); tr != nil && rm.state == joining && rm.trail == nil {
-		rm.trail = tr
+	if rm.state == joining && rm.trail == nil {
+		rm.trail = r.trails.take(rm.name)
 	}
 	ask := rm.state != joining || rm.trail != nil
 	rm.mending = ask
@@ -59,10 +59,10 @@ func (r *Bus) arrive(rm *room, from *room) {
 	}
 	r.rosters[rm.name] = rm.roster
 	r.mu.Unlock()
+	rm.link.subscriber.want(rm)
 	if ask {
 		rm.link.mender.add([]*room{rm}, nil)
 	}
-	rm.link.subscriber.want(rm)
 	rm.roster.rewrite()
 }
 

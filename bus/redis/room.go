@@ -105,15 +105,16 @@ func (r *Bus) begin(name string, sink bus.Sink) (*room, error) {
 		return nil, fmt.Errorf("subscribe to %s: %w", name, errSubscribed)
 	}
 	rm.trail = r.trails.take(name)
-	rm.mending = rm.trail != nil
+	ask := rm.trail != nil
+	rm.mending = ask
 	r.rooms[name] = rm
 	r.turns.add(rm)
 	rm.roster = r.rosterLocked(rm)
 	r.mu.Unlock()
-	if rm.mending {
+	rm.link.subscriber.want(rm) // first: a connection made meanwhile asks of the rooms that are wanted, and of no others
+	if ask {
 		rm.link.mender.add([]*room{rm}, nil)
 	}
-	rm.link.subscriber.want(rm)
 	return rm, nil
 }
 
