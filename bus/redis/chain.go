@@ -30,10 +30,10 @@ func (rm *room) arrivedLocked(m bus.Message) {
 // followsLocked reports whether an entry is the next one. Where it leaves out what was acknowledged, that is lost.
 func (rm *room) followsLocked(m bus.Message) bool { return m.Prev == rm.at && !rm.leavesOutLocked(m) }
 
-// leavesOutLocked reports whether the greatest id that was acknowledged is between the end of the chain and an entry that comes next.
+// leavesOutLocked reports whether the greatest id that the log must have is between the end of the chain and an entry that comes next.
 func (rm *room) leavesOutLocked(m bus.Message) bool {
-	acked := rm.ackedID()
-	return rm.at.Less(acked) && acked.Less(m.ID)
+	owed := rm.owed()
+	return rm.at.Less(owed) && owed.Less(m.ID)
 }
 
 // repairNowLocked makes a worker read the log for the room.
@@ -127,9 +127,8 @@ func (rm *room) breakAtLocked(lost, goOn, marker bus.ID) {
 	rm.recent.add(goOn)
 }
 
-// acknowledged is called with every id that this node acknowledges to a publisher, and with those that it has found the log to have: what
-// the log lacks of them later is lost, whether it was delivered or not. It reports false if the room is closed, and asks
-// about nothing any more.
+// acknowledged is called with every id that this node acknowledges to a publisher: if the log lacks it later it is lost, whether it was
+// delivered or not. It reports false if the room is closed, and asks about nothing any more.
 func (rm *room) acknowledged(i bus.ID) bool {
 	rm.idsMu.Lock()
 	defer rm.idsMu.Unlock()
@@ -143,6 +142,29 @@ func (rm *room) acknowledged(i bus.ID) bool {
 		rm.floor = i
 	}
 	return true
+}
+
+// foundLocked is called with ids that the log of the server of that run was found to have: the same holds for them, until there is another
+// server. What that one lacks, those who acknowledged it ask about; and who was found to have it may have been told by nobody.
+func (rm *room) foundLocked(i bus.ID, run string) {
+	if run != rm.bus.server.runNow() {
+		return
+	}
+	rm.idsMu.Lock()
+	defer rm.idsMu.Unlock()
+	if rm.found.Less(i) {
+		rm.found = i
+	}
+	if rm.floor.Less(i) {
+		rm.floor = i
+	}
+}
+
+// forgetFoundLocked forgets what another server was found to have.
+func (rm *room) forgetFoundLocked() {
+	rm.idsMu.Lock()
+	defer rm.idsMu.Unlock()
+	rm.found = bus.ID{}
 }
 
 // lastAcked is what was acknowledged until the room is closed, as it is from here on.
@@ -172,8 +194,12 @@ func (rm *room) appendFloor(dst []byte) []byte {
 	return rm.floor.Append(dst)
 }
 
-func (rm *room) ackedID() bus.ID {
+// owed is the greatest id that the log must have, whether it was delivered or not.
+func (rm *room) owed() bus.ID {
 	rm.idsMu.Lock()
 	defer rm.idsMu.Unlock()
+	if rm.acked.Less(rm.found) {
+		return rm.found
+	}
 	return rm.acked
 }

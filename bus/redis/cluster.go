@@ -222,20 +222,17 @@ func (c *Cluster) apply(slots []redis.ClusterSlot) (opened []*Bus) {
 			s.retag(tag)
 		}
 	}
-	changed := false
 	for slot, addr := range at {
-		if s := c.shards[addr]; s != nil && c.owners[slot] != s {
-			c.owners[slot], changed = s, true
+		if s := c.shards[addr]; s != nil {
+			c.owners[slot] = s
 		}
 	}
 	shards := maps.Clone(c.shards)
 	c.mu.Unlock()
 
-	if changed {
-		for _, s := range shards {
-			for _, tr := range s.trails.moved(func(k *roomKeys) bool { return c.ownerOf(slotOf(k.log)) == s }) {
-				c.ownerOf(slotOf(tr.keys.log)).trails.merge(tr)
-			}
+	for _, s := range shards { // always: what was acknowledged just after its slot had moved was noted where it was
+		for _, tr := range s.trails.moved(func(k *roomKeys) bool { return c.ownerOf(slotOf(k.log)) == s }) {
+			c.ownerOf(slotOf(tr.keys.log)).trails.merge(tr)
 		}
 	}
 	inUse := c.moveRooms()

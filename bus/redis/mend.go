@@ -441,6 +441,9 @@ func (rm *room) reconnected() {
 	if rm.state == live {
 		rm.state = repairing
 	}
+	if rm.run != rm.bus.server.runNow() {
+		rm.forgetFoundLocked()
+	}
 	if rm.state == repairing || rm.trail != nil {
 		rm.mendRefused = false // there, if at all
 		rm.mendLocked()
@@ -462,16 +465,17 @@ func (rm *room) appendMend(out []byte, again bool) ([]byte, func(resp.Value)) {
 	rm.mendRefused = false
 	question := rm.question
 	run := rm.bus.server.runNow()
+	owed := rm.owed()
 	rm.idsMu.Lock()
-	acked, floor := rm.acked, rm.floor
+	floor := rm.floor
 	rm.idsMu.Unlock()
 	tr := rm.trail
 	if tr == nil {
 		tr = rm.trailLocked()
 	}
 	tr.again = false
-	if tr.acked.Less(acked) {
-		tr.acked = acked
+	if tr.acked.Less(owed) {
+		tr.acked = owed
 	}
 	if newest := tr.newestID(); floor.Less(newest) {
 		floor = newest

@@ -110,6 +110,7 @@ func (r *Bus) reconcileLoop() {
 // A comparison is what is compared of one room.
 type comparison struct {
 	room    *room
+	run     string            // the server's, before the read
 	at      bus.ID            // ours, before the read
 	numbers map[string]uint64 // of the incarnations as we know them, before the read
 	writes  uint64            // of the roster, before the read
@@ -135,7 +136,7 @@ func (r *Bus) reconcileRooms(rooms []*room) error {
 	q := r.query(r.ctx, r.own)
 	comparisons := make([]*comparison, 0, len(rooms))
 	for _, rm := range rooms {
-		c := &comparison{room: rm}
+		c := &comparison{room: rm, run: r.server.runNow()}
 		rm.mu.Lock()
 		state, confirmed := rm.state, rm.isConfirmed
 		c.at = rm.at
@@ -209,14 +210,14 @@ func (c *comparison) settle() {
 	}
 	before := rm.reconciled
 	rm.reconciled.suspect = false
-	rm.acknowledged(last)
-	acked := rm.ackedID()
+	rm.foundLocked(last, c.run)
+	owed := rm.owed()
 	switch {
 	case last.Less(c.at), before.suspect && rm.at.Less(before.last):
 		rm.repairNowLocked()
 		return
-	case rm.at.Less(acked):
-		rm.reconciled.suspect, rm.reconciled.last = true, acked
+	case rm.at.Less(owed):
+		rm.reconciled.suspect, rm.reconciled.last = true, owed
 	}
 	behind, stale := rm.roster.compare(c.numbers, numbers, reaped, before.numbers)
 	rm.reconciled.numbers = behind

@@ -178,7 +178,7 @@ type reading struct {
 	question uint64 // the room's last one
 	number   uint64 // of the room's reads
 	at       bus.ID // where the chain was
-	acked    bus.ID // what had been acknowledged, before the read
+	owed     bus.ID // what the log had to have, before the read
 	bytes    int    // that were read
 
 	log     *redis.Cmd // entries after at; the newest alone when joining
@@ -195,16 +195,16 @@ func (rm *room) ask(q *query, bytes int) *reading {
 	if rm.state != joining && rm.state != repairing || rm.mending { // mended goes on with the answer
 		return nil
 	}
-	rd := &reading{room: rm, term: rm.bus.server.term.Load(), joining: rm.state == joining, question: rm.question, at: rm.at, acked: rm.ackedID()}
+	rd := &reading{room: rm, term: rm.bus.server.term.Load(), joining: rm.state == joining, question: rm.question, at: rm.at, owed: rm.owed()}
 	rm.reads++
 	rd.number = rm.reads
 	if rd.joining {
 		rd.log = q.readLog(rm.keys, "xrevrange", "+", "-", 1, 0)
 		if tr := rm.trail; tr == nil {
-			rd.prove(q, rd.acked)
+			rd.prove(q, rd.owed)
 		} else if !tr.again { // otherwise it is asked about later
 			rd.prove(q, tr.newestID())
-			rd.prove(q, rd.acked)
+			rd.prove(q, rd.owed)
 		}
 	} else {
 		rd.log = q.readLog(rm.keys, "xrange", "("+rm.at.String(), "+", repairPage, bytes)
@@ -345,11 +345,11 @@ func (rd *reading) join(read logRead, has bool) (again bool) {
 	rm := rd.room
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
-	acked := rm.ackedID()
+	owed := rm.owed()
 	switch {
 	case rm.state != joining || rm.mending:
 		return false
-	case rd.question != rm.question, rd.acked.Less(acked) && !rm.dropped && !slices.ContainsFunc(rm.held, func(m bus.Message) bool { return m.ID == acked }):
+	case rd.question != rm.question, rd.owed.Less(owed) && !rm.dropped && !slices.ContainsFunc(rm.held, func(m bus.Message) bool { return m.ID == owed }):
 		return true
 	case !has:
 		if rm.trail == nil {
@@ -423,7 +423,7 @@ func (rd *reading) advance(read logRead, sure bool) (again bool) {
 		rm.repaired++
 	}
 	if read.more && len(entries) > 0 {
-		rm.acknowledged(read.last)
+		rm.foundLocked(read.last, rm.bus.server.runNow())
 		return true
 	}
 	last := read.last
@@ -435,7 +435,7 @@ func (rd *reading) advance(read logRead, sure bool) (again bool) {
 	case rm.at.Less(last): // all of it trimmed away
 		rm.breakAtLocked(rm.at, last, bus.ID{})
 	}
-	if rm.at.Less(rd.acked) {
+	if rm.at.Less(rd.owed) {
 		rm.mendLocked()
 		return false
 	}

@@ -60,7 +60,8 @@ type room struct {
 	idsMu    sync.Mutex // a leaf: nothing is called under it
 	head     *head      // guarded by idsMu; the next read of the newest id
 	headSent bool       // guarded by idsMu; one is under way
-	acked    bus.ID     // guarded by idsMu; the greatest id acknowledged here, or found in the log, that may not have been delivered yet
+	acked    bus.ID     // guarded by idsMu; the greatest id acknowledged here that may not have been delivered yet
+	found    bus.ID     // guarded by idsMu; the greatest id that the log of this server was found to have, the same
 	floor    bus.ID     // guarded by idsMu; the greatest id ever seen
 	closed   bool       // guarded by idsMu; what is acknowledged is noted at the room's trail
 

@@ -13,6 +13,7 @@ import (
 // A head is a read of a room's newest id, shared by all who asked before it was sent.
 type head struct {
 	at   bus.ID        // the greatest id that was known then; owned by the link until done is closed
+	run  string        // the server's that was asked; owned by the link until done is closed
 	id   bus.ID        // static after done
 	err  error         // static after done
 	done chan struct{} // closed with the answer
@@ -66,8 +67,8 @@ func (rm *room) unsynced(ctx context.Context, err error) error {
 
 // await returns once all is delivered that the log had when its head was read.
 func (rm *room) await(ctx context.Context, h *head) error {
-	rm.acknowledged(h.id)
 	rm.mu.Lock()
+	rm.foundLocked(h.id, h.run)
 	lost := h.id.Less(h.at)
 	if rm.state == live && lost {
 		rm.repairNowLocked()
@@ -152,14 +153,14 @@ func (rm *room) appendHead(out []byte) ([]byte, func(resp.Value)) {
 	rm.mu.Lock()
 	at := rm.at
 	rm.mu.Unlock()
-	rm.idsMu.Lock()
-	if at.Less(rm.acked) {
-		at = rm.acked
+	if owed := rm.owed(); at.Less(owed) {
+		at = owed
 	}
+	rm.idsMu.Lock()
 	h := rm.head
 	rm.head, rm.headSent = nil, true
 	rm.idsMu.Unlock()
-	h.at = at
+	h.at, h.run = at, rm.bus.server.runNow()
 	return resp.Append(out, "GET", rm.keys.last), func(v resp.Value) {
 		switch v.Kind {
 		case resp.Text:
