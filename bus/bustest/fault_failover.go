@@ -26,6 +26,7 @@ var failoverFaults = []promise{
 	{name: "from outside the room, too", test: func(c *cluster) { saidAfterRefusal(c, true, false) }, tcp: true, conf: primary},
 	{name: "and from who has come back", test: func(c *cluster) { saidAfterRefusal(c, true, true) }, tcp: true, conf: primary},
 	{name: "what a server said before a full one took over proves nothing", test: promotedDuringRead, tcp: true, conf: primary, settings: uncompared},
+	{name: "what the old server was found to have, and nobody acknowledged, is no loss at the new one", test: foundBefore, tcp: true, conf: primary, settings: uncompared},
 	{name: "two failovers from one point are two breaks", test: twoFailovers, tcp: true, conf: primary},
 	{name: "a demoted primary that keeps its connections is left", test: demoted, tcp: true, conf: primary},
 	{name: "a demoted primary without a successor is no server", test: demotedAlone, tcp: true, conf: primary},
@@ -256,6 +257,32 @@ type tail struct {
 	sub        bus.Subscription
 	heard      *Recorder
 	kept, lost bus.ID
+}
+
+// foundBefore has Sync find a message of which its publisher hears nothing, at a server that is left before it is read there.
+func foundBefore(c *cluster) {
+	replica := c.replica()
+	a, b := c.openProxied(), c.openProxied()
+	sub, r := a.subscribe(room)
+	a.publish(room, "kept")
+	r.WaitBody(c.t, "kept")
+	c.promote(replica)
+	b.wire.deafen()
+	dropped := a.wire.dropMessage("unanswered")
+	b.start(room, bus.Draft{Body: []byte("unanswered")})
+	c.await(dropped, "the message to be dropped")
+	asked, pass := a.wire.holdRequest("xrange")
+	synced := make(chan struct{})
+	go func() {
+		defer close(synced)
+		c.sync(sub)
+	}()
+	c.await(asked, "the log to be read")
+	a.wire.redirect(replica)
+	pass()
+	c.await(synced, "Sync")
+	c.openOn(replica).publish(room, "next")
+	check(c.t, "told", bodies(r.WaitBody(c.t, "next").Messages), []string{"kept", "next"})
 }
 
 // losesTail leaves the node with its old server.

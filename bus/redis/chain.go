@@ -144,8 +144,8 @@ func (rm *room) acknowledged(i bus.ID) bool {
 	return true
 }
 
-// foundLocked is called with ids that the log of the server of that run was found to have: the same holds for them, until there is another
-// server. What that one lacks, those who acknowledged it ask about; and who was found to have it may have been told by nobody.
+// foundLocked is called with ids that the log of the server of that run was found to have: the same holds for them until there is another
+// server. What that one lacks is asked about by who acknowledged it, and is no loss if nobody did. It needs room.mu, as reconnected does.
 func (rm *room) foundLocked(i bus.ID, run string) {
 	if run != rm.bus.server.runNow() {
 		return

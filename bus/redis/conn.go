@@ -67,6 +67,15 @@ func newLink(r *Bus) *link {
 	return l
 }
 
+// enter has the link subscribe to a room, and ask what its log has lost. In this order: a connection that is made meanwhile asks about the
+// rooms that are subscribed to, and forgets what was to be asked about others.
+func (l *link) enter(rm *room, ask bool) {
+	l.subscriber.want(rm)
+	if ask {
+		l.mender.add([]*room{rm}, nil)
+	}
+}
+
 // linkOf is the link that a room is hashed to.
 func (r *Bus) linkOf(room string) *link { return r.links[hash(room)%uint32(len(r.links))] }
 

@@ -445,7 +445,7 @@ func (rm *room) reconnected() {
 		rm.forgetFoundLocked()
 	}
 	if rm.state == repairing || rm.trail != nil {
-		rm.mendRefused = false // there, if at all
+		rm.mendRefused = false // that was over the connection before
 		rm.mendLocked()
 	}
 }

@@ -59,10 +59,7 @@ func (r *Bus) arrive(rm *room, from *room) {
 	}
 	r.rosters[rm.name] = rm.roster
 	r.mu.Unlock()
-	rm.link.subscriber.want(rm)
-	if ask {
-		rm.link.mender.add([]*room{rm}, nil)
-	}
+	rm.link.enter(rm, ask)
 	rm.roster.rewrite()
 }
 

@@ -40,7 +40,7 @@ func TestMembersOfASilentRoomStay(t *testing.T) {
 	}
 }
 
-// While many come, those who enter a room share its writes. Who comes in a quiet moment does not wait.
+// While many come, those who enter a room share its writes.
 func TestRedisThoseWhoComeTogetherShareAWrite(t *testing.T) {
 	const people = 200
 	server := bustest.StartRedis(t)

@@ -131,12 +131,12 @@ func (c *comparison) refused() error {
 // reconcileRooms returns an error if Redis does not answer. What it refuses of one room keeps no other from being compared.
 func (r *Bus) reconcileRooms(rooms []*room) error {
 	inc, _ := r.lease.current()
-	now := time.Now()
+	run, now := r.server.runNow(), time.Now()
 	refreshEvery := r.cfg.presenceLife / 6
 	q := r.query(r.ctx, r.own)
 	comparisons := make([]*comparison, 0, len(rooms))
 	for _, rm := range rooms {
-		c := &comparison{room: rm, run: r.server.runNow()}
+		c := &comparison{room: rm, run: run}
 		rm.mu.Lock()
 		state, confirmed := rm.state, rm.isConfirmed
 		c.at = rm.at

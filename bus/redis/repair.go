@@ -183,6 +183,7 @@ type reading struct {
 
 	log     *redis.Cmd // entries after at; the newest alone when joining
 	proofs  []proof    // that the log has what it was said to have, read after that
+	oldest  *redis.Cmd // the log's first entry, where there are proofs
 	changes int        // changes of the roster that were held at the time
 	roster  *redis.Cmd
 }
@@ -227,7 +228,7 @@ func (rd *reading) settle() (again bool, err error) {
 	rd.bytes = read.bytes
 	has := true
 	for _, p := range rd.proofs {
-		holds, err := p.holds(read.last)
+		holds, err := p.holds(rd.oldest, read.last)
 		if err != nil {
 			return false, err
 		}
@@ -244,31 +245,35 @@ func (rd *reading) settle() (again bool, err error) {
 type proof struct {
 	id    bus.ID
 	entry *redis.Cmd
-	first *redis.Cmd
 }
 
 // prove asks for a proof, unless the id is that of no entry.
 func (rd *reading) prove(q *query, i bus.ID) {
-	if k := rd.room.keys; !i.IsZero() {
-		rd.proofs = append(rd.proofs, proof{i, q.do("xrange", k.log, i.String(), i.String()), q.do("xrange", k.log, "-", "+", "count", 1)})
+	if i.IsZero() {
+		return
+	}
+	log := rd.room.keys.log
+	rd.proofs = append(rd.proofs, proof{i, q.do("xrange", log, i.String(), i.String())})
+	if rd.oldest == nil {
+		rd.oldest = q.do("xrange", log, "-", "+", "count", 1)
 	}
 }
 
-// holds reports whether the log has the entry, or has trimmed it away; last is the log's last id.
-func (p *proof) holds(last bus.ID) (bool, error) {
+// holds reports whether the log has the entry, or has trimmed it away; oldest is the log's first entry, and last its last id.
+func (p *proof) holds(oldest *redis.Cmd, last bus.ID) (bool, error) {
 	entry, err := p.entry.Slice()
 	if err != nil || len(entry) > 0 {
 		return err == nil, err
 	}
-	first, err := p.first.Slice()
+	entries, err := oldest.Slice()
 	switch {
 	case err != nil:
 		return false, err
-	case len(first) == 0:
+	case len(entries) == 0:
 		return !last.Less(p.id), nil
 	}
-	oldest, err := messageOf(first[0])
-	return err == nil && p.id.Less(oldest.ID) && !oldest.Prev.Less(p.id), nil // what is none of ours follows nothing
+	first, err := messageOf(entries[0])
+	return err == nil && p.id.Less(first.ID) && !first.Prev.Less(p.id), nil // what is none of ours follows nothing
 }
 
 // rosterRepairLoop reads who is in rooms whose changes may have been missed: apart from their logs, which are not to wait for a crowd.
@@ -340,17 +345,15 @@ func (rm *room) askRoster(q *query) *reading {
 }
 
 // join makes a joining room live, where the log ends, unless the log lacks what was known of it: then the link asks, once more it may be.
-// A read is too old if the link has asked since, or if something was acknowledged since that has not arrived.
 func (rd *reading) join(read logRead, has bool) (again bool) {
 	rm := rd.room
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
-	owed := rm.owed()
 	switch {
 	case rm.state != joining || rm.mending:
 		return false
-	case rd.question != rm.question, rd.owed.Less(owed) && !rm.dropped && !slices.ContainsFunc(rm.held, func(m bus.Message) bool { return m.ID == owed }):
-		return true
+	case rd.question != rm.question, rm.lacksLocked(rd.owed):
+		return true // it is too old
 	case !has:
 		if rm.trail == nil {
 			rm.trail = &trail{keys: rm.keys, known: []bus.ID{{}}, run: rm.bus.server.runNow()}
@@ -378,6 +381,12 @@ func (rd *reading) join(read logRead, has bool) (again bool) {
 		rm.state = repairing
 	}
 	return !whole
+}
+
+// lacksLocked reports whether the log must have more than it had to at a read, and that has not arrived.
+func (rm *room) lacksLocked(owedThen bus.ID) bool {
+	owed := rm.owed()
+	return owedThen.Less(owed) && !rm.dropped && !slices.ContainsFunc(rm.held, func(m bus.Message) bool { return m.ID == owed })
 }
 
 // readyLocked lets Subscribe return once both the log's end and who is there are known.

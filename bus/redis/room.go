@@ -112,10 +112,7 @@ func (r *Bus) begin(name string, sink bus.Sink) (*room, error) {
 	r.turns.add(rm)
 	rm.roster = r.rosterLocked(rm)
 	r.mu.Unlock()
-	rm.link.subscriber.want(rm) // first: a connection made meanwhile asks of the rooms that are wanted, and of no others
-	if ask {
-		rm.link.mender.add([]*room{rm}, nil)
-	}
+	rm.link.enter(rm, ask)
 	return rm, nil
 }
 
