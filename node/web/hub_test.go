@@ -179,15 +179,7 @@ func TestWhatASharingTabMissedIsFetchedAgain(t *testing.T) {
 		}
 	})
 	p := couple(t, f)
-	p.run(`
-		await one.join("design").ready;
-		window.room = two.join("design");
-		await room.ready;
-		two.reconnect();
-		await two.ready;
-		await room.ready;
-	`)
-	wantTexts(t, js[[]string](p, `room.messages.map(({ text }) => text)`), "missed")
+	wantTexts(t, p.secondComesBack(), "missed")
 	if n := f.connections(); n != 3 {
 		t.Errorf("there were %d connections, want 3", n)
 	}
@@ -212,6 +204,12 @@ func TestASharingTabThatWasGivenAPartOfWhatItMissedGetsTheRest(t *testing.T) {
 		return []string{ok} // over the connection that there is
 	})
 	p := couple(t, f)
+	wantTexts(t, p.secondComesBack(), "6", "7")
+}
+
+// secondComesBack has the second of a couple join a room that the first is in, and come back to it. It gives what it has heard.
+func (p *tab) secondComesBack() []string {
+	p.t.Helper()
 	p.run(`
 		await one.join("design").ready;
 		window.room = two.join("design");
@@ -220,7 +218,7 @@ func TestASharingTabThatWasGivenAPartOfWhatItMissedGetsTheRest(t *testing.T) {
 		await two.ready;
 		await room.ready;
 	`)
-	wantTexts(t, js[[]string](p, `room.messages.map(({ text }) => text)`), "6", "7")
+	return js[[]string](p, `room.messages.map(({ text }) => text)`)
 }
 
 // Who a tab is to be for a connection of its own is who it is over the one that there is: not what was refused there.

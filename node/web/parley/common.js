@@ -32,7 +32,7 @@ export function compareIds(a, b) {
 // They have no leading zeros.
 const compareDecimals = (a, b) => a.length - b.length || (a > b) - (a < b);
 
-/** 64 bits that stand for a text, so that names of locks tell no secrets. There is no crypto.subtle over http:. */
+/** 64 bits that stand for a text: in names of locks, which tell no secrets, and for what a message says. There is no crypto.subtle over http:. */
 export function print(text) {
   let [a, b] = [0xdeadbeef, 0x41c6ce57];
   for (const letter of text) {

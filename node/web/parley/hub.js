@@ -164,7 +164,11 @@ export class Hub {
     room.tabs.set(tab, held);
     const wanted = () => room.tabs.get(tab) === held;
     const current = () => this.#rooms.get(frame.room) === room && wanted();
-    const over = () => !current() && (wanted() && this.#to.drop(tab), true); // who still waits, for a room that is none any more, begins anew
+    const over = () => {
+      if (current()) return false;
+      if (wanted()) this.#to.drop(tab); // who still waits, for a room that is none any more, begins anew
+      return true;
+    };
     try {
       const [joined, messages] = await this.#newest(frame).catch(() => []);
       if (messages && current()) {
