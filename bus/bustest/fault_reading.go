@@ -342,9 +342,10 @@ func lostBeforeNext(c *cluster) {
 		r.WaitBody(c.t, "kept")
 		s := c.snapshot()
 		dropped := a.wire.dropMessage("lost")
-		a.publish(next, "lost")
+		lost := a.publish(next, "lost")
 		c.await(dropped, "the message to be dropped")
 		c.rewind(s)
+		c.after(lost)
 		if next == "Sync" {
 			c.sync(sub)
 			check(c.t, "told when Sync returned", bodies(r.Seen().Messages), []string{"kept", "break"})
@@ -353,6 +354,17 @@ func lostBeforeNext(c *cluster) {
 		b.publish(next, next)
 		check(c.t, "told", bodies(r.WaitBody(c.t, next).Messages), []string{"kept", "break", next})
 	}
+}
+
+// after waits until who knows nothing of an id makes none below it: in the same millisecond they have no order.
+func (c *cluster) after(i bus.ID) {
+	c.t.Helper()
+	until(c.t, "the next millisecond", func() bool {
+		ctx, cancel := patient()
+		defer cancel()
+		now, err := c.server.Client().Time(ctx).Result()
+		return err == nil && now.UnixMilli() > int64(i.Ms)
+	})
 }
 
 // lostOnceAcknowledged has a node be acknowledged what it says again, and has missed, when the log is on the way of being read.
@@ -370,6 +382,7 @@ func lostOnceAcknowledged(c *cluster) {
 	c.await(asked, "the log to be read")
 	check(c.t, "id of a repeat", a.mustPublish(room, d), id)
 	c.rewind(s)
+	c.after(id)
 	b.publish(room, "next")
 	pass()
 	check(c.t, "told", bodies(r.WaitBody(c.t, "next").Messages), []string{"kept", "break", "next"})
