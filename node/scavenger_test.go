@@ -20,13 +20,13 @@ func TestMemoryIsGivenBackWhenACrowdHasComeOrGone(t *testing.T) {
 		{400, time.Second, false},
 		{400, time.Minute, false}, // too few to matter
 		{5000, time.Second, false},
-		{5010, scavengeEvery, false}, // not calm for long enough
-		{5010, scavengeCalm, true},
+		{5010, 250 * time.Millisecond, false}, // not calm for long enough
+		{5010, 500 * time.Millisecond, true},
 		{5010, time.Minute, false}, // once
 		{5500, time.Second, false},
 		{5500, time.Minute, false}, // a small change
 		{100, time.Second, false},
-		{100, scavengeCalm, true},
+		{100, time.Second, true},
 	} {
 		if got := look(step.n, step.d); got != step.want {
 			t.Errorf("%d clients: %v", step.n, got)

@@ -135,8 +135,14 @@ func (c *Cluster) Asked() int {
 	return len(c.nodes)
 }
 
-// RosterPause is the least time between two writes of rosters.
-const RosterPause = rosterPause
+// RosterPause is the least time between two writes of rosters, unless RosterBatch of them wait.
+const (
+	RosterPause = rosterPause
+	RosterBatch = rosterBatch
+)
+
+// RosterWait is how long the next write waits.
+var RosterWait = rosterWait
 
 // MendAwaited bounds the questions that are not answered.
 const MendAwaited = mendAwaited

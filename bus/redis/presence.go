@@ -29,9 +29,7 @@ func (r *Bus) rosterLoop() {
 	defer close(r.left)
 	var began time.Time
 	for {
-		if !r.changes.holds(rosterBatch) {
-			time.Sleep(rosterPause - time.Since(began))
-		}
+		time.Sleep(rosterWait(r.changes.len(), time.Since(began)))
 		taken := r.changes.take(rosterBatch, r.leaving)
 		if taken == nil {
 			return
@@ -45,6 +43,14 @@ func (r *Bus) rosterLoop() {
 		case <-r.leaving:
 		}
 	}
+}
+
+// rosterWait is how long the next write waits, where so many rosters do, since the last one began.
+func rosterWait(waiting int, since time.Duration) time.Duration {
+	if waiting >= rosterBatch {
+		return 0
+	}
+	return max(0, rosterPause-since)
 }
 
 // writeRosters returns false if it should be tried again later.

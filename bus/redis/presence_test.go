@@ -74,6 +74,35 @@ func TestRedisThoseWhoComeTogetherShareAWrite(t *testing.T) {
 	}
 }
 
+// Who comes is told to the others soon, also just after another; and as many as a write may have wait for nobody.
+func TestRedisNobodyWaitsLongForThoseWhoMayShareAWrite(t *testing.T) {
+	r := openRedis(t, never)
+	sub, told := subscribe(t, r, "lobby")
+	least := time.Hour
+	for i := range 30 {
+		began := time.Now()
+		sub.Enter(bus.Member{ID: fmt.Sprint("user", i)})
+		told.change(bus.Joined, fmt.Sprint("user", i))
+		least = min(least, time.Since(began))
+	}
+	if least > 50*time.Millisecond {
+		t.Errorf("each took %v at least", least)
+	}
+	for _, c := range []struct {
+		waiting     int
+		since, want time.Duration
+	}{
+		{1, time.Hour, 0},
+		{1, redis.RosterPause / 2, redis.RosterPause / 2},
+		{redis.RosterBatch - 1, 0, redis.RosterPause},
+		{redis.RosterBatch, 0, 0},
+	} {
+		if got := redis.RosterWait(c.waiting, c.since); got != c.want {
+			t.Errorf("where %d wait, %v after a write, the next one waits %v, want %v", c.waiting, c.since, got, c.want)
+		}
+	}
+}
+
 // Versions rise though Redis forgot them, so that the next change is not taken for an old one, and needs no comparison.
 func TestChangesAfterAFlushAreToldAtOnce(t *testing.T) {
 	server := bustest.StartRedis(t)

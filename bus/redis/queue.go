@@ -27,11 +27,11 @@ func (q *workQueue[T]) add(work T, urgent bool) {
 	wake(q.wake)
 }
 
-// holds reports whether so many pieces wait.
-func (q *workQueue[T]) holds(n int) bool {
+// len is how many pieces wait.
+func (q *workQueue[T]) len() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.waiting) >= n
+	return len(q.waiting)
 }
 
 // take waits for work. It returns nil once over is closed.
