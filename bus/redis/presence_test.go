@@ -83,7 +83,9 @@ func TestRedisNobodyWaitsLongForThoseWhoMayShareAWrite(t *testing.T) {
 		began := time.Now()
 		sub.Enter(bus.Member{ID: fmt.Sprint("user", i)})
 		told.change(bus.Joined, fmt.Sprint("user", i))
-		least = min(least, time.Since(began))
+		if i > 0 { // the first has nobody before it
+			least = min(least, time.Since(began))
+		}
 	}
 	if least > 50*time.Millisecond {
 		t.Errorf("each took %v at least", least)
