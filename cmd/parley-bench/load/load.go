@@ -88,6 +88,9 @@ func (s *session) close() {
 	s.fleet.dismiss()
 }
 
+// afterwards is how long servers have for what is left to do once all have joined, such as telling others of them.
+const afterwards = 250 * time.Millisecond
+
 // arrive has all connect and join, and reports what that costs the servers.
 func (s *session) arrive() error {
 	before, err := cpuOf(s.Servers)
@@ -95,6 +98,9 @@ func (s *session) arrive() error {
 		return err
 	}
 	if err := s.gather(); err != nil {
+		return err
+	}
+	if err := s.hold("settling", afterwards); err != nil {
 		return err
 	}
 	after, err := cpuOf(s.Servers)

@@ -135,7 +135,7 @@ func (s Suite) measure(ctx context.Context, sc scenario) (rows []SuiteRow, err e
 	if sc.kind == KindLoad { // the floor is a cost at a rate
 		measures = append(measures, func() (SuiteRow, error) { return s.measureFloor(ctx, sc) })
 	}
-	for _, c := range s.contenders() {
+	for _, c := range s.contenders(sc.kind) {
 		measures = append(measures, func() (SuiteRow, error) { return s.measureServers(ctx, sc, c) })
 	}
 	all := make([][]SuiteRow, len(measures))
@@ -167,7 +167,7 @@ func (r SuiteRow) figure() float64 {
 	case r.Floor != nil:
 		return r.Floor.Cost.PerMillion()
 	case r.Report.Idle != nil:
-		return r.memory()
+		return costIn(r.Report.Arrival).PerMillion()
 	case len(r.Report.Steps) > 0:
 		return r.Report.Load.DeliveriesPerSecond
 	}
@@ -188,11 +188,22 @@ type contender struct {
 	start func(context.Context) (*servers, error)
 }
 
-func (s Suite) contenders() []contender {
+func (s Suite) contenders(k Kind) []contender {
+	nodes := func(count int) func(context.Context) (*servers, error) {
+		return func(ctx context.Context) (*servers, error) { return s.startNodes(ctx, count, false) }
+	}
 	all := []contender{
 		{"plain hub", load.Text, 50, s.startHub},
 		{"two hubs with Redis", load.Text, 50, func(ctx context.Context) (*servers, error) { return s.startShared(ctx, 2) }},
-		{"two nodes", "", 500, func(ctx context.Context) (*servers, error) { return s.startNodes(ctx, 2, false) }},
+		{"two nodes", "", 500, nodes(2)},
+	}
+	if k == KindIdle { // coming also costs what is said to who comes, which is nothing to a hub's client
+		all = append(
+			all,
+			contender{"one node", "", 500, nodes(1)},
+			contender{"one node, the hub's client", load.Text, 500, nodes(1)},
+			contender{"two nodes, the hub's client", load.Text, 500, nodes(2)},
+		)
 	}
 	for _, config := range s.Behind {
 		all = append(all, s.contenderBehind(config))
