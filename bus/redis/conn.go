@@ -175,7 +175,6 @@ func (l *link) drop() {
 func (l *link) write(ctx context.Context, c *conn) {
 	var out []byte
 	for {
-		time.Sleep(l.publisher.early())
 		var await []awaited
 		out, await = l.subscriber.appendChanges(out[:0], c)
 		out, await = l.mender.appendQuestions(out, await)

@@ -295,7 +295,6 @@ func (r *Bus) AppendEach(room, body string, n int) []error {
 	var settled sync.WaitGroup
 	settled.Add(n)
 	p.mu.Lock()
-	p.sentAt = time.Time{} // it leaves at once
 	for i := range n {
 		o := &op{room: rm, keys: k, body: body, hasKey: true, done: func(_ bus.ID, err error) {
 			errs[i] = err

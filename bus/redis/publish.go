@@ -19,10 +19,6 @@ const (
 	batchOps   = 256       // in one batch: a few milliseconds of Redis's time
 	batchBytes = 512 << 10 // in one batch
 	opBytes    = 512       // what an op costs beside its body
-
-	// batchPause is the least time between the beginnings of two batches, unless one is full. After a quiet moment a message
-	// leaves at once; on a busy node some messages share a batch. The README of bus has what other times cost.
-	batchPause = 400 * time.Microsecond
 )
 
 // Publish implements bus.Subscription.
@@ -124,14 +120,13 @@ type publisher struct {
 	idle chan struct{} // closed when it is finished, and all is settled
 
 	mu       sync.Mutex
-	queue    []*op     // guarded by mu
-	bytes    int       // guarded by mu; of the queue
-	batch    *batch    // guarded by mu; nil when nothing is sent and not settled
-	sentAt   time.Time // guarded by mu; when a batch last was
-	failed   *failure  // guarded by mu; while it is being told
-	settled  uint64    // guarded by mu; batches, and failures
-	finished bool      // guarded by mu
-	ended    bool      // guarded by mu; idle is closed
+	queue    []*op    // guarded by mu
+	bytes    int      // guarded by mu; of the queue
+	batch    *batch   // guarded by mu; nil when nothing is sent and not settled
+	failed   *failure // guarded by mu; while it is being told
+	settled  uint64   // guarded by mu; batches, and failures
+	finished bool     // guarded by mu
+	ended    bool     // guarded by mu; idle is closed
 
 	held map[string]*hold // guarded by mu; of a Cluster, rooms whose ops wait; see held.go
 
@@ -233,16 +228,6 @@ func (p *publisher) settledSoFar() uint64 {
 	return p.settled
 }
 
-// early is how long the writer has to wait before the next batch.
-func (p *publisher) early() time.Duration {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.batch != nil || len(p.queue) == 0 || len(p.queue) >= batchOps {
-		return 0
-	}
-	return batchPause - time.Since(p.sentAt)
-}
-
 // appendBatch appends what the writer sends next, nothing while a batch is under way. The messages of one room share a call of
 // the script, which Redis does or refuses as a whole: so none of them overtakes another.
 func (p *publisher) appendBatch(out []byte, await []awaited) ([]byte, []awaited) {
@@ -303,7 +288,6 @@ func (p *publisher) nextCalls() (calls []*op, reload bool) {
 	default:
 		return nil, false
 	}
-	p.sentAt = time.Now()
 	p.batch.awaited = len(p.batch.calls)
 	if p.link.bus.cfg.Replicas > 0 && slices.ContainsFunc(p.batch.calls, appends) {
 		p.batch.awaited++
