@@ -367,8 +367,18 @@ func TestRedisARoomThatADeadNodeCouldNotBeTakenOutOfIsSeenToLater(t *testing.T) 
 
 // And where another node sees to the dead one, which need not know of the room.
 func TestRedisADeadNodeThatAnotherSeesToIsSeenToLater(t *testing.T) {
+	claimedIsSeenTo(t, 5*time.Second)
+}
+
+// And where that other died too, just before the server's clock was set back, so that its claim lasts for longer.
+func TestRedisADeadNodeWhoseClaimTheClockProlongsIsSeenToLater(t *testing.T) {
+	claimedIsSeenTo(t, time.Hour)
+}
+
+// claimedIsSeenTo has another node see to the dead one, for as long as its claim lasts.
+func claimedIsSeenTo(t *testing.T, lasts time.Duration) {
 	deadIsSeenTo(t, func(server *bustest.RedisServer, dead string) {
-		if err := server.Client().Set(t.Context(), "parley:reap:"+dead, "1", 5*time.Second).Err(); err != nil {
+		if err := server.Client().Set(t.Context(), "parley:reap:"+dead, "1", lasts).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}, func(*bustest.RedisServer) {})
