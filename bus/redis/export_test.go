@@ -399,8 +399,9 @@ func (r *Bus) ReadLate(s bus.Subscription, roster bool, do func()) error {
 	return err
 }
 
-// Elsewhere has all that the node knows of rooms be of another server.
-func (r *Bus) Elsewhere() {
+// Elsewhere has all that the node knows of rooms be of another server, which was heard until so long ago.
+func (r *Bus) Elsewhere(ago time.Duration) {
+	r.server.heard("another", time.Now().Add(-ago))
 	r.mu.Lock()
 	all := slices.Collect(maps.Values(r.rooms))
 	r.mu.Unlock()
@@ -414,6 +415,38 @@ func (r *Bus) Elsewhere() {
 	for _, tr := range r.trails.byRoom {
 		tr.run = "another"
 	}
+}
+
+// SubscribeAsALinkBegins subscribes to a room that the node knows just as its link begins with a connection: when it has looked what is
+// subscribed to, and not at what else there is to be asked.
+func (r *Bus) SubscribeAsALinkBegins(ctx context.Context, room string, sink bus.Sink) error {
+	l := r.linkOf(room)
+	isConnected := func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.conn != nil
+	}
+	for l.drop(); isConnected(); time.Sleep(time.Millisecond) {
+	}
+	m := &l.mender
+	m.mu.Lock()
+	for !isConnected() {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(50 * time.Millisecond) // time enough to look
+	tr := r.trails.take(room)
+	rm, err := r.begin(room, sink)
+	if err == nil { // as where there is a trail
+		rm.mu.Lock()
+		rm.trail, rm.mending = tr, true
+		rm.mu.Unlock()
+		m.rooms = append(m.rooms, rm)
+	}
+	m.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return rm.join(ctx, rm.Close)
 }
 
 // Sessions is how many connections of links have worked.
@@ -430,6 +463,14 @@ func IsLive(s bus.Subscription) bool {
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
 	return rm.state == live
+}
+
+// IsRead reports whether a subscription's log is being read, or is about to be.
+func IsRead(s bus.Subscription) bool {
+	rm := s.(*room)
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	return rm.repair != repairIdle
 }
 
 // AsksLate reports whether the next question about what a room has lost waits, as the last one was refused.

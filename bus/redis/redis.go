@@ -190,7 +190,7 @@ func build(cfg Config, t target, c *Cluster) *Bus {
 	}
 	r.budget.bytes.Store(budgetFirst)
 	r.outside.Store(&errOutside)
-	r.server.conns = make(map[*serverConn]bool)
+	r.server.conns, r.server.until = make(map[*serverConn]bool), make(map[string]time.Time)
 	r.trails.byRoom = make(map[string]*trail)
 	r.dialRaw = rawDialer(cfg, t.options)
 	options.Dialer = func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -419,7 +419,10 @@ func (r *Bus) Ready() error {
 }
 
 // now is the server's time, roughly.
-func (r *Bus) now() time.Time { return time.Now().Add(time.Duration(r.skew.Load())) }
+func (r *Bus) now() time.Time { return r.onServer(time.Now()) }
+
+// onServer is what the server's clock shows at a time of ours.
+func (r *Bus) onServer(t time.Time) time.Time { return t.Add(time.Duration(r.skew.Load())) }
 
 // HeartbeatAge implements bus.Bus.
 func (r *Bus) HeartbeatAge() time.Duration {
