@@ -244,14 +244,24 @@ func ComparedAgain(rooms int) time.Duration {
 	return time.Since(began)
 }
 
-// Sightings gives what asks each sentinel where the primary is, and since which failover.
-func Sightings(t testing.TB, cfg Config) func() (addrs []string, epochs []int64) {
+func sentinelsOf(t testing.TB, cfg Config) *sentinels {
 	where, err := cfg.parse()
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := newSentinels(where, cfg.withDefaults(), rawDialer(cfg.withDefaults(), where.options))
 	t.Cleanup(s.close)
+	return s
+}
+
+// AskSentinels gives what asks sentinels where the primary is.
+func AskSentinels(t testing.TB, cfg Config) func(ctx context.Context) (addr string, err error) {
+	return sentinelsOf(t, cfg).ask
+}
+
+// Sightings gives what asks each sentinel where the primary is, and since which failover.
+func Sightings(t testing.TB, cfg Config) func() (addrs []string, epochs []int64) {
+	s := sentinelsOf(t, cfg)
 	return func() (addrs []string, epochs []int64) {
 		for _, c := range s.all() {
 			if got := s.see(t.Context(), c); got.err == nil {
