@@ -112,6 +112,7 @@ type Bus struct {
 	db     int
 	limits []byte // as append.lua takes them: entries, their age and the life of the last id in ms, bytes
 
+	posts   *posts                 // static; of a Cluster, common to its parts
 	cluster *Cluster               // of which this is the part that one primary has; nil for a server alone
 	scripts *scripts               // static
 	hashTag atomic.Pointer[string] // of a slot that the primary has; nil for a server alone
@@ -183,10 +184,10 @@ func build(cfg Config, t target, c *Cluster) *Bus {
 		cfg: cfg, log: cfg.Log, options: options, db: options.DB, cluster: c, scripts: plain,
 		lost: make(chan struct{}, 1), rooms: make(map[string]*room), rosters: make(map[string]*roster),
 		repairs: newWorkQueue[*room](), rosterRepairs: newWorkQueue[*room](), changes: newWorkQueue[*roster](),
-		leaving: make(chan struct{}), left: make(chan struct{}),
+		leaving: make(chan struct{}), left: make(chan struct{}), posts: new(posts),
 	}
 	if c != nil {
-		r.scripts = sharded
+		r.scripts, r.posts = sharded, &c.posts
 	}
 	r.budget.bytes.Store(budgetFirst)
 	r.outside.Store(&errOutside)
