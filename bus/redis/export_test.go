@@ -55,6 +55,12 @@ func (c *Config) SetPresenceLife(d time.Duration) { c.presenceLife = d }
 // SetHeldBytes bounds what all rooms hold until their logs are read.
 func (c *Config) SetHeldBytes(n int) { c.heldBytes = n }
 
+// SetWholeUsers bounds those of one room who are written at once.
+func (c *Config) SetWholeUsers(n int) { c.wholeUsers = n }
+
+// TakeLease has the node take another lease, as where its own is gone.
+func (r *Bus) TakeLease(ctx context.Context) error { return r.lease.take(ctx) }
+
 // MayRead is how many bytes are asked for in one go.
 func (r *Bus) MayRead() int64 { return r.budget.bytes.Load() }
 

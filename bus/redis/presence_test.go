@@ -406,6 +406,37 @@ func TestRedisADeadNodeWhoseLeaseTheClockProlongsIsSeenTo(t *testing.T) {
 	told.change(bus.Left, "ann")
 }
 
+// Nobody leaves a room as his node takes another lease, however many it has there: more than it writes at once.
+func TestRedisNobodyLeavesWhileManyAreWrittenUnderAnotherLease(t *testing.T) {
+	server := bustest.StartRedis(t)
+	cfg := never
+	cfg.URL = server.URL()
+	cfg.SetWholeUsers(2)
+	a := openRedis(t, cfg)
+	sub, _ := subscribe(t, a, "lobby")
+	_, told := subscribe(t, openRedis(t, cfg), "lobby")
+	var want []string
+	enter := func(user string) {
+		t.Helper()
+		sub.Enter(bus.Member{ID: user})
+		told.change(bus.Joined, user)
+		want = append(want, "+"+user)
+	}
+	for i := range 5 {
+		enter(fmt.Sprint("user", i))
+	}
+	before := a.Incarnation()
+	if err := a.TakeLease(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it to be there under that alone", func() bool {
+		there := incarnationsIn(t, server, "lobby")
+		return len(there) == 1 && there[0] != before
+	})
+	enter("the end")
+	told.expect(want...)
+}
+
 // deadIsSeenTo has a node meet a dead one in a room that it is not in, and that no list names any more.
 func deadIsSeenTo(t *testing.T, before func(server *bustest.RedisServer, dead string), meanwhile func(server *bustest.RedisServer)) {
 	t.Helper()

@@ -45,6 +45,8 @@ type Config struct {
 
 	heldBytes int // what all rooms together hold until their logs are read; default 64 MiB
 
+	wholeUsers int // of one room that are written at once; default 20,000
+
 	// dial replaces the network in tests.
 	dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
@@ -76,6 +78,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.heldBytes == 0 {
 		c.heldBytes = 64 << 20
+	}
+	if c.wholeUsers == 0 {
+		c.wholeUsers = 20_000
 	}
 	if c.QueueBytes == 0 {
 		c.QueueBytes = 16 << 20
