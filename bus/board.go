@@ -10,7 +10,8 @@ type Board interface {
 	// Rooms lists the rooms that have members, over all handles, in no order.
 	Rooms(ctx context.Context) ([]string, error)
 
-	// Post has every handle know a text until its end. Posting it again may put the end off.
+	// Post has every handle know a text until its end. Posting it again may put the end off. Where it is lost, a handle that has posted it,
+	// or read it, posts it again as it reads.
 	Post(ctx context.Context, text string, until time.Time) error
 
 	// Posted reads all texts whose end has not come, in no order, and which version of the board that is. It reads none, and is quick,

@@ -27,6 +27,7 @@ var lossFaults = []promise{
 	{name: "a lost tail that was acknowledged and never delivered", test: lostUndelivered},
 	{name: "a lost tail that was acknowledged once its publisher had left", test: lostAfterLeaving},
 	{name: "a lost tail of a room that all leave before it shows", test: lostBeforeLeaving},
+	{name: "what was posted is known though it is lost, and posted again", test: lostPosted},
 }
 
 // breakNoticed is how soon the comparison of last ids must find what no message tells.
@@ -425,4 +426,40 @@ func lostBeforeLeaving(c *cluster) {
 	kept, lost, last := c.loseTail(a, atA)
 	sub.Close()
 	c.notedOn(c.open(), kept, kept, lost, last)
+}
+
+// lostPosted has the server lose texts that one node has posted, and another has read. What is over by then stays so.
+func lostPosted(c *cluster) {
+	a, b := c.open(), c.open()
+	ctx := context.Background()
+	posted := func(n *node, known string) (texts []string, version string) {
+		c.t.Helper()
+		texts, version, err := n.Posted(ctx, known)
+		must(c, err)
+		slices.Sort(texts)
+		return texts, version
+	}
+	must(c, a.Post(ctx, "kept", time.Now().Add(time.Hour)))
+	s := c.snapshot()
+	must(c, a.Post(ctx, "read", time.Now().Add(time.Hour)))
+	must(c, a.Post(ctx, "soon over", time.Now().Add(200*time.Millisecond)))
+	posted(b, "")
+	for _, n := range []*node{a, b} { // each by its own clock
+		until(c.t, "one to be over", func() bool {
+			texts, _ := posted(n, "")
+			return !slices.Contains(texts, "soon over")
+		})
+	}
+	_, version := posted(b, "")
+	must(c, a.Post(ctx, "unread", time.Now().Add(time.Hour)))
+	for _, lose := range []func(){func() { c.rewind(s) }, c.flush} {
+		lose()
+		texts, now := posted(b, version)
+		check(c.t, "known to who had read it", texts, []string{"kept", "read"})
+		texts, _ = posted(a, "")
+		check(c.t, "known to who had posted it", texts, []string{"kept", "read", "unread"})
+		texts, _ = posted(c.open(), "")
+		check(c.t, "known to who comes", texts, []string{"kept", "read", "unread"})
+		version = now
+	}
 }

@@ -8,6 +8,8 @@ import (
 	"maps"
 	"net/url"
 	"slices"
+	"strconv"
+	"sync"
 	"time"
 
 	"github.com/redis/go-redis/v9"
@@ -75,6 +77,29 @@ func textsOf(cmd redis.Cmder) []string {
 	return texts
 }
 
+// posts are the texts that a handle knows to be posted, until when, in ms since 1970 by the server's clock. A server may lose some: whoever
+// knows them then posts them again.
+type posts struct {
+	mu    sync.Mutex       // a leaf
+	until map[string]int64 // guarded by mu
+}
+
+// add takes texts in, and forgets those that are over. It gives those that are none of these.
+func (p *posts) add(texts map[string]int64, now int64) (others map[string]int64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.until == nil {
+		p.until = make(map[string]int64)
+	}
+	for text, until := range texts {
+		p.until[text] = max(p.until[text], until)
+	}
+	maps.DeleteFunc(p.until, func(_ string, until int64) bool { return until < now })
+	others = maps.Clone(p.until)
+	maps.DeleteFunc(others, func(text string, _ int64) bool { _, is := texts[text]; return is })
+	return others
+}
+
 // Post implements bus.Board. The version comes after the text, and is read before it: whoever has read the version has the text, and a
 // slot of a Cluster may have one of them here and one there.
 func (r *Bus) Post(ctx context.Context, text string, until time.Time) error {
@@ -85,7 +110,11 @@ func (r *Bus) Post(ctx context.Context, text string, until time.Time) error {
 	}
 	q = r.query(ctx, r.reads)
 	q.do("set", versionKey, rand.Text(), "px", versionLife.Milliseconds())
-	return q.send()
+	if err := q.send(); err != nil {
+		return err
+	}
+	r.posts.add(map[string]int64{text: until.UnixMilli()}, r.now().UnixMilli())
+	return nil
 }
 
 // Posted implements bus.Board.
@@ -101,12 +130,28 @@ func (r *Bus) Posted(ctx context.Context, known string) (texts []string, version
 	if version == known {
 		return nil, known, nil
 	}
+	now := r.now().UnixMilli()
 	q = r.query(ctx, r.reads)
-	all := q.do("zrangebyscore", boardKey, r.now().UnixMilli(), "+inf")
+	all := q.do("zrangebyscore", boardKey, now, "+inf", "withscores")
 	if err := q.send(); err != nil {
 		return nil, "", err
 	}
-	return textsOf(all), version, nil
+	read := make(map[string]int64)
+	for of := range slices.Chunk(textsOf(all), 2) { // a text and its end
+		until, err := strconv.ParseFloat(of[len(of)-1], 64)
+		if err != nil {
+			return nil, "", unavailable(err)
+		}
+		texts, read[of[0]] = append(texts, of[0]), int64(until)
+	}
+	for text, until := range r.posts.add(read, now) {
+		texts = append(texts, text)
+		if err := r.Post(ctx, text, time.UnixMilli(until)); err != nil {
+			r.complain("post again what is lost", err)
+			version = "" // so that it is tried again with the next reading
+		}
+	}
+	return texts, version, nil
 }
 
 func bucketKey(bucket string) string { return "parley:bucket:{" + url.QueryEscape(bucket) + "}" }

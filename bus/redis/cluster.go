@@ -23,6 +23,7 @@ type Cluster struct {
 	dialRaw dialer
 	topo    *redis.ClusterClient // asks for keys where they are while slots move
 	wanted  chan struct{}        // capacity 1: the topology may have changed
+	posts   posts
 
 	mu     sync.RWMutex
 	nodes  map[string]*redis.Client // guarded by mu; those to be asked for the topology, by address

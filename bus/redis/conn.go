@@ -42,7 +42,7 @@ type conn struct {
 	since   time.Time // guarded by mu; when something began to be awaited
 
 	asked map[string]bool // owned by the writer; channels subscribed to, or about to be
-	heard time.Time       // owned by the reader; when something last came
+	heard time.Time       // owned by the reader, which begins with the time of the connection; when something last came
 }
 
 // awaited is a command that was sent: an op; a SUBSCRIBE or UNSUBSCRIBE of channels, each with its confirmation; or another, whose
@@ -67,8 +67,8 @@ func newLink(r *Bus) *link {
 	return l
 }
 
-// enter has the link subscribe to a room, and ask what its log has lost. In this order: a connection that is made meanwhile asks about the
-// rooms that are subscribed to, and forgets what was to be asked about others.
+// enter has the link subscribe to a room, and ask what its log has lost. In this order: a connection that is made meanwhile forgets what was
+// to be asked, and then asks about the rooms that are subscribed to.
 func (l *link) enter(rm *room, ask bool) {
 	l.subscriber.want(rm)
 	if ask {
@@ -141,11 +141,12 @@ func (l *link) serve() error {
 	if l.bus.ctx.Err() != nil { // drop may have come too early
 		l.drop()
 	}
-	c := &conn{serverConn: nc, asked: make(map[string]bool)}
-	l.mender.begin(l.subscriber.begin())
+	c := &conn{serverConn: nc, asked: make(map[string]bool), heard: time.Now()}
+	l.mender.begin()
 	var writer sync.WaitGroup
 	writer.Go(func() { l.write(ctx, c) })
 	err = l.read(c)
+	l.bus.server.heard(nc.run, c.heard)
 	cancel()
 	l.drop()
 	_ = nc.Close()

@@ -55,6 +55,12 @@ func (c *Config) SetPresenceLife(d time.Duration) { c.presenceLife = d }
 // SetHeldBytes bounds what all rooms hold until their logs are read.
 func (c *Config) SetHeldBytes(n int) { c.heldBytes = n }
 
+// SetWholeUsers bounds those of one room who are written at once.
+func (c *Config) SetWholeUsers(n int) { c.wholeUsers = n }
+
+// TakeLease has the node take another lease, as where its own is gone.
+func (r *Bus) TakeLease(ctx context.Context) error { return r.lease.take(ctx) }
+
 // MayRead is how many bytes are asked for in one go.
 func (r *Bus) MayRead() int64 { return r.budget.bytes.Load() }
 
@@ -244,14 +250,24 @@ func ComparedAgain(rooms int) time.Duration {
 	return time.Since(began)
 }
 
-// Sightings gives what asks each sentinel where the primary is, and since which failover.
-func Sightings(t testing.TB, cfg Config) func() (addrs []string, epochs []int64) {
+func sentinelsOf(t testing.TB, cfg Config) *sentinels {
 	where, err := cfg.parse()
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := newSentinels(where, cfg.withDefaults(), rawDialer(cfg.withDefaults(), where.options))
 	t.Cleanup(s.close)
+	return s
+}
+
+// AskSentinels gives what asks sentinels where the primary is.
+func AskSentinels(t testing.TB, cfg Config) func(ctx context.Context) (addr string, err error) {
+	return sentinelsOf(t, cfg).ask
+}
+
+// Sightings gives what asks each sentinel where the primary is, and since which failover.
+func Sightings(t testing.TB, cfg Config) func() (addrs []string, epochs []int64) {
+	s := sentinelsOf(t, cfg)
 	return func() (addrs []string, epochs []int64) {
 		for _, c := range s.all() {
 			if got := s.see(t.Context(), c); got.err == nil {
@@ -398,8 +414,9 @@ func (r *Bus) ReadLate(s bus.Subscription, roster bool, do func()) error {
 	return err
 }
 
-// Elsewhere has all that the node knows of rooms be of another server.
-func (r *Bus) Elsewhere() {
+// Elsewhere has all that the node knows of rooms be of another server, which was heard until so long ago.
+func (r *Bus) Elsewhere(ago time.Duration) {
+	r.server.heard("another", time.Now().Add(-ago))
 	r.mu.Lock()
 	all := slices.Collect(maps.Values(r.rooms))
 	r.mu.Unlock()
@@ -413,6 +430,38 @@ func (r *Bus) Elsewhere() {
 	for _, tr := range r.trails.byRoom {
 		tr.run = "another"
 	}
+}
+
+// SubscribeAsALinkBegins subscribes to a room that the node knows just as its link begins with a connection: when it has looked what is
+// subscribed to, and not at what else there is to be asked.
+func (r *Bus) SubscribeAsALinkBegins(ctx context.Context, room string, sink bus.Sink) error {
+	l := r.linkOf(room)
+	isConnected := func() bool {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return l.conn != nil
+	}
+	for l.drop(); isConnected(); time.Sleep(time.Millisecond) {
+	}
+	m := &l.mender
+	m.mu.Lock()
+	for !isConnected() {
+		time.Sleep(time.Millisecond)
+	}
+	time.Sleep(50 * time.Millisecond) // time enough to look
+	tr := r.trails.take(room)
+	rm, err := r.begin(room, sink)
+	if err == nil { // as where there is a trail
+		rm.mu.Lock()
+		rm.trail, rm.mending = tr, true
+		rm.mu.Unlock()
+		m.rooms = append(m.rooms, rm)
+	}
+	m.mu.Unlock()
+	if err != nil {
+		return err
+	}
+	return rm.join(ctx, rm.Close)
 }
 
 // Sessions is how many connections of links have worked.
@@ -429,6 +478,14 @@ func IsLive(s bus.Subscription) bool {
 	rm.mu.Lock()
 	defer rm.mu.Unlock()
 	return rm.state == live
+}
+
+// IsRead reports whether a subscription's log is being read, or is about to be.
+func IsRead(s bus.Subscription) bool {
+	rm := s.(*room)
+	rm.mu.Lock()
+	defer rm.mu.Unlock()
+	return rm.repair != repairIdle
 }
 
 // AsksLate reports whether the next question about what a room has lost waits, as the last one was refused.

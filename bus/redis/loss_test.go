@@ -205,7 +205,7 @@ func promoteAgainAndAgain(t *testing.T, size int) {
 			next := cut
 			cut = func() {
 				nodes[i].Cut(func() {
-					nodes[i].Elsewhere()
+					nodes[i].Elsewhere(0)
 					next()
 				})
 			}

@@ -3,6 +3,7 @@ package redis
 import (
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -197,12 +198,12 @@ const (
 	mendAwaited = 1024    // that are not answered: with 100,000 rooms the others of the link are not to wait for all of them
 )
 
-// begin is called for a new connection, with the rooms of the link.
-func (m *mender) begin(rooms []*room) {
+// begin is called for a new connection. It forgets what was to be asked before it looks which rooms there are; see link.enter.
+func (m *mender) begin() {
 	m.mu.Lock()
 	m.rooms, m.trails, m.reload = nil, nil, false
 	m.mu.Unlock()
-	for _, rm := range rooms {
+	for _, rm := range m.link.subscriber.begin() {
 		rm.reconnected()
 	}
 	m.add(nil, m.link.bus.trails.of(m.link, true))
@@ -343,11 +344,11 @@ func (r *Bus) appendMend(out []byte, tr *trail, floor bus.ID, run string) []byte
 	}
 	out = resp.AppendArg(out, ids)
 	out = resp.AppendArg(out, appendKnown(nil, tr.newest))
-	other := ""
+	left := ""
 	if tr.run != run {
-		other = "1"
+		left = strconv.FormatInt(r.onServer(r.server.heardUntil(tr.run)).UnixMilli(), 10)
 	}
-	return resp.AppendArg(out, other)
+	return resp.AppendArg(out, left)
 }
 
 // appendKnown appends an id, unless it is zero.
@@ -520,9 +521,11 @@ func (rm *room) mended(question uint64, run string, v resp.Value) {
 		if rm.bus.ctx.Err() == nil {
 			rm.bus.complain("ask what "+rm.name+" has lost", err)
 		}
-		if rm.trail != nil { // who joins is not kept waiting
-			rm.trail.again = true
+		if rm.trail == nil {
+			rm.mendLocked() // the log need not show that it has lost something: so what follows waits for the answer
+			return
 		}
+		rm.trail.again = true // who joins is not kept waiting
 	case rm.trail != nil:
 		if rm.trail.settle(out, run); out.broken {
 			rm.acknowledged(out.marker)

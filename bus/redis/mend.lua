@@ -3,11 +3,11 @@
 --
 -- ARGV: the greatest id that was acknowledged, if the node may not have seen its entry, or ''; the ids of the last entries that the
 -- node knows, newest first, each with a space behind it; the marker of the newest break that it knows of, or '';
--- '1' if it knows them from another server.
+-- '' if it knows them from this server, otherwise when it last heard another, from which it knows them, in ms since 1970.
 -- Answers 1 if the log goes on from the first of these, or was only trimmed. Otherwise it answers the marker's id, and the point
 -- of the break: the newest entry that the log still has of what the node knows.
 
-local acked, known, told, other = ARGV[8], ARGV[9], ARGV[10], ARGV[11] == '1'
+local acked, known, told, left = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
 local at, oldest = string.match(known, '^%S+'), string.match(known, '(%S+) $')
 local log = KEYS[1]
 
@@ -37,8 +37,8 @@ end
 -- The newest break: its marker, and what it followed.
 local function newestBreak() return string.match(call('GET', KEYS[5]) or '', '^(%d+%-%d+) (%d+%-%d+)$') end
 
--- What a promoted server lacks is the end of what the other had: what the node has known for long is in its log, or was.
-other = other and parts(acked ~= '' and less(at, acked) and acked or at) > now - 60000
+-- What a promoted server lacks is the end of what the other had: what the node had known for long by then is in its log, or was.
+local other = left and left ~= '' and parts(acked ~= '' and less(at, acked) and acked or at) > left - 60000
 
 local point
 local lost -- what the marker is to say, if that is not the point

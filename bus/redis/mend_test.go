@@ -134,25 +134,27 @@ func TestRedisALogThatWasTrimmedMayHaveBrokenElsewhere(t *testing.T) {
 	ctx, c, now := t.Context(), server.Client(), time.Now().UnixMilli()
 	at := func(ago time.Duration) string { return fmt.Sprint(now-ago.Milliseconds(), "-1") }
 	long, oldest, older, knows, trimmed, first := at(2*time.Minute), at(6*time.Second), at(5*time.Second), at(4*time.Second), at(3*time.Second), at(2*time.Second)
+	just := at(0)[:13] // the other was heard
 	for name, tt := range map[string]struct {
-		prev, acked, other string
-		known              []any
-		point, lost        string // "" where nothing is to be told
+		prev, acked, left string
+		known             []any
+		point, lost       string // "" where nothing is to be told
 	}{
 		"the same server": {trimmed, "", "", []any{knows, older, oldest}, "", ""},
-		"another server":  {trimmed, "", "1", []any{knows, older, oldest}, knows, oldest},
-		"another server, and it knows it for long": {trimmed, "", "1", []any{long}, "", ""},
+		"another server":  {trimmed, "", just, []any{knows, older, oldest}, knows, oldest},
+		"another server, and it knows it for long": {trimmed, "", just, []any{long}, "", ""},
+		"another, left as it knew it but shortly":  {trimmed, "", at(time.Minute + 5*time.Second)[:13], []any{long}, long, long},
 		"what it knows is not in the chain":        {older, "", "", []any{knows, older, oldest}, older, oldest},
 		"it only published, to the same server":    {trimmed, knows, "", []any{"0-0"}, "", ""},
-		"it only published, to another server":     {trimmed, knows, "1", []any{"0-0"}, trimmed, "0-0"},
-		"it only published, and long ago":          {trimmed, long, "1", []any{"0-0"}, "", ""},
+		"it only published, to another server":     {trimmed, knows, just, []any{"0-0"}, trimmed, "0-0"},
+		"it only published, and long ago":          {trimmed, long, just, []any{"0-0"}, "", ""},
 		"it only published, and that is not there": {older, knows, "", []any{"0-0"}, older, "0-0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			k := redis.KeysOf(name)
 			c.XAdd(ctx, &goredis.XAddArgs{Stream: k.Log, ID: first, Values: []any{"m", tt.prev + " first"}})
 			c.Set(ctx, k.Last, first, time.Hour)
-			answer, err := mend(ctx, c, k, tt.acked, spaced(tt.known), "", tt.other).Result()
+			answer, err := mend(ctx, c, k, tt.acked, spaced(tt.known), "", tt.left).Result()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -177,22 +179,32 @@ func TestRedisALogThatWasTrimmedMayHaveBrokenElsewhere(t *testing.T) {
 }
 
 // Where the log that a node comes back to was trimmed past what it knows, it is told of a loss if this is another server: its chain goes on
-// from what the node knows, but others may have heard of more.
+// from what the node knows, but others may have heard of more. So it is where the server can't note that at first, and where the room is
+// compared with it before a link can ask.
 func TestRedisWhatIsTrimmedOnAnotherServerIsTold(t *testing.T) {
 	for name, tt := range map[string]struct {
-		elsewhere bool
-		told      []string
+		elsewhere, refuses, compared bool
+		told                         []string
 	}{
-		"the same server": {false, []string{"known", "next"}},
-		"another server":  {true, []string{"known", "break", "next"}},
+		"the same server":                   {false, false, false, []string{"known", "next"}},
+		"another server":                    {true, false, false, []string{"known", "break", "next"}},
+		"another server, which is full yet": {true, true, false, []string{"known", "break", "next"}},
+		"another server, compared first":    {true, false, true, []string{"known", "break", "next"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := openRedis(t, slow)
-			_, told := subscribe(t, r, "lobby")
+			server := bustest.StartRedis(t)
+			allow(t, server, "allchannels")
+			cfg := slow
+			if tt.refuses {
+				cfg = often // and so asks again soon where nobody is
+			}
+			cfg.URL = limitedURL(server)
+			r := openRedis(t, cfg)
+			sub, told := subscribe(t, r, "lobby")
 			known := map[string]bus.ID{"lobby": appendTo(t, r, "lobby", "known", ""), "left": appendTo(t, r, "left", "known", "")}
 			told.expect("known")
 			if tt.elsewhere {
-				r.Elsewhere()
+				r.Elsewhere(0)
 			}
 			r.Cut(func() {
 				for room, id := range known {
@@ -203,7 +215,19 @@ func TestRedisWhatIsTrimmedOnAnotherServerIsTold(t *testing.T) {
 						t.Fatal(err)
 					}
 				}
+				if tt.refuses {
+					allow(t, server, "allchannels", "-xadd")
+				}
+				if tt.compared {
+					r.Compare(t, sub)
+					r.Compare(t, sub) // by now it seems to lack something
+					eventually(t, "it to be read, if it is", func() bool { return !redis.IsRead(sub) })
+				}
 			})
+			if tt.refuses {
+				eventually(t, "refusals", func() bool { return refusals(t, server, "xadd") >= len(known) })
+				allow(t, server, "allchannels")
+			}
 			told.expect(tt.told...)
 			broken := func() bool {
 				p, err := r.After(t.Context(), "left", known["left"], 10, 0)
@@ -214,6 +238,32 @@ func TestRedisWhatIsTrimmedOnAnotherServerIsTold(t *testing.T) {
 			} else if broken() {
 				t.Error("a loss is noted of a room that nobody is in")
 			}
+		})
+	}
+}
+
+// So it is however long no server could be reached in between: what counts is for how long the node knew it from the one before.
+func TestRedisWhatIsTrimmedDuringALongOutageIsTold(t *testing.T) {
+	const outage = 2 * time.Minute
+	for name, tt := range map[string]struct {
+		before time.Duration // that the node knew it, of the server that was left
+		told   []string
+	}{
+		"known just before it": {time.Second, []string{"break", "next"}},
+		"known for long":       {2 * time.Minute, []string{"next"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := openRedis(t, slow)
+			known := bus.ID{Ms: uint64(time.Now().Add(-outage - tt.before).UnixMilli()), Seq: 1}
+			rewind(t, r, "lobby", bus.ID{}, entry{known, bus.ID{}, "known"})
+			_, told := subscribe(t, r, "lobby")
+			r.Elsewhere(outage)
+			r.Cut(func() {
+				next := known
+				next.Seq++
+				rewind(t, r, "lobby", bus.ID{}, entry{next, known, "next"})
+			})
+			told.expect(tt.told...)
 		})
 	}
 }
@@ -550,6 +600,17 @@ func spaced(ids []any) (s string) {
 		s += fmt.Sprint(id, " ")
 	}
 	return s
+}
+
+// A link that has a new connection forgets nothing that is to be asked: who comes to a room just then is not kept waiting.
+func TestRedisWhoComesAsALinkBeginsIsNotForgotten(t *testing.T) {
+	r := openRedis(t, never)
+	appendTo(t, r, "lobby", "m", "") // so that there is something to be asked
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := r.SubscribeAsALinkBegins(ctx, "lobby", &nothing{}); err != nil {
+		t.Error(err)
+	}
 }
 
 // A tap notes what is written to the connections that subscribe while it holds, of which nothing is read until the release.

@@ -12,10 +12,9 @@ import (
 )
 
 const (
-	rosterBatch = 128    // rosters written in one pipeline
-	rosterUsers = 100    // of one roster in it
-	wholeUsers  = 20_000 // where all are written at once
-	readUsers   = 1000   // of each incarnation in a room that this node is not subscribed to
+	rosterBatch = 128  // rosters written in one pipeline
+	rosterUsers = 100  // of one roster in it
+	readUsers   = 1000 // of each incarnation in a room that this node is not subscribed to
 
 	// rosterPause is the least time between the beginnings of two writes, unless as many wait as one may have. What changes in a quiet
 	// moment is written at once; while many come, those who enter the same room share a write, and are told together.

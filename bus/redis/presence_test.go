@@ -367,8 +367,18 @@ func TestRedisARoomThatADeadNodeCouldNotBeTakenOutOfIsSeenToLater(t *testing.T) 
 
 // And where another node sees to the dead one, which need not know of the room.
 func TestRedisADeadNodeThatAnotherSeesToIsSeenToLater(t *testing.T) {
+	claimedIsSeenTo(t, 5*time.Second)
+}
+
+// And where that other died too, just before the server's clock was set back, so that its claim lasts for longer.
+func TestRedisADeadNodeWhoseClaimTheClockProlongsIsSeenToLater(t *testing.T) {
+	claimedIsSeenTo(t, time.Hour)
+}
+
+// claimedIsSeenTo has another node see to the dead one, for as long as its claim lasts.
+func claimedIsSeenTo(t *testing.T, lasts time.Duration) {
 	deadIsSeenTo(t, func(server *bustest.RedisServer, dead string) {
-		if err := server.Client().Set(t.Context(), "parley:reap:"+dead, "1", 5*time.Second).Err(); err != nil {
+		if err := server.Client().Set(t.Context(), "parley:reap:"+dead, "1", lasts).Err(); err != nil {
 			t.Fatal(err)
 		}
 	}, func(*bustest.RedisServer) {})
@@ -394,6 +404,37 @@ func TestRedisADeadNodeWhoseLeaseTheClockProlongsIsSeenTo(t *testing.T) {
 		t.Errorf("its lease lasts for %v more, a new one for %v", left, lasts)
 	}
 	told.change(bus.Left, "ann")
+}
+
+// Nobody leaves a room as his node takes another lease, however many it has there: more than it writes at once.
+func TestRedisNobodyLeavesWhileManyAreWrittenUnderAnotherLease(t *testing.T) {
+	server := bustest.StartRedis(t)
+	cfg := never
+	cfg.URL = server.URL()
+	cfg.SetWholeUsers(2)
+	a := openRedis(t, cfg)
+	sub, _ := subscribe(t, a, "lobby")
+	_, told := subscribe(t, openRedis(t, cfg), "lobby")
+	var want []string
+	enter := func(user string) {
+		t.Helper()
+		sub.Enter(bus.Member{ID: user})
+		told.change(bus.Joined, user)
+		want = append(want, "+"+user)
+	}
+	for i := range 5 {
+		enter(fmt.Sprint("user", i))
+	}
+	before := a.Incarnation()
+	if err := a.TakeLease(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "it to be there under that alone", func() bool {
+		there := incarnationsIn(t, server, "lobby")
+		return len(there) == 1 && there[0] != before
+	})
+	enter("the end")
+	told.expect(want...)
 }
 
 // deadIsSeenTo has a node meet a dead one in a room that it is not in, and that no list names any more.

@@ -155,7 +155,9 @@ func (p *reaper) claim(ctx context.Context, inc string) (mine bool, err error) {
 	r := p.bus
 	q := r.query(ctx, r.own)
 	set := q.do("set", claimKey(inc), "1", "nx", "px", r.claimLife().Milliseconds())
-	if err := q.send(); err != nil && !isFull(err) { // a full Redis can't keep order among us
+	q.do("pexpire", claimKey(inc), r.claimLife().Milliseconds(), "lt") // as with leases, above
+	err = q.send()
+	if err != nil && !isFull(err) { // a full Redis can't keep order among us
 		return false, err
 	}
 	return set.Err() != redis.Nil, nil

@@ -45,6 +45,8 @@ type Config struct {
 
 	heldBytes int // what all rooms together hold until their logs are read; default 64 MiB
 
+	wholeUsers int // of one room that are written at once; default 20,000
+
 	// dial replaces the network in tests.
 	dial func(ctx context.Context, network, addr string) (net.Conn, error)
 
@@ -76,6 +78,9 @@ func (c Config) withDefaults() Config {
 	}
 	if c.heldBytes == 0 {
 		c.heldBytes = 64 << 20
+	}
+	if c.wholeUsers == 0 {
+		c.wholeUsers = 20_000
 	}
 	if c.QueueBytes == 0 {
 		c.QueueBytes = 16 << 20
@@ -112,6 +117,7 @@ type Bus struct {
 	db     int
 	limits []byte // as append.lua takes them: entries, their age and the life of the last id in ms, bytes
 
+	posts   *posts                 // static; of a Cluster, common to its parts
 	cluster *Cluster               // of which this is the part that one primary has; nil for a server alone
 	scripts *scripts               // static
 	hashTag atomic.Pointer[string] // of a slot that the primary has; nil for a server alone
@@ -183,14 +189,14 @@ func build(cfg Config, t target, c *Cluster) *Bus {
 		cfg: cfg, log: cfg.Log, options: options, db: options.DB, cluster: c, scripts: plain,
 		lost: make(chan struct{}, 1), rooms: make(map[string]*room), rosters: make(map[string]*roster),
 		repairs: newWorkQueue[*room](), rosterRepairs: newWorkQueue[*room](), changes: newWorkQueue[*roster](),
-		leaving: make(chan struct{}), left: make(chan struct{}),
+		leaving: make(chan struct{}), left: make(chan struct{}), posts: new(posts),
 	}
 	if c != nil {
-		r.scripts = sharded
+		r.scripts, r.posts = sharded, &c.posts
 	}
 	r.budget.bytes.Store(budgetFirst)
 	r.outside.Store(&errOutside)
-	r.server.conns = make(map[*serverConn]bool)
+	r.server.conns, r.server.until = make(map[*serverConn]bool), make(map[string]time.Time)
 	r.trails.byRoom = make(map[string]*trail)
 	r.dialRaw = rawDialer(cfg, t.options)
 	options.Dialer = func(ctx context.Context, _, _ string) (net.Conn, error) {
@@ -419,7 +425,10 @@ func (r *Bus) Ready() error {
 }
 
 // now is the server's time, roughly.
-func (r *Bus) now() time.Time { return time.Now().Add(time.Duration(r.skew.Load())) }
+func (r *Bus) now() time.Time { return r.onServer(time.Now()) }
+
+// onServer is what the server's clock shows at a time of ours.
+func (r *Bus) onServer(t time.Time) time.Time { return t.Add(time.Duration(r.skew.Load())) }
 
 // HeartbeatAge implements bus.Bus.
 func (r *Bus) HeartbeatAge() time.Duration {

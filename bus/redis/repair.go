@@ -196,6 +196,9 @@ func (rm *room) ask(q *query, bytes int) *reading {
 	if rm.state != joining && rm.state != repairing || rm.mending { // mended goes on with the answer
 		return nil
 	}
+	if rm.state == repairing && rm.run != rm.bus.server.runNow() { // the link is to ask first, which it does once it is there
+		return nil
+	}
 	rd := &reading{room: rm, term: rm.bus.server.term.Load(), joining: rm.state == joining, question: rm.question, at: rm.at, owed: rm.owed()}
 	rm.reads++
 	rd.number = rm.reads

@@ -209,7 +209,7 @@ func (ro *roster) plan(inc string, leased int64) *rosterPlan {
 	if ro.whole {
 		kind = "w"
 		clear(ro.dirty)
-		most, first := wholeUsers, !ro.touched && len(ro.former) == 0
+		most, first := ro.bus.cfg.wholeUsers, !ro.touched && len(ro.former) == 0
 		if first {
 			most = rosterUsers
 		}
@@ -238,6 +238,9 @@ func (ro *roster) plan(inc string, leased int64) *rosterPlan {
 	if len(ro.dirty) > 0 {
 		ro.queueLocked()
 	}
+	if len(p.former) > 0 && ro.owesLocked() {
+		p.former = nil // not yet: that is what keeps them in the room
+	}
 	r := ro.bus
 	copy(args, []any{
 		"evalsha", script, 2, ro.keys.incarnations, ro.keys.usersOf(inc),
@@ -250,6 +253,16 @@ func (ro *roster) plan(inc string, leased int64) *rosterPlan {
 	ro.whole, ro.touched = false, true
 	p.cmd = redis.NewCmd(context.Background(), args...)
 	return p
+}
+
+// owesLocked reports whether somebody is still to be written whom Redis may have had.
+func (ro *roster) owesLocked() bool {
+	for user := range ro.dirty {
+		if ro.want[user].known {
+			return true
+		}
+	}
+	return false
 }
 
 // written is called when Redis answered, or failed to. It reports whether Redis took what was planned.

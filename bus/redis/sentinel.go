@@ -37,6 +37,7 @@ type sentinel struct {
 	*redis.Client
 	addr string
 	id   string             // guarded by sentinels.mu; "" until it has told
+	told int64              // guarded by sentinels.mu; the latest epoch that it has
 	over context.Context    // done once it is known no more
 	end  context.CancelFunc // of over
 }
@@ -82,12 +83,13 @@ func (s *sentinels) close() {
 }
 
 // meet takes what a sentinel says of itself and the others: their addresses by their ids. One that is named may be known by another
-// address; one that was found is where it was heard of last.
-func (s *sentinels) meet(c *sentinel, id string, others map[string]string) {
+// address; one that was found is where it was heard of last. It gives the latest epoch that the sentinel had told until then.
+func (s *sentinels) meet(c *sentinel, got sighting, others map[string]string) (before int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.id = id; s.closed {
-		return
+	c.id, before, c.told = got.id, c.told, max(c.told, got.epoch)
+	if s.closed {
+		return before
 	}
 	for id, addr := range others {
 		if id == "" || slices.ContainsFunc(s.known, func(k *sentinel) bool { return k.addr == addr }) {
@@ -104,32 +106,37 @@ func (s *sentinels) meet(c *sentinel, id string, others map[string]string) {
 		}
 		wake(s.met)
 	}
+	return before
 }
 
 // A sighting is what a sentinel says of the primary.
 type sighting struct {
-	id    string // of the sentinel
-	count int    // of all sentinels
-	addr  string
-	epoch int64
-	err   error
+	id     string // of the sentinel
+	count  int    // of all sentinels
+	addr   string
+	epoch  int64
+	before int64 // the latest epoch that the sentinel had told until then
+	err    error
 }
 
 var errUnwatched = errors.New("they watch over no primary of that name")
 
 // ask asks all that are known, and goes by the latest failover that more than half of all, or those that answer in time, know of. One
-// that is cut off with an old primary still names that.
+// that is cut off with an old primary still names that. Sentinels that are set up anew count from the beginning: where one has forgotten the
+// latest failover, and nobody else who answers knows of it, more than half of all are believed.
 func (s *sentinels) ask(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, s.timeout)
 	defer cancel()
-	asked := s.all()
+	s.mu.Lock()
+	asked, latest := slices.Clone(s.known), s.epoch
+	s.mu.Unlock()
 	said := make(chan sighting, len(asked))
 	for _, c := range asked {
 		go func() { said <- s.see(ctx, c) }() // ends with ctx
 	}
 	var best sighting
 	var errs []error
-	answers, count := make(map[string]bool), s.named
+	answers, count, forgotten := make(map[string]bool), s.named, false
 	for range asked {
 		got := <-said
 		if got.err != nil {
@@ -137,10 +144,11 @@ func (s *sentinels) ask(ctx context.Context) (string, error) {
 			continue
 		}
 		answers[got.id], count = true, max(count, got.count)
+		forgotten = forgotten || got.epoch < latest && got.before >= latest
 		if best.addr == "" || got.epoch > best.epoch {
 			best = got
 		}
-		if len(answers) > count/2 {
+		if len(answers) > count/2 && best.epoch >= latest {
 			break
 		}
 	}
@@ -149,7 +157,13 @@ func (s *sentinels) ask(ctx context.Context) (string, error) {
 	if len(answers) == 0 {
 		return s.addr, fmt.Errorf("no sentinel tells where %s is: %w", s.name, worst(errs))
 	}
-	if s.addr == "" || best.epoch >= s.epoch {
+	anew := forgotten && best.epoch < s.epoch && len(answers) > count/2
+	if anew {
+		for _, c := range s.known {
+			c.told = 0 // of epochs that are over
+		}
+	}
+	if s.addr == "" || best.epoch >= s.epoch || anew {
 		s.addr, s.epoch = best.addr, best.epoch
 	}
 	return s.addr, nil
@@ -202,7 +216,7 @@ func (s *sentinels) see(ctx context.Context, c *sentinel) (got sighting) {
 	for _, o := range sentinels.Val() {
 		found[o["runid"]] = net.JoinHostPort(o["ip"], o["port"])
 	}
-	s.meet(c, got.id, found)
+	got.before = s.meet(c, got, found)
 	return got
 }
 

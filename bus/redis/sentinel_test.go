@@ -378,6 +378,59 @@ func (c farConn) Read(b []byte) (int, error) {
 	return c.Conn.Read(b)
 }
 
+// Sentinels that are set up anew count failovers from the beginning. They are believed once none of them knows of a later one, unless they are
+// too few: one that has forgotten what it knew, and is alone, may name any server.
+func TestRedisSentinelsThatAreSetUpAnewAreFollowed(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		alone  bool
+		follow []bool // once so many are set up anew
+	}{
+		"all of them":    {false, []bool{false, false, true}},
+		"one, and alone": {true, []bool{false}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			old, now := bustest.StartRedisTCP(t), bustest.StartRedisTCP(t)
+			var all []*bustest.RedisServer
+			var addrs []string
+			for range 3 {
+				s := bustest.StartSentinelTCP(t, watching(old, 5)...)
+				all, addrs = append(all, s), append(addrs, s.Addr())
+			}
+			ask := redis.AskSentinels(t, redis.Config{URL: "redis+sentinel://" + strings.Join(addrs, ",") + "/rooms"})
+			leadsTo := func(want *bustest.RedisServer) {
+				t.Helper()
+				if addr, err := ask(t.Context()); err != nil || addr != want.Addr() {
+					t.Errorf("they lead to %s, %v, want %s", addr, err, want.Addr())
+				}
+			}
+			for range 10 { // each answers first at times
+				leadsTo(old)
+			}
+			if tt.alone {
+				all[1].Kill()
+				all[2].Kill()
+			}
+			for i, follow := range tt.follow {
+				host, port, _ := net.SplitHostPort(now.Addr())
+				for _, args := range [][]any{{"sentinel", "remove", "rooms"}, {"sentinel", "monitor", "rooms", host, port, 1}} {
+					if err := all[i].Client().Do(t.Context(), args...).Err(); err != nil {
+						t.Fatal(err)
+					}
+				}
+				want := old
+				if follow {
+					want = now
+				}
+				for range 10 {
+					leadsTo(want)
+				}
+			}
+		})
+	}
+}
+
 // A sentinel that is named is asked where it is named, whatever the others call its address: from here theirs may lead nowhere.
 func TestRedisSentinelsAreAskedWhereTheyAreNamed(t *testing.T) {
 	t.Parallel()

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"strconv"
 	"strings"
@@ -24,6 +25,7 @@ type server struct {
 	mu    sync.Mutex
 	run   string               // guarded by mu; the id of the process's run; "" if none is known
 	conns map[*serverConn]bool // guarded by mu; those that are open
+	until map[string]time.Time // guarded by mu; when a link last heard a run, once its connection has ended
 	term  atomic.Uint64        // counts the servers; changed with mu held
 }
 
@@ -31,6 +33,7 @@ type server struct {
 type serverConn struct {
 	net.Conn
 	server *server
+	run    string // the server's
 }
 
 // A serverSocket is a serverConn that can be looked at; see quietSocket.
@@ -70,7 +73,7 @@ func (s *server) adopt(nc net.Conn, run string, term uint64) (*serverConn, error
 		s.leaveLocked()
 		s.run = run
 	}
-	c := &serverConn{Conn: nc, server: s}
+	c := &serverConn{Conn: nc, server: s, run: run}
 	s.conns[c] = true
 	return c, nil
 }
@@ -80,6 +83,29 @@ func (s *server) runNow() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.run
+}
+
+// runLife is how long it is known until when a run was heard.
+const runLife = 24 * time.Hour
+
+// heard notes until when a run was.
+func (s *server) heard(run string, until time.Time) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.DeleteFunc(s.until, func(_ string, until time.Time) bool { return time.Since(until) > runLife })
+	if s.until[run].Before(until) {
+		s.until[run] = until
+	}
+}
+
+// heardUntil is until when a run was heard, now if it may be heard still.
+func (s *server) heardUntil(run string) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if until, known := s.until[run]; known {
+		return until
+	}
+	return time.Now()
 }
 
 // leave ends all connections: the server is none to talk to.
