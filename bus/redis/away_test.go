@@ -107,6 +107,32 @@ func TestRedisANodeStartsThoughItsServerCanNotBeUsedYet(t *testing.T) {
 	}
 }
 
+// A server that has as many clients as it takes may have space soon: that is no reason not to start.
+func TestRedisANodeStartsThoughItsServerTakesNoMoreClients(t *testing.T) {
+	t.Parallel()
+	const says = "ERR max number of clients reached"
+	var hasSpace atomic.Bool
+	cfg := redis.Config{URL: bustest.StartRedis(t).URL(), HeartbeatInterval: 100 * time.Millisecond}
+	cfg.SetDial(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		if hasSpace.Load() {
+			return (&net.Dialer{}).DialContext(ctx, network, addr)
+		}
+		ours, its := net.Pipe()
+		go func() {
+			defer its.Close()
+			_, _ = its.Read(make([]byte, 4096))
+			fmt.Fprintf(its, "-%s\r\n", says)
+		}()
+		return ours, nil
+	})
+	r := openRedis(t, cfg)
+	if err := r.Ready(); err == nil || !strings.Contains(err.Error(), says) {
+		t.Fatalf("ready: %v", err)
+	}
+	hasSpace.Store(true)
+	eventually(t, "the node to be ready", func() bool { return r.Ready() == nil })
+}
+
 // A connection on which nobody answers, as that to a machine that has just gone, is given up, and another is made.
 func TestRedisAServerThatDoesNotGreetIsTriedAgain(t *testing.T) {
 	t.Parallel()

@@ -501,6 +501,26 @@ func TestRedisClusterStartsThoughTheFirstSlotOfAPartMoves(t *testing.T) {
 	a.told[room].change(bus.Joined, "cay")
 }
 
+// A part hears its heartbeats though the slot of their channel moves away, whatever else it hears.
+func TestRedisClusterAPartHearsItselfThoughTheSlotOfItsHeartbeatsMoves(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	room := roomsOf(servers, 0, 1)[0]
+	n := openClusterNode(t, redis.Config{URL: servers.URL(), Links: 1, Timeout: 5 * time.Second, HeartbeatInterval: time.Second}, room)
+	beats := func() string { return servers.Do(0, "pubsub", "shardchannels", "parley:beat:*") }
+	before := beats()
+	chat := n.chat(room, "a")
+	servers.Move(0, 0, 1)
+	eventually(t, "heartbeats in another channel", func() bool {
+		if away := n.Away(); len(away) > 0 {
+			t.Fatalf("away is %q", away)
+		}
+		now := beats()
+		return now != before && strings.Contains(now, "beat")
+	})
+	n.hears(room, "a", chat.end())
+}
+
 // A Redis Cluster whose URL says that it is none is refused, and the other way round.
 func TestRedisClusterIsWhatItsURLSays(t *testing.T) {
 	alone := bustest.StartRedisTCP(t)

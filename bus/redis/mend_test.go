@@ -475,6 +475,31 @@ func TestRedisALossIsNotedThoughTheRoomWasLeft(t *testing.T) {
 	})
 }
 
+// Whoever saw what is lost has less than the marker, also where the clock is behind and the room was left.
+func TestRedisAMarkerFollowsWhatIsLostThoughTheRoomWasLeft(t *testing.T) {
+	server := bustest.StartRedis(t)
+	cfg := never
+	cfg.URL = server.URL()
+	r := openRedis(t, cfg)
+	redis.ClockBack(t, server.URL(), "lobby")
+	sub, told := subscribe(t, r, "lobby")
+	lost := appendTo(t, r, "lobby", "lost", "")
+	told.expect("lost")
+	sub.Close()
+	k := redis.KeysOf("lobby")
+	if err := server.Client().Del(t.Context(), k.Log, k.Last).Err(); err != nil {
+		t.Fatal(err)
+	}
+	subscribe(t, r, "lobby")
+	p, err := r.After(t.Context(), "lobby", bus.ID{}, 10, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !lost.Less(p.LastBreak) {
+		t.Errorf("the marker is %v, and %v was lost", p.LastBreak, lost)
+	}
+}
+
 // A loss that the server refuses to note is not passed over: nothing that follows it is handed on before it could be told. Nor is it
 // asked about without end.
 func TestRedisALossThatCouldNotBeNotedHoldsUpWhatFollows(t *testing.T) {

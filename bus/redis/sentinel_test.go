@@ -329,6 +329,51 @@ func TestRedisGoesByMoreThanHalfOfAllSentinels(t *testing.T) {
 	})
 }
 
+// A sentinel that is named otherwise than the others call it is one all the same: cut off, it is not more than half by itself.
+func TestRedisASentinelOfTwoAddressesCountsOnce(t *testing.T) {
+	t.Parallel()
+	old, now, next := bustest.StartRedisTCP(t), bustest.StartRedisTCP(t), bustest.StartRedisTCP(t)
+	sees := func(server *bustest.RedisServer, epoch, me int) *bustest.RedisServer {
+		config := append([]string{"sentinel myid " + sentinelID(me)}, watching(server, epoch)...)
+		for i := 1; i <= 3; i++ { // they don't reach each other, and the last one is nowhere
+			if i != me {
+				config = append(config, fmt.Sprint("sentinel known-sentinel rooms 127.0.0.1 ", i, " ", sentinelID(i)))
+			}
+		}
+		return bustest.StartSentinelTCP(t, config...)
+	}
+	cutOff := sees(old, 1, 1)
+	var other atomic.Pointer[bustest.RedisServer]
+	other.Store(sees(now, 2, 2))
+	cfg := redis.Config{
+		URL: "redis+sentinel://" + cutOff.Addr() + "/rooms", HeartbeatInterval: 20 * time.Millisecond, LeaseTTL: 10 * time.Second,
+	}
+	cfg.SetDial(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		switch addr {
+		case "127.0.0.1:1":
+			addr = cutOff.Addr()
+		case "127.0.0.1:2":
+			c, err := (&net.Dialer{}).DialContext(ctx, network, other.Load().Addr())
+			return farConn{c}, err
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, addr)
+	})
+	a := openNode(t, cfg)
+	goesTo := func(s *bustest.RedisServer) {
+		t.Helper()
+		eventually(t, "the node to be at the primary that two of three name", func() bool {
+			_, err := tryAppend(t, a.Bus, "lobby", "m", "m")
+			return err == nil && s.Client().XLen(t.Context(), redis.KeysOf("lobby").Log).Val() > 0
+		})
+	}
+	goesTo(now)
+	if asked := a.Sentinels(); slices.Contains(asked, "127.0.0.1:1") {
+		t.Fatalf("one is asked twice, of %v", asked)
+	}
+	other.Swap(sees(next, 3, 2)).Kill()
+	goesTo(next)
+}
+
 // A sentinel of which others tell different addresses is asked at one after the other, and nothing is left of those before.
 func TestRedisASentinelThatIsHeardOfElsewhereIsLetGo(t *testing.T) {
 	t.Parallel()

@@ -295,11 +295,13 @@ func TestChatSaysWhatHappensInTheRoom(t *testing.T) {
 		{client.Presence{Event: wire.EventUpdate, User: bob}, ""},
 		{client.Presence{Event: wire.EventJoin, User: ada}, ""},
 		{client.Signal{Kind: "typing", User: bob}, ""},
+		{client.Message{Entry: wire.Entry{From: ada, Text: "here", Key: "KEYS-1"}, Mine: true}, ""}, // it is on the screen
+		{client.Message{Entry: wire.Entry{From: ada, Text: "elsewhere", Key: "OTHERS-1"}, Mine: true}, "Ada: elsewhere\n"},
 	} {
-		var errw strings.Builder
-		ch := &chat{view: &pipe{errw: &errw}}
-		if ch.handle("tea", wire.User{ID: "a", Name: "Ada"}, tt.event); errw.String() != tt.want {
-			t.Errorf("%+v is told as %q, want %q", tt.event, errw.String(), tt.want)
+		var told strings.Builder
+		ch := &chat{view: &pipe{out: &told, errw: &told}, keys: "KEYS"}
+		if ch.handle("tea", wire.User{ID: "a", Name: "Ada"}, tt.event); told.String() != tt.want {
+			t.Errorf("%+v is told as %q, want %q", tt.event, told.String(), tt.want)
 		}
 	}
 }

@@ -72,6 +72,7 @@ func TestSystemdIsTold(t *testing.T) {
 	for range 3 {
 		hear("WATCHDOG=1")
 	}
+	stays := dial(t, t.Context(), p, "/") // it does not read, so it does not answer a goodbye
 	if err := p.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
@@ -84,6 +85,14 @@ func TestSystemdIsTold(t *testing.T) {
 		}
 		stopping = string(said[:n]) == "STOPPING=1"
 	}
+	go func() {
+		<-p.ended
+		socket.Close() // nothing more is said
+	}()
+	for range 3 { // it lives, as long as it says goodbye
+		hear("WATCHDOG=1")
+	}
+	stays.CloseNow()
 	if <-p.ended; p.err != nil {
 		t.Error(p.err)
 	}

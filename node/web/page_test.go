@@ -295,6 +295,31 @@ func TestUnreadOverRoomsAndReloads(t *testing.T) {
 	p.until(`document.querySelectorAll("#room-list li").length === 1`)
 }
 
+// After a gap the order starts anew: what is said then has not been read, whatever its id.
+func TestWhatFollowsAGapIsUnread(t *testing.T) {
+	t.Parallel()
+	said := func(room, id, text string) string {
+		return fmt.Sprintf(`{"op":"message","room":%q,"id":%q,"from":{"id":"bo","name":"Bo"},"text":%q,"at":1}`, room, id, text)
+	}
+	f := newFake(t, func(r request, _ int) []string {
+		if r.Op != "join" || r.Room != "lobby" {
+			return nil
+		}
+		return []string{
+			`{"op":"ok","req":%REQ%,"room":"lobby","last":"5-0","members":[],"count":0}`, `{"op":"live","room":"lobby"}`,
+			`{"op":"gap","room":"design","after":"5-0","last":"2-0"}`, said("design", "3-0", "anew"), said("design", "6-0", "and more"),
+			said("lobby", "6-0", "that is all"),
+		}
+	})
+	p := openPage(t, f.URL, "design", "Ada")
+	p.until(`!document.querySelector("#top").hidden`)
+	p.run(`document.querySelector("#join-name").value = "lobby"; document.querySelector("#join button").click()`)
+	p.sees("that is all")
+	if unread := js[string](p, `document.querySelector("#room-list .badge")?.textContent`); unread != "2 unread" {
+		t.Errorf("of two messages, %q", unread)
+	}
+}
+
 func TestKeyboard(t *testing.T) {
 	t.Parallel()
 	n := nodetest.Start(t, 1).Nodes[0]

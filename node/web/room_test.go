@@ -131,6 +131,14 @@ func TestARoomKeepsItsPromises(t *testing.T) {
 			message("9-0", "b", "bo", "k");
 			return [before, heard, texts()].join(" ");
 		`, "a,b a,b,c a,b,c"},
+		{"who leaves with something unsaid is told once the client is closed", `
+			await joined();
+			room.send("hi");
+			await asked("send");
+			const left = room.leave();
+			chat.close();
+			return Promise.race([left.then(() => "ok"), moment().then(() => "never")]);
+		`, "ok"},
 		{"its echo acknowledges no message whose answer may yet come, and it is shown once", `
 			await joined();
 			let id;

@@ -196,6 +196,31 @@ func TestARefusedRoomIsNotWaitedFor(t *testing.T) {
 	p.until(`document.querySelector("#banner").className === "good"`)
 }
 
+// What a stream's node refuses at once is not waited for on the stream: no answer to it means that the node is gone.
+func TestWhatIsRefusedOverAStreamIsNotWaitedFor(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.PingInterval = time.Minute }).Nodes[0]
+	p := newClient(t, n.HTTP(""), blockUpgrades(t, n))
+	p.until(`room.live && chat.transport === "sse"`)
+	p.run(`
+		const [set, clear] = [setTimeout, clearTimeout];
+		window.waits = new Map();
+		window.setTimeout = (f, ms) => {
+			const timer = set(f, ms);
+			if (ms === 10_000) waits.set(timer, f);
+			return timer;
+		};
+		window.clearTimeout = (timer) => clear(timer, waits.delete(timer));
+	`)
+	got := js[string](p, `room.signal("").then(() => "ok", ({ code }) => code).then((code) => {
+		for (const late of waits.values()) late();
+		return code + ", " + chat.state;
+	})`)
+	if want := "bad_request, open"; got != want {
+		t.Errorf("it ends as %s, want %s", got, want)
+	}
+}
+
 // What a node refuses of a visitor is noticed over streams too, and before the first room is joined.
 func TestStreamsCheckWhoOneIs(t *testing.T) {
 	t.Parallel()
