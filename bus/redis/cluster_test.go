@@ -475,6 +475,21 @@ func TestRedisClusterStartsThoughAPartIsAway(t *testing.T) {
 	told.change(bus.Joined, "ann")
 }
 
+// What one part will never let the node do ends the start, though others would.
+func TestRedisClusterDoesNotStartWhereAPartLacksRights(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	allow(t, servers.Servers[0], "allchannels")
+	allow(t, servers.Servers[1], "allchannels", "-xadd")
+	c, err := redis.OpenCluster(t.Context(), redis.Config{URL: strings.Replace(servers.URL(), "://", "://node:secret@", 1), Timeout: 5 * time.Second})
+	if err == nil {
+		c.Close()
+	}
+	if !errors.Is(err, redis.ErrMisconfigured) || !strings.Contains(err.Error(), "XADD") {
+		t.Errorf("says %v", err)
+	}
+}
+
 // A node may start while the first slot of a part moves, whose tag is in the names of what it keeps there of itself.
 func TestRedisClusterStartsThoughTheFirstSlotOfAPartMoves(t *testing.T) {
 	t.Parallel()
@@ -521,14 +536,16 @@ func TestRedisClusterPartsComeAndGo(t *testing.T) {
 		return len(there) == 1 && there[0] != before[0]
 	})
 	servers.GiveAll(1, 0)
-	eventually(t, "the old part to be left", func() bool { return servers.Do(1, "client", "list", "type", "pubsub") == "" })
+	for _, n := range []*clusterNode{a, b} {
+		eventually(t, "the old part to be left", func() bool { return n.Part(servers.Servers[1].Addr()) == nil })
+	}
 	servers.Servers[1].Kill()
+	says("without the old part")
 	for _, n := range []*clusterNode{a, b} {
 		if away := n.Away(); len(away) > 0 {
 			t.Errorf("away is %q", away)
 		}
 	}
-	says("without the old part")
 	b.told["lobby"].expect("+ann", "to the new part", "without the old part")
 }
 

@@ -368,6 +368,9 @@ func TestRedisASentinelThatRefusesTheAddressIsPassedOver(t *testing.T) {
 	if _, err := redis.Open(t.Context(), redis.Config{URL: "redis+sentinel://" + refuses.Addr() + "/rooms"}); err == nil {
 		t.Error("opened by one that refuses")
 	}
+	eventually(t, "nothing to be left of that", func() bool {
+		return strings.Count(refuses.Client().ClientList(t.Context()).Val(), "\n") == 1 // who asks
+	})
 	says := bustest.StartSentinelTCP(t, watching(server, 1)...)
 	a := openNode(t, redis.Config{URL: "redis+sentinel://" + refuses.Addr() + "," + says.Addr() + "/rooms"})
 	a.says("hello")
