@@ -57,22 +57,27 @@ func (s *Server) forApps(manage bool, do func(http.ResponseWriter, *http.Request
 	})
 }
 
-// speakAs reads from a body whom an application speaks for: "from", an object with id and name; else itself. The keys of its sends are
-// its own, for each such user: they meet none of the user's.
-func speakAs(c *caller, said []byte) *wire.Error {
-	var body struct{ From *wire.Member }
-	if json.Unmarshal(said, &body) == nil && body.From != nil {
-		if wire.CheckRoom(body.From.ID) != nil {
+// speakAs reads from a JSON object whom an application speaks for: "from", an object with id and name; else itself, as in a body that is
+// no JSON (nil). The keys of its sends are its own, for each such user: they meet none of the user's.
+func speakAs(c *caller, object []byte) *wire.Error {
+	var body map[string]json.RawMessage // whose names are in one case of letters
+	json.Unmarshal(object, &body)       // ParseSaid tells what is wrong with it
+	var from *wire.Member
+	if text := body["from"]; text != nil && json.Unmarshal(text, &from) != nil {
+		return wire.Errorf(wire.BadRequest, "from has to be an object with an id and, if need be, a name and info")
+	}
+	if from != nil {
+		if wire.CheckRoom(from.ID) != nil {
 			return wire.Errorf(wire.BadRequest, "from needs an id of 1 to %d bytes, without control characters", wire.MaxRoom)
 		}
-		if bad := wire.CheckName(body.From.Name); bad != nil {
+		if bad := wire.CheckName(from.Name); bad != nil {
 			return bad
 		}
-		info, err := wire.ParseInfo([]byte(body.From.Info))
+		info, err := wire.ParseInfo([]byte(from.Info))
 		if err != nil {
 			return wire.Errorf(wire.BadRequest, "from's info: %v", err)
 		}
-		c.user = User{ID: body.From.ID, Name: body.From.Name, Info: info}
+		c.user = User{ID: from.ID, Name: from.Name, Info: info}
 	}
 	c.keys = "\x00app " + c.app.Name + "\x00" + c.user.ID
 	return nil
