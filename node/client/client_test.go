@@ -212,7 +212,7 @@ func TestResumesAfterTheLastMessageSeen(t *testing.T) {
 		fc.message("lobby", "you", "", "c", ID{Ms: 60, Seq: 10})
 		fc.say(wire.Live{Room: "lobby"})
 		fc.message("lobby", "you", "", "d", ID{Ms: 70})
-		fc.say(wire.Gap{Room: "lobby", After: ID{Ms: 80}})
+		fc.say(wire.Gap{Room: "lobby", After: ID{Ms: 70}, Last: ID{Ms: 80}})
 		if got := l.said(); got != "a b c live d gap" {
 			t.Errorf("heard %q", got)
 		}
