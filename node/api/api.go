@@ -155,15 +155,15 @@ func (c *Client) Members(ctx context.Context, room string) (members []wire.Membe
 // Rooms lists all rooms that somebody is in, sorted.
 func (c *Client) Rooms(ctx context.Context) (rooms []string, err error) {
 	for {
-		query := url.Values{}
+		path := "/v1/rooms"
 		if len(rooms) > 0 {
-			query.Set("after", rooms[len(rooms)-1])
+			path += "?after=" + url.QueryEscape(rooms[len(rooms)-1])
 		}
 		var page struct {
 			Rooms []string
 			More  bool
 		}
-		if err := c.do(ctx, "GET", "/v1/rooms?"+query.Encode(), nil, "", &page); err != nil {
+		if err := c.do(ctx, "GET", path, nil, "", &page); err != nil {
 			return nil, wrap(err, "list the rooms")
 		}
 		if rooms = append(rooms, page.Rooms...); !page.More || len(page.Rooms) == 0 {
@@ -219,7 +219,7 @@ func wrap(err error, doing string) error {
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
-// do asks, again and again where that may help.
+// do asks, again and again where that may help. Without an into the answer has to be that it was done.
 func (c *Client) do(ctx context.Context, method, path string, body any, key string, into any) error {
 	var said []byte
 	if body != nil {
@@ -272,8 +272,8 @@ func (c *Client) once(ctx context.Context, method, path string, said []byte, key
 		return 0, err
 	}
 	if resp.StatusCode < 300 {
-		if into == nil {
-			return -1, nil
+		if into == nil && resp.StatusCode == http.StatusAccepted {
+			into = new(struct{})
 		}
 		if json.Unmarshal(answer, into) != nil {
 			return -1, errForeign
