@@ -249,6 +249,13 @@ func TestRepeatsAreDroppedBySenderAndKey(t *testing.T) {
 		if !l.events[len(l.events)-1].(Message).Mine || l.events[1].(Message).Mine {
 			t.Errorf("f is mine, a is not: %+v", l.events)
 		}
+		l.events = nil
+		for _, minutes := range []time.Duration{1, 11, 13, 14} { // no repeat comes later than a key lives: then it is said anew
+			fc.message("lobby", "you", "report", "it is there", ID{Ms: uint64((minutes * time.Minute).Milliseconds())})
+		}
+		if got := l.said(); got != "it is there it is there" {
+			t.Errorf("heard %q", got)
+		}
 	})
 }
 
