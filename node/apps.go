@@ -244,18 +244,29 @@ func (s *Server) revokeAll(w http.ResponseWriter, r *http.Request, _ identity) *
 func (s *Server) revoke(w http.ResponseWriter, r *http.Request, user string) *wire.Error {
 	var body struct {
 		Before *int64
-		Token  string
+		Token  *string
 	}
-	if _, bad := s.readObject(w, r, &body); bad != nil {
+	said, bad := s.readObject(w, r, &body)
+	if bad != nil {
 		return bad
 	}
+	var given map[string]any
+	json.Unmarshal(said, &given) // which readObject could
+	known := 0
+	for _, is := range []bool{body.Before != nil, body.Token != nil} {
+		if is {
+			known++
+		}
+	}
 	now := time.Now()
-	n := notice{Revoke: true, User: user, Token: body.Token, Before: now.UnixMilli()}
+	n := notice{Revoke: true, User: user, Before: now.UnixMilli()}
 	switch {
-	case body.Token != "" && (user != "" || body.Before != nil):
+	case len(given) > known || body.Token != nil && *body.Token == "": // what is not understood must not pass for everything
+		return wire.Errorf(wire.BadRequest, "the body may have before, or token with the jti of one, and nothing else")
+	case body.Token != nil && (user != "" || body.Before != nil):
 		return wire.Errorf(wire.BadRequest, "a token is revoked by its jti alone: without a user, and without before")
-	case body.Token != "":
-		n.Before = 0
+	case body.Token != nil:
+		n.Token, n.Before = *body.Token, 0
 	case body.Before != nil && (*body.Before <= 0 || *body.Before > now.UnixMilli()):
 		return wire.Errorf(wire.BadRequest, "before is in milliseconds since 1970, and not to come")
 	case body.Before != nil:

@@ -228,6 +228,11 @@ func TestWhatAnApplicationAsksWronglyIsSaid(t *testing.T) {
 		{"/v1/users/ada/revoke", `{"token":"x"}`, 400, "by its jti alone"},
 		{"/v1/revoke", `{"token":"x","before":1}`, 400, "by its jti alone"},
 		{"/v1/revoke", `{"before":0}`, 400, "not to come"},
+		{"/v1/revoke", `{"token":""}`, 400, "nothing else"},
+		{"/v1/revoke", `{"token":null}`, 400, "nothing else"},
+		{"/v1/revoke", `{"jti":"x"}`, 400, "nothing else"},
+		{"/v1/revoke", `{"user":"ada","before":1}`, 400, "nothing else"},
+		{"/v1/users/ada/revoke", `{"since":1}`, 400, "nothing else"},
 		{"/v1/users/backend/revoke", `{}`, 202, ""},
 		{"/v1/broadcast", `{"text":"x","rooms":["r"]}`, 401, "revoked"}, // it is a user, too
 	} {
