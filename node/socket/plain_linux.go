@@ -52,7 +52,9 @@ func (l *plainListener) acceptPlain() (*plainConn, error) {
 	var from unix.Sockaddr
 	var failed error
 	err := l.wait.Read(func(s uintptr) bool {
-		fd, from, failed = unix.Accept4(int(s), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		for failed = unix.ECONNABORTED; failed == unix.ECONNABORTED; { // of a connection that has gone: as in package net
+			fd, from, failed = unix.Accept4(int(s), unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC)
+		}
 		return failed != unix.EAGAIN
 	})
 	if err != nil {
