@@ -20,6 +20,7 @@ var readingFaults = []promise{
 	{name: "Sync is not over with a read of the log that began before it", test: syncDuringRead, settings: uncompared},
 	{name: "Sync is over once the log was read, however long that takes", test: syncDuringLongRead, settings: uncompared},
 	{name: "a change missed during a read of the roster is read after it", test: changedDuringRead, settings: uncompared},
+	{name: "a roster that was compared while it was read is read again", test: comparedDuringRead, settings: Settings{Compare: 200 * time.Millisecond, Timeout: 20 * time.Second}},
 	{name: "changes that came during a read of the roster are read where one of them is missing", test: missingDuringRead, settings: uncompared},
 	{name: "a message of a log that goes on below what was delivered shows the loss", test: goesOnBelow, settings: uncompared},
 	{name: "what the log loses after it was asked and before it is read shows", test: lostBeforeRead, settings: uncompared},
@@ -124,32 +125,76 @@ func syncWhileReading(c *cluster, long time.Duration) {
 	check(c.t, "delivered when Sync returned", r.Seen().Has("three"), true)
 }
 
+// A rosterRead is a read of who is in the room, over b, which has missed that bob entered over a. The answer is held until release.
+type rosterRead struct {
+	c       *cluster
+	a, b    *node
+	sub     bus.Subscription // of a
+	atA     *Recorder
+	atB     *Recorder
+	release func()
+}
+
+func (c *cluster) readingRoster() *rosterRead {
+	c.t.Helper()
+	r := &rosterRead{c: c, a: c.open(), b: c.openProxied()}
+	r.sub, r.atA = r.a.subscribe(room)
+	_, r.atB = r.b.subscribe(room)
+	r.enter("ann")
+	r.joined("ann")
+	r.misses("bob")
+	held, release := r.b.wire.holdAnswer("bob")
+	r.enter("cay")
+	c.await(held, "the roster to be read")
+	r.release = release
+	return r
+}
+
+// enter has a user enter over a.
+func (r *rosterRead) enter(user string) {
+	r.c.t.Helper()
+	r.sub.Enter(bus.Member{ID: user})
+	r.atA.Wait(r.c.t, user+" to join", changed(bus.Joined, user, 1))
+}
+
+// misses has a user enter of whom b is not told.
+func (r *rosterRead) misses(user string) {
+	r.c.t.Helper()
+	dropped := r.b.wire.dropMessage(user)
+	r.enter(user)
+	r.c.await(dropped, "the change to be dropped")
+}
+
+// joined waits until b has told that users are there.
+func (r *rosterRead) joined(users ...string) {
+	r.c.t.Helper()
+	for _, user := range users {
+		r.atB.Wait(r.c.t, user+" to join", changed(bus.Joined, user, 1))
+	}
+}
+
 // changedDuringRead has the connection break while the roster is read. Who enters before it is replaced is in neither.
 func changedDuringRead(c *cluster) {
-	a, b := c.open(), c.openProxied()
-	sub, atA := a.subscribe(room)
-	_, atB := b.subscribe(room)
-	enter := func(user string) {
-		c.t.Helper()
-		sub.Enter(bus.Member{ID: user})
-		atA.Wait(c.t, user+" to join", changed(bus.Joined, user, 1))
-	}
-	enter("ann")
-	atB.Wait(c.t, "ann to join", changed(bus.Joined, "ann", 1))
-	dropped := b.wire.dropMessage("bob")
-	enter("bob")
-	c.await(dropped, "the change to be dropped")
-	held, release := b.wire.holdAnswer("bob")
-	enter("cay")
-	c.await(held, "the roster to be read")
-	back := c.unsubscribed(b)
-	enter("dan")
+	r := c.readingRoster()
+	back := c.unsubscribed(r.b)
+	r.enter("dan")
 	back()
-	c.hears(a, atB)
-	release()
-	for _, user := range []string{"bob", "cay", "dan"} {
-		atB.Wait(c.t, user+" to join", changed(bus.Joined, user, 1))
-	}
+	c.hears(r.a, r.atB)
+	r.release()
+	r.joined("bob", "cay", "dan")
+}
+
+// comparedDuringRead has a comparison want the roster read, too, which it is then. What is missed later is read all the same.
+func comparedDuringRead(c *cluster) {
+	r := c.readingRoster()
+	reads := func() int { return Calls(c.t, c.server.Client())["hgetall"] }
+	before := reads()
+	until(c.t, "comparisons over both nodes", func() bool { return reads() >= before+4 })
+	r.release()
+	r.joined("bob", "cay")
+	r.misses("dan")
+	r.enter("eve")
+	r.joined("dan", "eve")
 }
 
 // tooMuchDuringRead has more come last than is held of a room, so that nothing after it can show that it is missing.

@@ -9,7 +9,8 @@ import (
 // namePromises are about users who have more than one name.
 var namePromises = []promise{
 	{name: "a new name is told, and counts everywhere", test: renamed},
-	{name: "of two names over two handles the later counts, whoever leaves", test: laterName},
+	{name: "of two names over two handles the later counts, whoever leaves", test: laterName, settings: uncompared},
+	{name: "of two names of one moment the same counts everywhere", test: sameMoment},
 	{name: "who comes back with an old name undoes no new one", test: oldName},
 }
 
@@ -55,6 +56,26 @@ func laterName(c *cluster) {
 	for _, r := range []*Recorder{atA, atB} {
 		s := r.Wait(c.t, "the end", changed(bus.Joined, "end", 1))
 		check(c.t, "changes", len(s.Changes), 3)
+	}
+}
+
+func sameMoment(c *cluster) {
+	a, b := c.open(), c.open()
+	subA, atA := a.subscribe(room)
+	subB, atB := b.subscribe(room)
+	for user, names := range map[string][2]string{"ann": {"Anna", "Anne"}, "bob": {"Robert", "Bob"}} {
+		subA.Enter(bus.Member{ID: user, Name: names[0], Named: 1000})
+		for _, r := range []*Recorder{atA, atB} {
+			r.Wait(c.t, "the first name", changed(bus.Joined, user, 1))
+		}
+		subB.Enter(bus.Member{ID: user, Name: names[1], Named: 1000})
+	}
+	until(c.t, "one of both to be listed", called("ann", "Anne", subA, subB))
+	enterAll(c, subB, atA, "end")
+	until(c.t, "the other to stay", called("bob", "Robert", subA, subB))
+	for _, r := range []*Recorder{atA, atB} {
+		s := r.Wait(c.t, "the end", changed(bus.Joined, "end", 1))
+		check(c.t, "new names", changes(s, bus.Renamed, "ann")+changes(s, bus.Renamed, "bob"), 1)
 	}
 }
 

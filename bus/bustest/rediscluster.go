@@ -98,6 +98,17 @@ func (c *RedisCluster) Try(server int, args ...any) (string, error) {
 // Owner is the server that has a slot, as a server says.
 func (c *RedisCluster) Owner(asked, slot int) int {
 	c.t.Helper()
+	for _, some := range c.slotsBy(asked) {
+		if some.Start <= slot && slot <= some.End {
+			return c.serverOf(some)
+		}
+	}
+	return -1
+}
+
+// slotsBy is who has which slots, as a server says.
+func (c *RedisCluster) slotsBy(asked int) []redis.ClusterSlot {
+	c.t.Helper()
 	s := c.Servers[asked]
 	client := redis.NewClient(&redis.Options{Addr: s.Addr(), MaxRetries: -1, DisableIdentity: true, Protocol: 2})
 	defer client.Close()
@@ -105,12 +116,11 @@ func (c *RedisCluster) Owner(asked, slot int) int {
 	defer cancel()
 	slots := redis.NewClusterSlotsCmd(ctx, "cluster", "slots")
 	_ = client.Process(ctx, slots)
-	for _, some := range slots.Val() {
-		if some.Start <= slot && slot <= some.End && len(some.Nodes) > 0 {
-			return slices.IndexFunc(c.Servers, func(s *RedisServer) bool { return s.Addr() == some.Nodes[0].Addr })
-		}
-	}
-	return -1
+	return slots.Val()
+}
+
+func (c *RedisCluster) serverOf(some redis.ClusterSlot) int {
+	return slices.IndexFunc(c.Servers, func(s *RedisServer) bool { return len(some.Nodes) > 0 && s.Addr() == some.Nodes[0].Addr })
 }
 
 // Begin begins to move a slot.
@@ -160,6 +170,26 @@ func (c *RedisCluster) Move(slot, from, to int) (keys int) {
 	keys = c.MoveKeys(slot, from, to, 1<<30)
 	c.End(slot, from, to)
 	return keys
+}
+
+// GiveAll gives a server all slots of another, without what keys they have.
+func (c *RedisCluster) GiveAll(from, to int) {
+	c.t.Helper()
+	for _, some := range c.slotsBy(from) {
+		if c.serverOf(some) != from {
+			continue
+		}
+		for i := range c.Servers {
+			c.Do(i, "cluster", "delslotsrange", some.Start, some.End)
+		}
+		c.Do(to, "cluster", "addslotsrange", some.Start, some.End)
+	}
+	c.Do(to, "cluster", "bumpepoch")
+	for i := range c.Servers {
+		until(c.t, "all to know", func() bool {
+			return strings.Contains(c.Do(i, "cluster", "info"), fmt.Sprintf("cluster_slots_assigned:%d", slots))
+		})
+	}
 }
 
 // FailOver has a replica take over by command, and waits until all know.

@@ -475,6 +475,21 @@ func TestRedisClusterStartsThoughAPartIsAway(t *testing.T) {
 	told.change(bus.Joined, "ann")
 }
 
+// What one part will never let the node do ends the start, though others would.
+func TestRedisClusterDoesNotStartWhereAPartLacksRights(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	allow(t, servers.Servers[0], "allchannels")
+	allow(t, servers.Servers[1], "allchannels", "-xadd")
+	c, err := redis.OpenCluster(t.Context(), redis.Config{URL: strings.Replace(servers.URL(), "://", "://node:secret@", 1), Timeout: 5 * time.Second})
+	if err == nil {
+		c.Close()
+	}
+	if !errors.Is(err, redis.ErrMisconfigured) || !strings.Contains(err.Error(), "XADD") {
+		t.Errorf("says %v", err)
+	}
+}
+
 // A node may start while the first slot of a part moves, whose tag is in the names of what it keeps there of itself.
 func TestRedisClusterStartsThoughTheFirstSlotOfAPartMoves(t *testing.T) {
 	t.Parallel()
@@ -521,10 +536,90 @@ func TestRedisClusterAPartHearsItselfThoughTheSlotOfItsHeartbeatsMoves(t *testin
 	n.hears(room, "a", chat.end())
 }
 
-// A Redis Cluster whose URL says that it is none is refused, and the other way round.
+// A primary that has slots for the first time is a part from then on, and one that has none any more is no part: nobody misses it.
+func TestRedisClusterPartsComeAndGo(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	servers.GiveAll(0, 1)
+	cfg := redis.Config{URL: servers.URL(), Timeout: 5 * time.Second, HeartbeatInterval: 500 * time.Millisecond}
+	a, b := openClusterNode(t, cfg, "lobby"), openClusterNode(t, cfg, "lobby")
+	a.subs["lobby"].Enter(bus.Member{ID: "ann"})
+	b.told["lobby"].change(bus.Joined, "ann")
+	before := incarnationsIn(t, servers.Servers[1], "lobby")
+	servers.Move(redis.SlotOf("lobby"), 1, 0)
+	says := func(body string) {
+		eventually(t, "an acknowledgement", func() bool { _, err := tryAppend(t, a, "lobby", body, body); return err == nil })
+	}
+	says("to the new part") // which has not let the node in at first
+	eventually(t, "the node to be there where the room is", func() bool {
+		there := incarnationsIn(t, servers.Servers[0], "lobby")
+		return len(there) == 1 && there[0] != before[0]
+	})
+	servers.GiveAll(1, 0)
+	for _, n := range []*clusterNode{a, b} {
+		eventually(t, "the old part to be left", func() bool { return n.Part(servers.Servers[1].Addr()) == nil })
+	}
+	servers.Servers[1].Kill()
+	says("without the old part")
+	for _, n := range []*clusterNode{a, b} {
+		if away := n.Away(); len(away) > 0 {
+			t.Errorf("away is %q", away)
+		}
+	}
+	b.told["lobby"].expect("+ann", "to the new part", "without the old part")
+}
+
+// What is in slots that no primary has is away, and not taken for empty, until one has them. Without any primary the node is not ready.
+func TestRedisClusterSlotsThatNobodyHasAreAway(t *testing.T) {
+	t.Parallel()
+	s := aloneInCluster(t, 1, "cluster-require-full-coverage no")
+	ctx, c := t.Context(), s.Client()
+	if err := c.ClusterDelSlotsRange(ctx, 1, 16383).Err(); err != nil {
+		t.Fatal(err)
+	}
+	n := openClusterNode(t, redis.Config{URL: "redis+cluster://" + s.Addr(), HeartbeatInterval: 300 * time.Millisecond, LeaseTTL: 20 * time.Second})
+	for what, do := range map[string]func() error{
+		"publish":   func() error { _, err := tryAppend(t, n, "lobby", "m", ""); return err },
+		"subscribe": func() error { _, err := n.Subscribe(ctx, "lobby", &nothing{}); return err },
+		"after":     func() error { _, err := n.After(ctx, "lobby", bus.ID{}, 1, 0); return err },
+		"before":    func() error { _, err := n.Before(ctx, "lobby", bus.ID{}, 1, 0); return err },
+		"roster":    func() error { _, err := n.Cluster.Roster(ctx, "lobby"); return err },
+		"post":      func() error { return n.Post(ctx, "text", time.Now().Add(time.Hour)) },
+		"posted":    func() error { _, _, err := n.Posted(ctx, ""); return err },
+		"draw":      func() error { _, err := n.Draw(ctx, "ann", 1, 1, 1); return err },
+		"count":     func() error { _, err := n.Count(ctx, "ann", "node", 1, time.Hour); return err },
+		"signal": func() error {
+			told := make(chan error, 1)
+			n.Signal("lobby", nil, func(err error) { told <- err })
+			return <-told
+		},
+	} {
+		if err := do(); !errors.Is(err, bus.ErrUnavailable) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if places := n.Places(); places != 0 {
+		t.Errorf("%d places are known, of no room in use", places)
+	}
+	if err := c.ClusterAddSlotsRange(ctx, 1, 16383).Err(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "an acknowledgement", func() bool { _, err := tryAppend(t, n, "lobby", "m", "m"); return err == nil })
+	s.Kill()
+	eventually(t, "the node not to be ready", func() bool { return n.Ready() != nil && n.HeartbeatAge() > 300*time.Millisecond })
+}
+
+// A Redis Cluster whose URL says that it is none is refused, and the other way round; so is one that has no slots yet.
 func TestRedisClusterIsWhatItsURLSays(t *testing.T) {
+	c, err := redis.OpenCluster(t.Context(), redis.Config{URL: "redis+cluster://" + bustest.StartRedisTCP(t, "cluster-enabled yes").Addr()})
+	if err == nil {
+		c.Close()
+	}
+	if err == nil || !strings.Contains(err.Error(), "no slots") {
+		t.Errorf("without slots says %v", err)
+	}
 	alone := bustest.StartRedisTCP(t)
-	_, err := redis.OpenCluster(t.Context(), redis.Config{URL: "redis+cluster://" + alone.Addr()})
+	_, err = redis.OpenCluster(t.Context(), redis.Config{URL: "redis+cluster://" + alone.Addr()})
 	if !errors.Is(err, redis.ErrMisconfigured) || !strings.Contains(err.Error(), "say redis://") {
 		t.Errorf("says %v", err)
 	}

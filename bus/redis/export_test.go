@@ -563,6 +563,13 @@ func (r *Bus) HasTrail(room string) bool {
 	return r.trails.byRoom[room] != nil
 }
 
+// Rosters is of how many rooms the node knows who is to be there through it.
+func (r *Bus) Rosters() int {
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	return len(r.rosters)
+}
+
 // AgeTrails has all trails be as old as they are after so much more time.
 func (r *Bus) AgeTrails(by time.Duration) {
 	r.trails.mu.Lock()
@@ -593,6 +600,44 @@ func (c *Cluster) MoveAway(room string) {
 		defer p.mu.Unlock()
 		p.moveLocked()
 	}
+}
+
+// MoveAwayWhile is MoveAway, and does something once the room has left, before it comes back.
+func (c *Cluster) MoveAwayWhile(room string, do func()) {
+	c.placesMu.Lock()
+	c.mu.Lock() // which is needed to find where it is to go
+	p := c.places[room]
+	p.mu.Lock()
+	leaves := p.sub
+	p.moveLocked()
+	p.mu.Unlock()
+	c.placesMu.Unlock()
+	for !leaves.ended.Load() {
+		runtime.Gosched()
+	}
+	do()
+	c.mu.Unlock()
+}
+
+// Waiters is how many wait in Sync in a room that is subscribed to.
+func (c *Cluster) Waiters(room string) int {
+	p := c.use(room)
+	defer c.release(p)
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return Waiters(p.sub)
+}
+
+// Part is the part of the primary at an address.
+func (c *Cluster) Part(addr string) *Bus {
+	c.mu.RLock()
+	defer c.mu.RUnlock()
+	return c.shards[addr]
+}
+
+// Acknowledged notes that something was acknowledged in a room that is not subscribed to.
+func (r *Bus) Acknowledged(room string, i bus.ID) {
+	r.trails.acknowledged(r.keys(room), i, r.server.runNow())
 }
 
 // IsForbidden is for what a server says that is not here.

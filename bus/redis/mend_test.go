@@ -598,7 +598,9 @@ func TestRedisRoomsThatANodeHasLeftAreForgotten(t *testing.T) {
 	known := func(rooms ...string) bool {
 		return !slices.ContainsFunc(rooms, func(room string) bool { return !r.HasTrail(room) })
 	}
-	sub, _ := subscribe(t, r, "left")
+	sub, told := subscribe(t, r, "left")
+	sub.Enter(bus.Member{ID: "ann"})
+	told.change(bus.Joined, "ann")
 	appendTo(t, r, "left", "m", "")
 	sub.Close()
 	appendTo(t, r, "published to", "m", "")
@@ -612,6 +614,7 @@ func TestRedisRoomsThatANodeHasLeftAreForgotten(t *testing.T) {
 	if !known("used again") {
 		t.Error("one that was used since is forgotten")
 	}
+	eventually(t, "who was in it to be forgotten", func() bool { return r.Rosters() == 0 })
 }
 
 // mend calls mend.lua with its own arguments.

@@ -288,28 +288,36 @@ func TestRedisClusterHearsASlotWhoseMoveIsGivenUp(t *testing.T) {
 	b.hears(room, "a", said)
 }
 
-// What is under way when its room begins to move is refused where the room was. What was published after it does not overtake it.
+// What is under way when its room begins to move is refused where the room was. What was published after it does not overtake it. The
+// part that the room leaves stays till then, though it has no slots any more.
 func TestRedisClusterWhatIsUnderWayWhenItsRoomMovesStaysFirst(t *testing.T) {
 	t.Parallel()
-	servers := bustest.StartRedisCluster(t, 2, 0)
-	room := roomsOf(servers, 0, 1)[0]
-	b, n := openBraked(t, servers, "said first", room)
-	appendTo(t, n, room, "before", "")
-	said, outcomes := sayTen(n, room, b)
-	servers.Move(redis.SlotOf(room), 0, 1)
-	looks := func() int { return bustest.Calls(t, servers.Servers[0].Client())["cluster|slots"] }
-	before := looks()
-	eventually(t, "the node to know", func() bool { // the third look comes after the second was followed, which began after the move
-		_, _ = n.After(t.Context(), room, bus.ID{}, 1, 0) // has it look
-		return looks() >= before+3
-	})
-	close(b.release)
-	for range cap(outcomes) {
-		if err := <-outcomes; err != nil {
-			t.Error(err)
-		}
+	for name, move := range map[string]func(servers *bustest.RedisCluster, room string){
+		"its slot":                 func(servers *bustest.RedisCluster, room string) { servers.Move(redis.SlotOf(room), 0, 1) },
+		"all slots of its primary": func(servers *bustest.RedisCluster, _ string) { servers.GiveAll(0, 1) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			servers := bustest.StartRedisCluster(t, 2, 0)
+			room := roomsOf(servers, 0, 1)[0]
+			b, n := openBraked(t, servers, "said first", room)
+			said, outcomes := sayTen(n, room, b)
+			move(servers, room)
+			looks := func() int { return bustest.Calls(t, servers.Servers[0].Client())["cluster|slots"] }
+			before := looks()
+			eventually(t, "the node to know", func() bool { // the third look comes after the second was followed, which began after the move
+				_, _ = n.After(t.Context(), room, bus.ID{}, 1, 0) // has it look
+				return looks() >= before+3
+			})
+			close(b.release)
+			for range cap(outcomes) {
+				if err := <-outcomes; err != nil {
+					t.Error(err)
+				}
+			}
+			n.hears(room, "said", said)
+		})
 	}
-	n.hears(room, "said", said)
 }
 
 // What is published while its room moves counts, as what waits elsewhere, and does so no more once it has left.
@@ -323,9 +331,10 @@ func TestRedisClusterWhatIsPublishedWhileItsRoomMovesIsBounded(t *testing.T) {
 	publish := func(body string, outcomes chan error) {
 		n.Publish("lobby", bus.Draft{Body: []byte(body)}, func(_ bus.ID, err error) { outcomes <- err })
 	}
-	moved := make(chan error, 1+fit)
+	moved := make(chan error, 2+fit)
 	publish("under way", moved)
 	<-b.reached
+	n.Signal("lobby", []byte("waits behind it"), func(err error) { moved <- err }) // and stays there, as all that is not kept
 	n.MoveAway("lobby")
 	large := strings.Repeat("x", 20<<10)
 	for range fit {
@@ -383,6 +392,99 @@ func TestRedisClusterARoomThatMovesIsComeToOnceItHas(t *testing.T) {
 	}
 	if err := <-come; err != nil {
 		t.Error(err)
+	}
+}
+
+// A room that is left for good while it moves is not there where it moves to. Sync is not over before the move is.
+func TestRedisClusterARoomThatIsClosedWhileItMovesIsOver(t *testing.T) {
+	t.Parallel()
+	cfg := redis.Config{URL: bustest.StartRedisCluster(t, 1, 0).URL(), HeartbeatInterval: time.Minute} // nobody else moves it
+	n := openClusterNode(t, cfg, "lobby")
+	n.MoveAwayWhile("lobby", func() {
+		short, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+		defer cancel()
+		if err := n.subs["lobby"].Sync(short); !errors.Is(err, bus.ErrUnavailable) {
+			t.Errorf("sync while it moves: %v", err)
+		}
+		n.subs["lobby"].Close()
+	})
+	sub, told := subscribe(t, n, "lobby")
+	appendTo(t, n, "lobby", "m", "")
+	told.expect("m")
+	sub.Close()
+	eventually(t, "no place to be kept", func() bool { return n.Places() == 0 })
+	n.told["lobby"].expect()
+}
+
+// Who waits in Sync while the room moves waits on where it has moved to.
+func TestRedisClusterSyncGoesOnWhereARoomHasMovedTo(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 1, 0)
+	n := openClusterNode(t, redis.Config{URL: servers.URL(), CompareInterval: 200 * time.Millisecond}, "lobby")
+	servers.Do(0, "acl", "setuser", "default", "-xrange") // so that the log can't be read
+	servers.Do(0, "client", "kill", "type", "pubsub")
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	synced := make(chan error, 1)
+	go func() { synced <- n.subs["lobby"].Sync(ctx) }()
+	eventually(t, "it to wait", func() bool { return n.Waiters("lobby") == 1 })
+	n.MoveAway("lobby")
+	servers.Do(0, "acl", "setuser", "default", "+xrange")
+	if err := <-synced; err != nil {
+		t.Error(err)
+	}
+}
+
+// What is known of a room at two parts, where it was and where it has moved to, is one: the later counts of both. A node may note at
+// the first one still what it had acknowledged there.
+func TestRedisClusterWhatIsKnownOfARoomWhereItWasIsKnownWhereItHasMovedTo(t *testing.T) {
+	t.Parallel()
+	for name, later := range map[string]func(t *testing.T, n, other *clusterNode, room string, noted func(bus.ID)) bus.ID{
+		"acknowledged there": func(t *testing.T, n, _ *clusterNode, room string, noted func(bus.ID)) bus.ID {
+			kept := appendTo(t, n, room, "kept", "")
+			lost := appendTo(t, n, room, "lost", "")
+			noted(kept)
+			return lost
+		},
+		"acknowledged where it was": func(t *testing.T, n, other *clusterNode, room string, noted func(bus.ID)) bus.ID {
+			appendTo(t, n, room, "kept", "")
+			lost := appendTo(t, other, room, "lost", "")
+			noted(lost)
+			return lost
+		},
+		"delivered there": func(t *testing.T, n, other *clusterNode, room string, noted func(bus.ID)) bus.ID {
+			sub, told := subscribe(t, n, room)
+			kept := appendTo(t, other, room, "kept", "")
+			lost := appendTo(t, other, room, "lost", "")
+			told.expect("kept", "lost")
+			sub.Close()
+			noted(kept)
+			return lost
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			servers := bustest.StartRedisCluster(t, 2, 0)
+			room := roomsOf(servers, 0, 1)[0]
+			cfg := redis.Config{URL: servers.URL(), CompareInterval: time.Hour, HeartbeatInterval: 200 * time.Millisecond, LeaseTTL: 20 * time.Second}
+			n, other := openClusterNode(t, cfg), openClusterNode(t, cfg)
+			was := n.Part(servers.Servers[1].Addr())
+			lost := later(t, n, other, room, func(i bus.ID) { was.Acknowledged(room, i) })
+			_ = other.Close() // who would ask, too
+			eventually(t, "it to be known where the room is", func() bool { return !was.HasTrail(room) })
+			k, c := redis.KeysOf(room), servers.Servers[0].Client()
+			entries, err := c.XRange(t.Context(), k.Log, "-", "+").Result()
+			if err != nil || len(entries) != 2 {
+				t.Fatalf("the log has %v, %v", entries, err)
+			}
+			servers.Do(0, "xdel", k.Log, lost.String())
+			servers.Do(0, "set", k.Last, entries[0].ID)
+			servers.Do(0, "client", "kill", "type", "pubsub") // who comes back asks
+			eventually(t, "the loss to be noted", func() bool {
+				p, err := n.After(t.Context(), room, lost, 10, 0)
+				return err == nil && !p.LastBreak.IsZero()
+			})
+		})
 	}
 }
 

@@ -3,6 +3,7 @@ package redis_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -363,6 +364,35 @@ func TestRedisARoomThatADeadNodeCouldNotBeTakenOutOfIsSeenToLater(t *testing.T) 
 	out("lobby")
 	c.Del(ctx, unreadable)
 	out("tea")
+}
+
+// Where the list of its rooms can't be read, it stays on the list of nodes.
+func TestRedisADeadNodeWhoseRoomsCantBeReadIsSeenToLater(t *testing.T) {
+	t.Parallel()
+	server := bustest.StartRedis(t)
+	ctx, c := t.Context(), server.Client()
+	cfg := never
+	cfg.URL = server.URL()
+	dies := openRedis(t, cfg)
+	present(t, dies, "lobby", "ann")
+	dead := dies.Incarnation()
+	c.Del(ctx, "parley:lease:"+dead)
+	if err := c.Set(ctx, "parley:rooms:"+dead, "no rooms", time.Hour).Err(); err != nil {
+		t.Fatal(err)
+	}
+	openRedis(t, redis.Config{URL: server.URL(), HeartbeatInterval: 200 * time.Millisecond, LeaseTTL: time.Minute, CompareInterval: time.Hour})
+	eventually(t, "two refusals", func() bool { // the second comes after all that follows the first
+		_, stat, _ := strings.Cut(c.Info(ctx, "errorstats").Val(), "errorstat_WRONGTYPE:count=")
+		n := 0
+		_, _ = fmt.Sscan(stat, &n)
+		return n >= 2
+	})
+	c.Del(ctx, "parley:rooms:"+dead)
+	c.SAdd(ctx, "parley:rooms:"+dead, "lobby")
+	eventually(t, "the dead node to be out of the room", func() bool {
+		there, err := c.HExists(ctx, redis.KeysOf("lobby").Incarnations, dead).Result()
+		return err == nil && !there
+	})
 }
 
 // And where another node sees to the dead one, which need not know of the room.

@@ -78,6 +78,22 @@ func TestRedisCommands(t *testing.T) {
 	}
 }
 
+// What waits is sent in batches of 256 messages or 512 KB, with one message more at most.
+func TestRedisBatchesAreBounded(t *testing.T) {
+	r := openRedis(t, redis.Config{HeartbeatInterval: time.Hour, CompareInterval: time.Hour})
+	for _, waits := range []struct{ messages, bytes, batches int }{{600, 10, 3}, {5, 300 << 10, 3}} {
+		appendTo(t, r, "lobby", "the first of all", "")
+		spent := commands(t, r, func() {
+			if err := r.Append("lobby", strings.Repeat("m", waits.bytes), waits.messages); err != nil {
+				t.Error(err)
+			}
+		})
+		if spent["evalsha"] != waits.batches {
+			t.Errorf("%d messages of %d bytes were sent in %d batches", waits.messages, waits.bytes, spent["evalsha"])
+		}
+	}
+}
+
 // commands counts the calls of each command that do causes.
 func commands(t *testing.T, r *redis.Bus, do func()) map[string]int {
 	t.Helper()

@@ -2,6 +2,7 @@ package redis_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -226,6 +227,9 @@ func TestRedisLastIDAloneGoneIsNoBreak(t *testing.T) {
 	if err := r.Client().Del(context.Background(), redis.KeysOf("lobby").Last).Err(); err != nil {
 		t.Fatal(err)
 	}
+	if p, err := r.After(t.Context(), "lobby", bus.ID{}, 10, 0); err != nil || p.Last != last {
+		t.Errorf("the last that is read is %v, not %v, %v", p.Last, last, err)
+	}
 	r.Reconnect()
 	eventually(t, "the room to be whole", func() bool { return r.Sessions() > 2 && redis.IsLive(own) })
 	sub, _ := subscribe(t, openRedis(t, redis.Config{URL: "unix://" + r.Client().Options().Addr}), "lobby")
@@ -234,6 +238,29 @@ func TestRedisLastIDAloneGoneIsNoBreak(t *testing.T) {
 	}
 	appendTo(t, r, "lobby", "m1", "")
 	told.expect("m0", "m1")
+}
+
+// Where the last id's key is behind the log, what comes next names an earlier entry than it follows. Who was there is told no break, and
+// the chain goes on from what he has.
+func TestRedisLastIDThatIsBehindIsNoBreak(t *testing.T) {
+	r := openRedis(t, slow)
+	h := new(hearer)
+	sub, err := r.Subscribe(t.Context(), "lobby", h)
+	if err != nil {
+		t.Fatal(err)
+	}
+	first, second := appendTo(t, r, "lobby", "m0", ""), appendTo(t, r, "lobby", "m1", "")
+	eventually(t, "both", func() bool { _, at := h.all(); return at == second })
+	if err := r.Client().Set(t.Context(), redis.KeysOf("lobby").Last, first.String(), time.Hour).Err(); err != nil {
+		t.Fatal(err)
+	}
+	other := openRedis(t, redis.Config{URL: "unix://" + r.Client().Options().Addr})
+	third := appendTo(t, other, "lobby", "m2", "")
+	eventually(t, "the next", func() bool { _, at := h.all(); return at == third && redis.IsLive(sub) })
+	items, _ := h.all()
+	if len(items) != 3 || items[2].Break || items[2].Prev != second {
+		t.Errorf("told %+v", items)
+	}
 }
 
 // Who gives up waiting for what does not come is not kept: while a room is deaf, many come and go.
@@ -262,6 +289,27 @@ func TestRedisWhoGivesUpWaitingIsForgotten(t *testing.T) {
 	<-over
 	if n := redis.Waiters(sub); n != 0 {
 		t.Errorf("%d are kept who gave up", n)
+	}
+}
+
+// Who waits for what does not come waits no longer than the subscription lasts.
+func TestRedisWhoWaitsIsToldOfTheEnd(t *testing.T) {
+	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
+	r := openRedis(t, redis.Config{URL: limitedURL(server)})
+	sub, _ := subscribe(t, r, "lobby")
+	allow(t, server, "allchannels", "-xrange") // so that the log can't be read
+	before := r.Sessions()
+	r.Reconnect()
+	eventually(t, "the links to come back", func() bool { return r.Sessions() >= before+2 })
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	over := make(chan error, 1)
+	go func() { over <- sub.Sync(ctx) }()
+	eventually(t, "it to wait", func() bool { return redis.Waiters(sub) == 1 })
+	sub.Close()
+	if err := <-over; !errors.Is(err, bus.ErrClosed) {
+		t.Errorf("told %v", err)
 	}
 }
 
@@ -532,8 +580,10 @@ func TestRedisPassesOverForeignEntries(t *testing.T) {
 	appendTo(t, r, "lobby", "m0", "")
 	told.expect("m0")
 	ctx, k := context.Background(), redis.KeysOf("lobby")
-	if err := r.Client().XAdd(ctx, &goredis.XAddArgs{Stream: k.Log, Values: []any{"who", "knows"}}).Err(); err != nil {
-		t.Fatal(err)
+	for _, entry := range [][]any{{"who", "knows"}, {"m", "says"}, {"m", "says what"}, {"g", "0-1 what"}} {
+		if err := r.Client().XAdd(ctx, &goredis.XAddArgs{Stream: k.Log, Values: entry}).Err(); err != nil {
+			t.Fatal(err)
+		}
 	}
 	r.Reconnect()
 	eventually(t, "another connection", func() bool {

@@ -405,6 +405,23 @@ func TestRedisASentinelThatIsHeardOfElsewhereIsLetGo(t *testing.T) {
 	}) // what listened to those before would be a leak
 }
 
+// A sentinel that refuses to say where the primary is says nothing, whatever else it says.
+func TestRedisASentinelThatRefusesTheAddressIsPassedOver(t *testing.T) {
+	t.Parallel()
+	server := bustest.StartRedisTCP(t)
+	refuses := bustest.StartSentinelTCP(t, append(watching(server, 1), "user default on nopass ~* &* +@all -sentinel|get-master-addr-by-name")...)
+	if _, err := redis.Open(t.Context(), redis.Config{URL: "redis+sentinel://" + refuses.Addr() + "/rooms"}); err == nil {
+		t.Error("opened by one that refuses")
+	}
+	eventually(t, "nothing to be left of that", func() bool {
+		return strings.Count(refuses.Client().ClientList(t.Context()).Val(), "\n") == 1 // who asks
+	})
+	says := bustest.StartSentinelTCP(t, watching(server, 1)...)
+	a := openNode(t, redis.Config{URL: "redis+sentinel://" + refuses.Addr() + "," + says.Addr() + "/rooms"})
+	a.says("hello")
+	a.hears("hello")
+}
+
 // watching is with what a sentinel begins that watches over a server since that epoch.
 func watching(server *bustest.RedisServer, epoch int) []string {
 	return []string{

@@ -66,6 +66,21 @@ func TestRedisFilesAreForTLS(t *testing.T) {
 	}
 }
 
+// A password that the configuration has counts, and not that of the URL.
+func TestRedisThePasswordOfTheConfigurationCounts(t *testing.T) {
+	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
+	for password, ok := range map[string]bool{"secret": true, "": false} {
+		r, err := redis.Open(t.Context(), redis.Config{URL: strings.Replace(limitedURL(server), "secret", "another", 1), Password: password})
+		if err == nil {
+			r.Close()
+		}
+		if (err == nil) != ok {
+			t.Errorf("with the password %q: %v", password, err)
+		}
+	}
+}
+
 // What answers is not what the URL says: the line names the form that is right.
 func TestRedisTheRightFormOfTheURLIsNamed(t *testing.T) {
 	cluster := bustest.StartRedisTCP(t, "cluster-enabled yes")
