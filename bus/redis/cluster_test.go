@@ -240,6 +240,31 @@ func TestRedisClusterNodesKnowOfEachOtherWhateverSlotIsTheFirst(t *testing.T) {
 	})
 }
 
+// A node leaves a room once more that it has left, where the primary went back to what it was, and has the node in it again.
+func TestRedisClusterANodeLeavesARoomThatItIsInAgain(t *testing.T) {
+	t.Parallel()
+	s := aloneInCluster(t, 1)
+	n := openClusterNode(t, redis.Config{URL: "redis+cluster://" + s.Addr(), HeartbeatInterval: 300 * time.Millisecond, LeaseTTL: 20 * time.Second}, "lobby")
+	n.subs["lobby"].Enter(bus.Member{ID: "ann"})
+	n.told["lobby"].change(bus.Joined, "ann")
+	ctx, c := t.Context(), s.Client()
+	users, list := n.UsersIn("lobby"), "parley:rooms:"+incarnationsIn(t, s, "lobby")[0]
+	keys := []string{users, redis.KeysOf("lobby").Incarnations, list} // what the node looks at comes last
+	var before []string
+	for _, key := range keys {
+		before = append(before, c.Dump(ctx, key).Val())
+	}
+	left := func() bool { return c.Exists(ctx, list).Val()+c.Exists(ctx, users).Val() == 0 }
+	n.subs["lobby"].Close()
+	eventually(t, "the node to have left", left)
+	for i, key := range keys {
+		if err := c.RestoreReplace(ctx, key, 0, before[i]).Err(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the node to have left again", left)
+}
+
 // What the node knows of where a room is goes with the last use of the room.
 func TestRedisClusterKeepsNoPlaceOfARoomThatIsNotInUse(t *testing.T) {
 	t.Parallel()
