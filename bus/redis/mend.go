@@ -422,7 +422,7 @@ func (rm *room) mendLocked() {
 	rm.askAnewLocked()
 	if rm.mendRefused {
 		rm.mendRefused = false
-		rm.mendAfter(refusedPause)
+		rm.mendAfterLocked(refusedPause)
 	} else {
 		rm.link.mender.add([]*room{rm}, nil)
 	}
@@ -431,8 +431,13 @@ func (rm *room) mendLocked() {
 // askAnewLocked has nothing count that was answered before.
 func (rm *room) askAnewLocked() { rm.mending, rm.asked, rm.sure = true, false, bus.ID{} }
 
-func (rm *room) mendAfter(pause time.Duration) {
-	time.AfterFunc(pause, func() { rm.link.mender.add([]*room{rm}, nil) })
+// mendAfterLocked has the link ask later. One question waits at most: what is published asks at once, and is refused at once, too.
+func (rm *room) mendAfterLocked(pause time.Duration) {
+	if rm.mendTimer == nil {
+		rm.mendTimer = time.AfterFunc(pause, func() { rm.link.mender.add([]*room{rm}, nil) })
+	} else {
+		rm.mendTimer.Reset(pause)
+	}
 }
 
 // reconnected is called when the link has a new connection.
@@ -514,7 +519,7 @@ func (rm *room) mended(question uint64, run string, v resp.Value) {
 		}
 		if rm.bus.redirected(v) {
 			rm.mending, rm.asked = true, false
-			rm.mendAfter(redirectPause)
+			rm.mendAfterLocked(redirectPause)
 			return
 		}
 		rm.mendRefused = true

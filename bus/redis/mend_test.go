@@ -517,6 +517,12 @@ func TestRedisALossThatCouldNotBeNotedHoldsUpWhatFollows(t *testing.T) {
 		rewind(t, r, "lobby", kept, entry{next, kept, "next"})
 		allow(t, server, "allchannels", "-xadd")
 	})
+	for range 50 { // each of which asks, too
+		_, _ = tryAppend(t, r, "lobby", "refused", "")
+	}
+	if err := server.Client().Do(t.Context(), "acl", "log", "reset").Err(); err != nil {
+		t.Fatal(err)
+	}
 	began := time.Now()
 	eventually(t, "three refusals", func() bool { return refusals(t, server, "xadd") >= 3 })
 	for time.Since(began) < 3*time.Second {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"parley/bus"
 )
@@ -41,6 +42,7 @@ type room struct {
 	asked          bool           // the question was sent
 	question       uint64         // its number
 	mendRefused    bool           // that one was answered with an error: the next waits
+	mendTimer      *time.Timer    // has the link ask later; nil before it was needed
 	sure           bus.ID         // the entry that the answer says is in the log, or was trimmed away
 	marker         bus.ID         // of a break that is to be told with the next read
 	told           bus.ID         // the marker of a break that was told before it came by

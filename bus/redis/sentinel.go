@@ -31,6 +31,7 @@ type sentinels struct {
 	closed bool        // guarded by mu
 	addr   string      // guarded by mu; where the primary is
 	epoch  int64       // guarded by mu; of the failover that made it primary
+	count  int         // guarded by mu; the most sentinels that one has told of since they were set up
 }
 
 type sentinel struct {
@@ -157,8 +158,10 @@ func (s *sentinels) ask(ctx context.Context) (string, error) {
 	if len(answers) == 0 {
 		return s.addr, fmt.Errorf("no sentinel tells where %s is: %w", s.name, worst(errs))
 	}
-	anew := forgotten && best.epoch < s.epoch && len(answers) > count/2
+	s.count = max(s.count, count) // one that is set up anew knows of no others yet
+	anew := forgotten && best.epoch < s.epoch && len(answers) > s.count/2
 	if anew {
+		s.count = count
 		for _, c := range s.known {
 			c.told = 0 // of epochs that are over
 		}

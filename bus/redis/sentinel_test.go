@@ -446,21 +446,30 @@ func TestRedisSentinelsThatAreSetUpAnewAreFollowed(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
 		alone  bool
+		named  int
 		follow []bool // once so many are set up anew
 	}{
-		"all of them":    {false, []bool{false, false, true}},
-		"one, and alone": {true, []bool{false}},
+		"all of them":    {false, 3, []bool{false, false, true}},
+		"one, and alone": {true, 3, []bool{false}},
+		"one, and alone, which has told of the others": {true, 1, []bool{false}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			old, now := bustest.StartRedisTCP(t), bustest.StartRedisTCP(t)
 			var all []*bustest.RedisServer
 			var addrs []string
-			for range 3 {
-				s := bustest.StartSentinelTCP(t, watching(old, 5)...)
+			for i := range 3 { // each knows those before it, so that the last one tells of all
+				config := append([]string{"sentinel myid " + sentinelID(i)}, watching(old, 5)...)
+				for j, s := range all {
+					host, port, _ := net.SplitHostPort(s.Addr())
+					config = append(config, fmt.Sprintf("sentinel known-sentinel rooms %s %s %s", host, port, sentinelID(j)))
+				}
+				s := bustest.StartSentinelTCP(t, config...)
 				all, addrs = append(all, s), append(addrs, s.Addr())
 			}
-			ask := redis.AskSentinels(t, redis.Config{URL: "redis+sentinel://" + strings.Join(addrs, ",") + "/rooms"})
+			slices.Reverse(all)
+			slices.Reverse(addrs)
+			ask := redis.AskSentinels(t, redis.Config{URL: "redis+sentinel://" + strings.Join(addrs[:tt.named], ",") + "/rooms"})
 			leadsTo := func(want *bustest.RedisServer) {
 				t.Helper()
 				if addr, err := ask(t.Context()); err != nil || addr != want.Addr() {

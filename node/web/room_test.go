@@ -205,6 +205,19 @@ func TestARoomKeepsItsPromises(t *testing.T) {
 			message("6-0", "hi", "me", key);
 			return [code, await told, room.outgoing.length, all("send").length].join();
 		`, "expired,6-0,0,1"},
+		{"what is given up as it fails holds nothing up, and has nothing said twice", `
+			await joined();
+			const { now } = Date;
+			room.on("outgoing", ({ key, error }) => error && room.discard(key));
+			room.send("late");
+			const late = await asked("send");
+			room.send("next");
+			Date.now = () => now() + 11 * 60000;
+			refuse(late, "unavailable", { retry_after: 1 });
+			await asked("send", 1);
+			Date.now = now;
+			return all("send").map(({ text }) => text).join();
+		`, "late,next"},
 		{"the same words with the same key are said anew when no repeat can come any more", `
 			await joined();
 			const minutes = (n) => n * 60000 + "-0";

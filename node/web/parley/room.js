@@ -312,9 +312,11 @@ export class Room extends Emitter {
   }
 
   async #flush() {
-    if (this.#busy || this.chat.rooms.get(this.name) !== this) return;
+    const isDone = () => this.#busy || this.chat.rooms.get(this.name) !== this;
+    if (isDone()) return;
     for (const out of this.error ? this.outgoing : []) if (!out.error) this.#fail(out, "failed", this.error);
     const out = this.live && this.outgoing.find((out) => !out.error && this.#mayRepeat(out));
+    if (isDone()) return; // by who was told that something failed, and did something about it
     if (this.#left && this.outgoing.every(({ error }) => error)) return this.#leave();
     if (!out) return;
     this.#busy = true;
