@@ -57,22 +57,27 @@ func (s *Server) forApps(manage bool, do func(http.ResponseWriter, *http.Request
 	})
 }
 
-// speakAs reads from a body whom an application speaks for: "from", an object with id and name; else itself. The keys of its sends are
-// its own, for each such user: they meet none of the user's.
-func speakAs(c *caller, said []byte) *wire.Error {
-	var body struct{ From *wire.Member }
-	if json.Unmarshal(said, &body) == nil && body.From != nil {
-		if wire.CheckRoom(body.From.ID) != nil {
+// speakAs reads from a JSON object whom an application speaks for: "from", an object with id and name; else itself, as in a body that is
+// no JSON (nil). The keys of its sends are its own, for each such user: they meet none of the user's.
+func speakAs(c *caller, object []byte) *wire.Error {
+	var body map[string]json.RawMessage // whose names are in one case of letters
+	json.Unmarshal(object, &body)       // ParseSaid tells what is wrong with it
+	var from *wire.Member
+	if text := body["from"]; text != nil && json.Unmarshal(text, &from) != nil {
+		return wire.Errorf(wire.BadRequest, "from has to be an object with an id and, if need be, a name and info")
+	}
+	if from != nil {
+		if wire.CheckRoom(from.ID) != nil {
 			return wire.Errorf(wire.BadRequest, "from needs an id of 1 to %d bytes, without control characters", wire.MaxRoom)
 		}
-		if bad := wire.CheckName(body.From.Name); bad != nil {
+		if bad := wire.CheckName(from.Name); bad != nil {
 			return bad
 		}
-		info, err := wire.ParseInfo([]byte(body.From.Info))
+		info, err := wire.ParseInfo([]byte(from.Info))
 		if err != nil {
 			return wire.Errorf(wire.BadRequest, "from's info: %v", err)
 		}
-		c.user = User{ID: body.From.ID, Name: body.From.Name, Info: info}
+		c.user = User{ID: from.ID, Name: from.Name, Info: info}
 	}
 	c.keys = "\x00app " + c.app.Name + "\x00" + c.user.ID
 	return nil
@@ -239,18 +244,29 @@ func (s *Server) revokeAll(w http.ResponseWriter, r *http.Request, _ identity) *
 func (s *Server) revoke(w http.ResponseWriter, r *http.Request, user string) *wire.Error {
 	var body struct {
 		Before *int64
-		Token  string
+		Token  *string
 	}
-	if _, bad := s.readObject(w, r, &body); bad != nil {
+	said, bad := s.readObject(w, r, &body)
+	if bad != nil {
 		return bad
 	}
+	var given map[string]any
+	json.Unmarshal(said, &given) // which readObject could
+	known := 0
+	for _, is := range []bool{body.Before != nil, body.Token != nil} {
+		if is {
+			known++
+		}
+	}
 	now := time.Now()
-	n := notice{Revoke: true, User: user, Token: body.Token, Before: now.UnixMilli()}
+	n := notice{Revoke: true, User: user, Before: now.UnixMilli()}
 	switch {
-	case body.Token != "" && (user != "" || body.Before != nil):
+	case len(given) > known || body.Token != nil && *body.Token == "": // what is not understood must not pass for everything
+		return wire.Errorf(wire.BadRequest, "the body may have before, or token with the jti of one, and nothing else")
+	case body.Token != nil && (user != "" || body.Before != nil):
 		return wire.Errorf(wire.BadRequest, "a token is revoked by its jti alone: without a user, and without before")
-	case body.Token != "":
-		n.Before = 0
+	case body.Token != nil:
+		n.Token, n.Before = *body.Token, 0
 	case body.Before != nil && (*body.Before <= 0 || *body.Before > now.UnixMilli()):
 		return wire.Errorf(wire.BadRequest, "before is in milliseconds since 1970, and not to come")
 	case body.Before != nil:

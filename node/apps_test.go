@@ -209,7 +209,9 @@ func TestWhatAnApplicationAsksWronglyIsSaid(t *testing.T) {
 		{"/v1/rooms/r/messages", `{"text":"x","from":{"id":"` + strings.Repeat("a", 129) + `"}}`, 400, "from needs an id"},
 		{"/v1/rooms/r/messages", `{"text":"x","from":{"id":"a","name":"` + strings.Repeat("a", 65) + `"}}`, 400, "name"},
 		{"/v1/rooms/r/messages", `{"text":"x","from":{"id":"a","info":7}}`, 400, "info"},
-		{"/v1/rooms/r/messages", `{"text":"x","from":7}`, 201, ""},
+		{"/v1/rooms/r/messages", `{"text":"x","from":7}`, 400, "from has to be an object"},
+		{"/v1/rooms/r/messages", `{"text":"x","from":{"id":7}}`, 400, "from has to be an object"},
+		{"/v1/rooms/r/messages", `{"text":"x","from":null,"From":7}`, 201, ""},
 		{"/v1/broadcast", `{"text":"x"}`, 400, "1 to 100 rooms"},
 		{"/v1/broadcast", `{"text":"x","rooms":[]}`, 400, "1 to 100 rooms"},
 		{"/v1/broadcast", `{"text":"x","rooms":[` + rooms(101) + `]}`, 400, "1 to 100 rooms"},
@@ -226,6 +228,11 @@ func TestWhatAnApplicationAsksWronglyIsSaid(t *testing.T) {
 		{"/v1/users/ada/revoke", `{"token":"x"}`, 400, "by its jti alone"},
 		{"/v1/revoke", `{"token":"x","before":1}`, 400, "by its jti alone"},
 		{"/v1/revoke", `{"before":0}`, 400, "not to come"},
+		{"/v1/revoke", `{"token":""}`, 400, "nothing else"},
+		{"/v1/revoke", `{"token":null}`, 400, "nothing else"},
+		{"/v1/revoke", `{"jti":"x"}`, 400, "nothing else"},
+		{"/v1/revoke", `{"user":"ada","before":1}`, 400, "nothing else"},
+		{"/v1/users/ada/revoke", `{"since":1}`, 400, "nothing else"},
 		{"/v1/users/backend/revoke", `{}`, 202, ""},
 		{"/v1/broadcast", `{"text":"x","rooms":["r"]}`, 401, "revoked"}, // it is a user, too
 	} {
@@ -236,6 +243,24 @@ func TestWhatAnApplicationAsksWronglyIsSaid(t *testing.T) {
 		status, _, body := call(t, method, n.HTTP(tt.path), tt.body, "Authorization", "Bearer "+wholeKey)
 		if detail, _ := body["detail"].(string); status != tt.status || !strings.Contains(detail, tt.says) {
 			t.Errorf("%s %.60s: %d %v", tt.path, tt.body, status, body)
+		}
+	}
+}
+
+// What an application says as text is its own, though it may pass on words that look like a request to speak for somebody.
+func TestTextIsOfTheApplicationThatSaysIt(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1, withApps).Nodes[0]
+	watcher := nodetest.Dial(t, n.URL("/"))
+	watcher.Join("r")
+	const words = `{"from":{"id":"boss","name":"The boss"}}`
+	for _, kind := range []string{"text/plain", "text/plain; charset=utf-8"} {
+		status, _, body := call(t, "POST", n.HTTP("/v1/rooms/r/messages"), words, "Authorization", "Bearer "+wholeKey, "Content-Type", kind)
+		if status != 201 {
+			t.Fatalf("%s: %d %v", kind, status, body)
+		}
+		if m := watcher.Until("message"); m.From.ID != "backend" || m.Text != words {
+			t.Errorf("%s: heard %s", kind, nodetest.Show(m))
 		}
 	}
 }

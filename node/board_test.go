@@ -190,3 +190,20 @@ func TestWhoWasRevokedDoesNotComeBack(t *testing.T) {
 	}
 	back.Join("lobby") // as who it was
 }
+
+// Who is told over the open socket that its token is not good harms nobody until it is gone, whatever is posted meanwhile.
+func TestANoticePassesOverWhoHasNoGoodToken(t *testing.T) {
+	t.Parallel()
+	nodes := nodetest.Start(t, 2, withIssued, withApps).Nodes
+	c := connectRaw(t, nodes[1])
+	c.open(wire.Subprotocol + ", bearer.wrong")
+	c.want(wire.OpClose, "")
+	for _, path := range []string{"/v1/users/ada/disconnect", "/v1/users/ada/revoke"} {
+		if status, _, said := call(t, "POST", nodes[0].HTTP(path), "", "Authorization", "Bearer "+wholeKey); status != 202 {
+			t.Fatalf("%s: %d %v", path, status, said)
+		}
+	}
+	for status := 0; status != 401; { // once the other node has read it
+		status, _, _ = call(t, "GET", nodes[1].HTTP("/v1/rooms/r/messages"), "", "Authorization", "Bearer ada@1")
+	}
+}

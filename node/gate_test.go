@@ -85,6 +85,15 @@ type raw struct {
 // dialRaw connects. What is early is sent with the handshake.
 func dialRaw(t testing.TB, n *nodetest.Node, early ...byte) *raw {
 	t.Helper()
+	c := connectRaw(t, n)
+	c.open(wire.Subprotocol, early...)
+	c.want(wire.OpText, "welcome")
+	return c
+}
+
+// connectRaw only connects.
+func connectRaw(t testing.TB, n *nodetest.Node) *raw {
+	t.Helper()
 	nc, err := net.Dial("tcp", n.Addr)
 	if err != nil {
 		t.Fatal(err)
@@ -95,15 +104,18 @@ func dialRaw(t testing.TB, n *nodetest.Node, early ...byte) *raw {
 	if strings.HasPrefix(n.URL(""), "wss") {
 		nc = tls.Client(nc, &tls.Config{InsecureSkipVerify: true})
 	}
-	c := &raw{nc, t, bufio.NewReader(nc)}
+	return &raw{nc, t, bufio.NewReader(nc)}
+}
+
+// open shakes hands, with subprotocols.
+func (c *raw) open(offers string, early ...byte) {
+	c.t.Helper()
 	io.WriteString(c, "GET / HTTP/1.1\r\nHost: parley\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"+
-		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: "+wire.Subprotocol+"\r\n\r\n"+string(early))
+		"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: "+offers+"\r\n\r\n"+string(early))
 	resp, err := http.ReadResponse(c.r, nil)
 	if err != nil || resp.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatalf("the handshake is answered %v, %v", resp, err)
+		c.t.Fatalf("the handshake is answered %v, %v", resp, err)
 	}
-	c.want(wire.OpText, "welcome")
-	return c
 }
 
 // next reads a frame.

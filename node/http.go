@@ -262,8 +262,13 @@ func (s *Server) readSend(w http.ResponseWriter, r *http.Request, c *caller) (*w
 	if bad != nil {
 		return nil, bad
 	}
+	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if c.app != nil {
-		if bad := speakAs(c, said); bad != nil {
+		object := said
+		if kind == "text/plain" { // which may be anybody's words, whatever they look like
+			object = nil
+		}
+		if bad := speakAs(c, object); bad != nil {
 			return nil, bad
 		}
 	}
@@ -271,7 +276,7 @@ func (s *Server) readSend(w http.ResponseWriter, r *http.Request, c *caller) (*w
 	if bad := wire.CheckKey(req.Key); bad != nil {
 		return nil, bad
 	}
-	switch kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type")); kind {
+	switch kind {
 	case "text/plain":
 		text, ended := strings.CutSuffix(string(said), "\n")
 		if ended {

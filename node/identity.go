@@ -244,7 +244,9 @@ func (s *Server) identifySocket(r *http.Request, c codec, offers []string, name 
 	case len(offered) > 1 || present && len(offered) > 0:
 		return who, false, wire.Errorf(wire.Unauthorized, "there is more than one token")
 	case len(offered) == 1:
-		who, bad = s.bearerOf(r, offered[0])
+		if who, bad = s.bearerOf(r, offered[0]); bad != nil {
+			who = s.unknown(r)
+		}
 		return who, true, bad
 	case present:
 		who, bad = s.bearerOf(r, token)
@@ -254,7 +256,12 @@ func (s *Server) identifySocket(r *http.Request, c codec, offers []string, name 
 	case c == plain:
 		return who, false, errNoGuests // it has no words to say hello with
 	}
-	return identity{user: User{Guest: true}, grant: s.nobody(), named: namedBefore, addr: r.RemoteAddr}, false, nil
+	return s.unknown(r), false, nil
+}
+
+// unknown is who may say hello with a token yet, or is told over an open socket that the one it brought is not good.
+func (s *Server) unknown(r *http.Request) identity {
+	return identity{user: User{Guest: true}, grant: s.nobody(), named: namedBefore, addr: r.RemoteAddr}
 }
 
 // authenticate asks who a token stands for.

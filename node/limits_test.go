@@ -215,6 +215,25 @@ func TestWhoIsRefusedTakesNoPlace(t *testing.T) {
 	nodetest.Dial(t, n.URL("/"))
 }
 
+// Who is told over the open socket that its token is not good takes a place for as long as that takes.
+func TestWhoseTokenIsRefusedGivesItsPlaceBack(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1, withGrants, func(cfg *node.Config) { cfg.Limits.AddressConnections = 1 }).Nodes[0]
+	refused := 0
+	for began := time.Now(); refused < 3 && time.Since(began) < time.Minute; {
+		ws, resp, err := socketWith(t, n.URL("/"), []string{wire.Subprotocol, "bearer.wrong"})
+		if err == nil {
+			frames(t, ws)
+			refused++
+		} else if resp == nil || resp.StatusCode != http.StatusTooManyRequests { // the one before may be on its way out
+			t.Fatal(err)
+		}
+	}
+	if refused < 3 {
+		t.Errorf("after %d whose token was refused, nobody of their address is let in", refused)
+	}
+}
+
 // upgrade is the header of a WebSocket's handshake.
 var upgrade = []string{
 	"Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==",

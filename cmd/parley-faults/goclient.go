@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"net/http"
 	"time"
@@ -40,8 +39,7 @@ func enterGo(ctx context.Context, m *member) (voice, error) {
 			since = &e.ID
 			m.tell(judge.Event{Kind: judge.Message, ID: e.ID, Words: parseWords(e.Text)})
 		case client.Gap:
-			last := cmp.Or(e.Last, e.After) // an older node does not say the last
-			since = &last
+			since = &e.Last
 			m.tell(judge.Event{Kind: judge.Gap, ID: e.After})
 		case client.Live:
 			m.tell(judge.Event{Kind: judge.Live})

@@ -199,7 +199,10 @@ func (c *AdminCmd) disconnect(env *cli.Env, a *api.Client, args []string) error 
 
 func (c *AdminCmd) revoke(env *cli.Env, a *api.Client, args []string) error {
 	user := args[0]
-	if user == "*" {
+	switch user {
+	case "":
+		return errors.New("whom to revoke is empty: * is everyone") // and not what a variable happens to lack
+	case "*":
 		user = ""
 	}
 	var before time.Time

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -114,6 +115,10 @@ func TestAdminDoesWhatItIsTold(t *testing.T) {
 	wantGood("a token that was revoked", "ada's third", "bob's")
 	admin("revoke", "ada")
 	wantGood("a user that was revoked", "bob's")
+	if err := run(ctx, []string{"admin", "revoke", ""}, nil, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), "everyone") {
+		t.Errorf("revoking nobody: %v", err)
+	}
+	wantGood("nobody was revoked", "bob's")
 	admin("revoke", "*")
 	wantGood("all were revoked")
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"os/signal"
 	"strings"
 	"syscall"
 	"testing"
@@ -277,6 +278,29 @@ func TestSecondSignalEndsAtOnce(t *testing.T) {
 	}
 	if status := n.cmd.ProcessState.Sys().(syscall.WaitStatus); !status.Signaled() {
 		t.Errorf("it ended by itself, %v, and not by the second signal", n.cmd.ProcessState)
+	}
+}
+
+// A terminal that is closed, or whoever takes SIGHUP for a reload, cuts nobody off.
+func TestAHangupSaysGoodbye(t *testing.T) {
+	if signal.Ignored(syscall.SIGHUP) {
+		t.Skip("the tests run under nohup: so would the node")
+	}
+	n := startNode(t, "--drain", "10ms")
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	c := dial(t, ctx, n, "/")
+	n.cmd.Process.Signal(syscall.SIGHUP)
+	var err error
+	for err == nil {
+		_, _, err = c.Read(ctx)
+	}
+	if code := websocket.CloseStatus(err); code != websocket.StatusServiceRestart {
+		t.Errorf("the client's connection ended with %v", err)
+	}
+	<-n.ended
+	if !n.cmd.ProcessState.Success() {
+		t.Errorf("the node ended with %v", n.cmd.ProcessState)
 	}
 }
 

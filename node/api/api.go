@@ -87,7 +87,7 @@ type draftBody struct {
 // Publish says something in a room.
 func (c *Client) Publish(ctx context.Context, room string, d Draft) (ID, error) {
 	var said struct{ ID ID }
-	err := c.do(ctx, "POST", "/v1/rooms/"+url.PathEscape(room)+"/messages", draftBody{From: d.From, Text: d.Text, Data: d.Data}, cmp.Or(d.Key, crand.Text()), &said)
+	err := c.do(ctx, "POST", "/v1/rooms/"+segment(room)+"/messages", draftBody{From: d.From, Text: d.Text, Data: d.Data}, cmp.Or(d.Key, crand.Text()), &said)
 	if err == nil && said.ID == (ID{}) {
 		err = errForeign
 	}
@@ -138,7 +138,7 @@ func (c *Client) History(ctx context.Context, room string, before *ID, limit int
 		Messages []wire.Entry
 		More     bool
 	}
-	err = c.do(ctx, "GET", "/v1/rooms/"+url.PathEscape(room)+"/messages?"+query.Encode(), nil, "", &page)
+	err = c.do(ctx, "GET", "/v1/rooms/"+segment(room)+"/messages?"+query.Encode(), nil, "", &page)
 	return page.Messages, page.More, wrap(err, "read "+room)
 }
 
@@ -148,22 +148,22 @@ func (c *Client) Members(ctx context.Context, room string) (members []wire.Membe
 		Members []wire.Member
 		Count   int
 	}
-	err = c.do(ctx, "GET", "/v1/rooms/"+url.PathEscape(room)+"/members", nil, "", &list)
+	err = c.do(ctx, "GET", "/v1/rooms/"+segment(room)+"/members", nil, "", &list)
 	return list.Members, list.Count, wrap(err, "list who is in "+room)
 }
 
 // Rooms lists all rooms that somebody is in, sorted.
 func (c *Client) Rooms(ctx context.Context) (rooms []string, err error) {
 	for {
-		query := url.Values{}
+		path := "/v1/rooms"
 		if len(rooms) > 0 {
-			query.Set("after", rooms[len(rooms)-1])
+			path += "?after=" + url.QueryEscape(rooms[len(rooms)-1])
 		}
 		var page struct {
 			Rooms []string
 			More  bool
 		}
-		if err := c.do(ctx, "GET", "/v1/rooms?"+query.Encode(), nil, "", &page); err != nil {
+		if err := c.do(ctx, "GET", path, nil, "", &page); err != nil {
 			return nil, wrap(err, "list the rooms")
 		}
 		if rooms = append(rooms, page.Rooms...); !page.More || len(page.Rooms) == 0 {
@@ -174,7 +174,7 @@ func (c *Client) Rooms(ctx context.Context) (rooms []string, err error) {
 
 // Disconnect ends all connections of a user, on every node within a second. They may come back.
 func (c *Client) Disconnect(ctx context.Context, user string) error {
-	return wrap(c.do(ctx, "POST", "/v1/users/"+url.PathEscape(user)+"/disconnect", nil, "", nil), "disconnect "+user)
+	return wrap(c.do(ctx, "POST", "/v1/users/"+segment(user)+"/disconnect", nil, "", nil), "disconnect "+user)
 }
 
 // Revoke ends all sessions of a user, on every node within a second, and has tokens refused that were issued before a time: the zero
@@ -186,7 +186,7 @@ func (c *Client) Revoke(ctx context.Context, user string, before time.Time) erro
 	}
 	path := "/v1/revoke"
 	if user != "" {
-		path = "/v1/users/" + url.PathEscape(user) + "/revoke"
+		path = "/v1/users/" + segment(user) + "/revoke"
 	}
 	return wrap(c.do(ctx, "POST", path, body, "", nil), "revoke")
 }
@@ -194,6 +194,14 @@ func (c *Client) Revoke(ctx context.Context, user string, before time.Time) erro
 // RevokeToken has one token refused, by its jti, and ends its sessions.
 func (c *Client) RevokeToken(ctx context.Context, jti string) error {
 	return wrap(c.do(ctx, "POST", "/v1/revoke", map[string]string{"token": jti}, "", nil), "revoke a token")
+}
+
+// segment is a name in a path. One of dots would be a step to elsewhere (RFC 3986, section 5.2.4): revoking ".." would revoke everybody.
+func segment(name string) string {
+	if name == "." || name == ".." {
+		return strings.ReplaceAll(name, ".", "%2E")
+	}
+	return url.PathEscape(name)
 }
 
 // errForeign is of an answer that no node gives.
@@ -211,7 +219,7 @@ func wrap(err error, doing string) error {
 	return fmt.Errorf("%s: %w", doing, err)
 }
 
-// do asks, again and again where that may help.
+// do asks, again and again where that may help. Without an into the answer has to be that it was done.
 func (c *Client) do(ctx context.Context, method, path string, body any, key string, into any) error {
 	var said []byte
 	if body != nil {
@@ -264,8 +272,8 @@ func (c *Client) once(ctx context.Context, method, path string, said []byte, key
 		return 0, err
 	}
 	if resp.StatusCode < 300 {
-		if into == nil {
-			return -1, nil
+		if into == nil && resp.StatusCode == http.StatusAccepted {
+			into = new(struct{})
 		}
 		if json.Unmarshal(answer, into) != nil {
 			return -1, errForeign

@@ -212,7 +212,7 @@ func TestResumesAfterTheLastMessageSeen(t *testing.T) {
 		fc.message("lobby", "you", "", "c", ID{Ms: 60, Seq: 10})
 		fc.say(wire.Live{Room: "lobby"})
 		fc.message("lobby", "you", "", "d", ID{Ms: 70})
-		fc.say(wire.Gap{Room: "lobby", After: ID{Ms: 80}})
+		fc.say(wire.Gap{Room: "lobby", After: ID{Ms: 70}, Last: ID{Ms: 80}})
 		if got := l.said(); got != "a b c live d gap" {
 			t.Errorf("heard %q", got)
 		}
@@ -248,6 +248,13 @@ func TestRepeatsAreDroppedBySenderAndKey(t *testing.T) {
 		}
 		if !l.events[len(l.events)-1].(Message).Mine || l.events[1].(Message).Mine {
 			t.Errorf("f is mine, a is not: %+v", l.events)
+		}
+		l.events = nil
+		for _, minutes := range []time.Duration{1, 11, 13, 14} { // no repeat comes later than a key lives: then it is said anew
+			fc.message("lobby", "you", "report", "it is there", ID{Ms: uint64((minutes * time.Minute).Milliseconds())})
+		}
+		if got := l.said(); got != "it is there it is there" {
+			t.Errorf("heard %q", got)
 		}
 	})
 }

@@ -1,7 +1,6 @@
 package client
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -257,8 +256,7 @@ func (r *Room) event(f *wire.Frame) Event {
 		r.live = true
 		return Live{}
 	case "gap":
-		last := cmp.Or(f.Last, f.After) // an older node does not say the last
-		r.floor, r.since = ID{}, &last
+		r.floor, r.since = ID{}, &f.Last
 		return Gap{f.After, f.Last}
 	case "presence":
 		return Presence{Event: f.Event, User: user, Members: f.Members, Count: f.Count, Version: f.Presence}

@@ -97,6 +97,7 @@ type File struct {
 	ring   Ring      // guarded by mu
 	looked time.Time // guarded by mu
 	text   string    // guarded by mu; what was read last
+	bad    string    // guarded by mu; what was wrong then, if anything
 }
 
 // Open reads the file.
@@ -130,16 +131,20 @@ func (f *File) App(secret string) (node.App, bool) {
 
 func (f *File) readLocked() {
 	text, err := os.ReadFile(f.path)
-	if err == nil && string(text) == f.text {
-		return
-	}
 	var ring Ring
 	if err == nil {
+		f.bad = ""
+		if string(text) == f.text {
+			return
+		}
 		f.text = string(text)
 		ring, err = Parse(f.text)
 	}
 	if err != nil {
-		f.log.Warn("read the API keys again: those before stay", "err", err)
+		if said := err.Error(); said != f.bad {
+			f.bad = said
+			f.log.Warn("read the API keys again: those before stay", "err", err)
+		}
 		return
 	}
 	f.ring = ring

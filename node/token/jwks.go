@@ -72,7 +72,10 @@ func fetchKeys(ctx context.Context, cfg Config) (*keySet, error) {
 	return &keySet{found, store}, err
 }
 
+// key finds a token's key. What it fetches is for all: it goes on though whoever needs it first goes, or who does so again and again could
+// keep new keys from everybody.
 func (k *keySet) key(ctx context.Context, t *jwt.Token) (any, error) {
+	ctx = context.WithoutCancel(ctx) // the storage has a time-out of its own
 	if known, _ := k.store.KeyReadAll(ctx); len(known) == 0 {
 		_, _ = k.keys.Storage().KeyRead(ctx, "") // which fetches them, if that was not tried just now
 		if known, _ = k.store.KeyReadAll(ctx); len(known) == 0 {

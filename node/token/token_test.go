@@ -21,6 +21,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -407,19 +408,42 @@ func TestAKeySetThatMisbehavesHarmsNothing(t *testing.T) {
 	}
 }
 
-// A server that does not answer holds up the token that needs it, for as long as its caller waits, and no other.
+// Who comes with keys that are made up, and goes before they have been looked for, keeps nobody from a key that has come since.
+func TestWhoGoesLeavesTheKeysToOthers(t *testing.T) {
+	t.Parallel()
+	s := serveKeys(t)
+	s.serve(keysOf(t, map[string]any{"1": rsaKey.Public()}))
+	v := verifier(t, token.Config{JWKS: s.URL})
+	entered, release := make(chan struct{}, 9), make(chan struct{})
+	fresh := keysOf(t, map[string]any{"1": rsaKey.Public(), "2": edKey.Public()})
+	s.serve(func(w http.ResponseWriter) { entered <- struct{}{}; <-release; fresh(w) })
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	var gone sync.WaitGroup
+	for i := range 2 { // as often as it is asked at once
+		tok := sign(t, jwt.SigningMethodEdDSA, otherEd, claims(), "kid", fmt.Sprint("x", i))
+		gone.Go(func() { _, _ = v.Authenticate(ctx, tok) })
+		<-entered
+	}
+	cancel()
+	close(release)
+	gone.Wait()
+	if _, err := v.Authenticate(t.Context(), sign(t, jwt.SigningMethodEdDSA, edKey, claims(), "kid", "2")); err != nil {
+		t.Error(err)
+	}
+}
+
+// A server that does not answer holds up the token that needs it, for a while, and no other.
 func TestASlowKeySetHoldsUpNobodyElse(t *testing.T) {
 	t.Parallel()
 	s := serveKeys(t)
 	s.serve(keysOf(t, map[string]any{"1": rsaKey.Public()}))
 	v := verifier(t, token.Config{JWKS: s.URL, Secret: secret})
 	entered, release := make(chan struct{}, 9), make(chan struct{})
-	defer close(release)
 	s.serve(func(http.ResponseWriter) { entered <- struct{}{}; <-release })
-	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
-		_, err := v.Authenticate(ctx, sign(t, jwt.SigningMethodRS256, otherRSA, claims(), "kid", "2"))
+		_, err := v.Authenticate(t.Context(), sign(t, jwt.SigningMethodRS256, otherRSA, claims(), "kid", "2"))
 		done <- err
 	}()
 	<-entered
@@ -429,7 +453,7 @@ func TestASlowKeySetHoldsUpNobodyElse(t *testing.T) {
 	if _, err := v.Authenticate(t.Context(), sign(t, jwt.SigningMethodHS256, secret, claims(), "kid", "3")); err != nil || s.asked.Load() != 2 {
 		t.Errorf("a token that a secret signs: %v, and the server was asked %d times", err, s.asked.Load())
 	}
-	cancel()
+	close(release)
 	if err := <-done; err == nil {
 		t.Error("a token of an unknown key is good")
 	}

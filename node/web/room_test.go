@@ -152,18 +152,68 @@ func TestARoomKeepsItsPromises(t *testing.T) {
 			while (!id) await moment();
 			return [...early, id, room.outgoing.length, texts()].join();
 		`, ",0,1,6-0,0,hi"},
-		{"its echo acknowledges a message whose answer was lost", `
+		{"its echo acknowledges no message whose answer was lost: it is repeated, and shown once", `
 			await joined();
 			const sent = room.send("hi");
 			const { key } = await asked("send");
 			await lose();
 			ok(await asked("join"), { last: "7-0", members: [], count: 0 });
 			message("6-0", "somebody else's with that key", "me", key);
-			const early = room.outgoing.length;
+			const early = room.snapshot().outgoing.length;
 			message("7-0", "hi", "me", key);
 			say("live");
-			return [early, (await sent).id, room.outgoing.length, all("send").length].join();
-		`, "1,7-0,0,0"},
+			const again = await asked("send");
+			const late = [room.snapshot().outgoing.length, room.outgoing.length];
+			ok(again, { id: "7-0" });
+			return [early, again.key === key, ...late, (await sent).id, room.outgoing.length, all("send").length].join();
+		`, "1,true,0,1,7-0,0,1"},
+		{"what has come back is sent, though it is too late to ask again, or refused", `
+			await joined();
+			const ids = [];
+			const { now } = Date;
+			const ends = [
+				async (send) => {
+					Date.now = () => now() + 11 * 60000;
+					refuse(send, "unavailable", { retry_after: 1 });
+				},
+				async (send) => {
+					await lose();
+					await joined("6-0");
+					refuse(await asked("send"), "forbidden");
+				},
+			];
+			for (const end of ends) {
+				const sent = room.send("hi");
+				const send = all("send").at(-1);
+				message("6-" + ids.length, "hi", "me", send.key);
+				await end(send);
+				ids.push((await sent).id);
+				Date.now = now;
+			}
+			return [...ids, room.outgoing.length].join();
+		`, "6-0,6-1,0"},
+		{"what could not be confirmed is sent once it comes back", `
+			await joined();
+			const { now } = Date;
+			const sent = how(room.send("hi"));
+			const { key, req } = await asked("send");
+			Date.now = () => now() + 11 * 60000;
+			refuse({ req }, "unavailable", { retry_after: 1 });
+			const code = await sent;
+			Date.now = now;
+			const told = new Promise((done) => room.on("outgoing", ({ state, id }) => state === "sent" && done(id)));
+			message("6-0", "hi", "me", key);
+			return [code, await told, room.outgoing.length, all("send").length].join();
+		`, "expired,6-0,0,1"},
+		{"the same words with the same key are said anew when no repeat can come any more", `
+			await joined();
+			const minutes = (n) => n * 60000 + "-0";
+			message(minutes(1), "the report is there", "bo", "report");
+			message(minutes(11), "the report is there", "bo", "report");
+			message(minutes(13), "the report is there", "bo", "report");
+			message(minutes(14), "the report is there", "bo", "report");
+			return room.messages.map(({ id }) => id).join();
+		`, "60000-0,780000-0"},
 		{"what was given up is not repeated, whatever became of it", `
 			await joined();
 			const ends = [];

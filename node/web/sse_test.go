@@ -51,6 +51,25 @@ func TestClientFallsBackWhereWebSocketsAreBlocked(t *testing.T) {
 	}
 }
 
+// What a line is to JavaScript is none to an event stream: data may have U+2028 in it, as any client may send it.
+func TestAStreamTakesWhateverAMessageHas(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1).Nodes[0]
+	p := newClient(t, n.HTTP(""), blockUpgrades(t, n))
+	p.until(`room.live`)
+	p.run(`log.length = 0; room.on("message", ({ data }) => (window.got = data))`)
+	const odd = "a\u2028data: {}\u2029b\u0085\ufeff"
+	eve := enter(t, n, "design", "Eve")[0]
+	eve.SendText("design", "odd", `"data":"`+odd+`"`)
+	p.until(`window.got`)
+	if got := js[string](p, `got`); got != odd {
+		t.Errorf("%q came as %q", odd, got)
+	}
+	if lost := js[bool](p, `log.includes("waiting")`); lost {
+		t.Error("the connection was lost")
+	}
+}
+
 // What is posted of a room goes one after the other: who leaves a room and comes back at once is in it, though the first takes longer.
 func TestWhatIsPostedOfARoomKeepsItsOrder(t *testing.T) {
 	t.Parallel()

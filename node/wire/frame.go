@@ -72,9 +72,11 @@ func ParseFrame(b []byte) (Frame, error) {
 	var f Frame
 	var code []byte
 	var bad error
+	last := false
 	s := scanner{b: b}
 	s.space()
 	err := s.fields(frameDepth, func(name, value []byte) {
+		last = last || string(name) == "last"
 		if string(name) == "code" {
 			code = value
 		} else if err := read(value, f.field(name)); err != nil {
@@ -89,6 +91,8 @@ func ParseFrame(b []byte) (Frame, error) {
 		return f, bad
 	case s.i < len(b) || f.Op == "":
 		return f, errors.New("read a frame: it is not one JSON object with an op")
+	case f.Op == "gap" && !last:
+		f.Last = f.After // an older server does not say the last, which may be 0-0
 	case code == nil:
 	case f.Op == "error" || f.Op == "left":
 		bad = read(code, (*string)(&f.Code))

@@ -13,12 +13,16 @@ import (
 )
 
 // Main runs a program as the command line says, and ends the process if it fails: with 1 if a command did, with 2 if there is
-// a mistake in the command line. The first SIGINT or SIGTERM tells the command to end.
+// a mistake in the command line. The first SIGINT, SIGTERM or, unless it is ignored (nohup), SIGHUP tells the command to end.
 func Main(program *cobra.Command) {
 	cobra.EnableCommandSorting = false // help lists them as they are declared
 	ctx, cancel := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	ends := []os.Signal{os.Interrupt, syscall.SIGTERM}
+	if !signal.Ignored(syscall.SIGHUP) {
+		ends = append(ends, syscall.SIGHUP)
+	}
+	signal.Notify(signals, ends...)
 	go func() { // ends with the process
 		<-signals
 		signal.Stop(signals) // before anyone can know of the first signal, a second one ends the process at once

@@ -5,6 +5,7 @@ const KEY_LIFE = 10 * 60_000; // nodes remember the key of a send for so long: u
 
 const KEEP = 500; // messages in a snapshot
 const RECENT = 1000; // messages that are known again
+const REPEATED = KEY_LIFE + 60_000; // ms after which the same words with the same key are said anew: a repeat is on its way for less than a minute
 const TYPING_EVERY = 3000; // ms between two signals
 const TYPING = 6000; // ms until somebody who fell silent counts as not typing
 
@@ -36,10 +37,10 @@ export class Room extends Emitter {
   #limit;
   #outbox; // key → message that is not acknowledged, in order
   #promises = new Map(); // key → what send() returned, with resolve and reject
-  #recent = new Set(); // what tells the last messages from others
-  #before = new Set(); // the same of those before the last gap
+  #recent = new Map(); // what tells the last messages from others → when they were said
+  #before = new Map(); // the same of those before the last gap
   #busy = false; // one send at a time: whatever fails, the order stays
-  #awaited = null; // { key, heard } of the one whose answer may yet come: its echo is none, as replicas may have to have it first
+  #heard = new Map(); // key → id of what has come back without an answer: it may be no other's yet, as replicas may have to have it first
   #back = {}; // what live will tell
 
   constructor(chat, name, { limit, keep = KEEP }, outbox) {
@@ -66,7 +67,7 @@ export class Room extends Emitter {
   snapshot = () =>
     (this.#snapshot ??= Object.freeze({
       messages: this.#messages.slice(),
-      outgoing: this.outgoing.filter(({ key }) => !this.#awaited?.heard || key !== this.#awaited.key), // what is heard is there once
+      outgoing: this.outgoing.filter(({ key }) => !this.#heard.has(key)), // what is heard is there once
       members: [...this.members.values()],
       count: this.count,
       typists: [...this.#typists.values()].map(({ user }) => user),
@@ -230,8 +231,9 @@ export class Room extends Emitter {
     }
     if (op === "gap") {
       this.#messages = [];
-      this.#before = new Set([...this.#before, ...this.#recent].slice(-RECENT));
+      this.#before = new Map([...this.#before, ...this.#recent].slice(-RECENT));
       this.#recent.clear();
+      this.#heard.clear(); // it may be among what is lost
       this.#back.gap = true;
       this.last = frame.last ?? null; // the order starts anew
       this.emit(op, frame);
@@ -289,22 +291,24 @@ export class Room extends Emitter {
     if (this.last && compareIds(id, this.last) <= 0) return;
     this.last = id;
     const same = key ? JSON.stringify([from.id, key]) + content(message) : id;
-    if (this.#recent.has(same)) return;
-    this.#recent.add(same);
-    if (this.#recent.size > RECENT) this.#recent.delete(this.#recent.values().next().value);
+    const at = parseInt(id);
+    const isRepeat = (seen) => at - seen.get(same) < REPEATED;
+    if (isRepeat(this.#recent)) return;
+    this.#recent.delete(same); // the newest is the last
+    this.#recent.set(same, at);
+    if (this.#recent.size > RECENT) this.#recent.delete(this.#recent.keys().next().value);
     const mine = from.id === this.chat.user?.id;
     const arrival = { ...message, mine, live: this.live };
     this.#messages.push(arrival);
     if (this.#messages.length > this.#keep) this.#messages.shift();
-    if (this.#before.has(same)) return this.#changed();
-    if (!mine) this.#back.missed++;
-    this.#types(from, false);
     const out = mine && this.#outbox.get(key);
     const echo = out && content(out) === content(message);
-    const awaited = echo && key === this.#awaited?.key;
-    if (awaited) this.#awaited.heard = true;
+    if (echo && !out.error) this.#heard.set(key, id);
+    if (isRepeat(this.#before)) return this.#changed();
+    if (!mine) this.#back.missed++;
+    this.#types(from, false);
     this.emit("message", arrival);
-    if (echo && !awaited) this.#sent(out, id);
+    if (echo && out.error) this.#sent(out, id);
   }
 
   async #flush() {
@@ -318,14 +322,12 @@ export class Room extends Emitter {
     const { key, text, data, tried = Date.now(), user = this.chat.user.id } = out;
     this.#outbox.set(key, Object.assign(out, { tried, user }));
     try {
-      this.#awaited = { key, heard: false };
-      const asked = this.chat._ask("send", { room: this.name, text, data, key });
-      this.#sent(out, (await asked.finally(() => (this.#awaited = null))).id);
+      this.#sent(out, (await this.chat._ask("send", { room: this.name, text, data, key })).id);
     } catch (error) {
       const { code, retryAfter = backoff(1) } = error;
       const unanswered = ["lost", "closed", "unavailable"].includes(code);
       if (code === "not_joined" && !link.aborted) this._join();
-      if (!this.#outbox.has(key)); // its echo came first, or it was given up
+      if (!this.#outbox.has(key)); // it was given up
       else if (unanswered) this.#mark(out, "unconfirmed");
       else if (!AGAIN.includes(code)) this.#fail(out, "failed", error);
       if (AGAIN.includes(code) && this.#outbox.has(key)) await sleep(retryAfter, link);
@@ -341,17 +343,18 @@ export class Room extends Emitter {
     } else if (Date.now() - out.tried > KEY_LIFE) {
       this.#fail(out, "unconfirmed", { code: "expired" });
     }
-    return !out.error;
+    return !out.error && this.#outbox.has(out.key);
   }
 
   #fail(out, state, why) {
+    if (this.#heard.has(out.key)) return this.#sent(out, this.#heard.get(out.key)); // it is not asked for again, and there
     const { code, message } = why instanceof ParleyError ? why : new ParleyError(why);
     this.#mark(Object.assign(out, { error: { code, message } }), state);
     this.#finish(out.key, "reject", new ParleyError({ code, message }));
   }
 
   #sent(out, id) {
-    if (!out || !this.#outbox.delete(out.key)) return; // its echo came first, or its answer
+    if (!this.#outbox.delete(out.key)) return; // it was given up
     this.emit("outgoing", { ...out, state: "sent", id });
     this.#finish(out.key, "resolve", { id });
   }
@@ -362,6 +365,7 @@ export class Room extends Emitter {
   }
 
   #finish(key, how, value) {
+    this.#heard.delete(key);
     this.#promises.get(key)?.[how](value);
     this.#promises.delete(key);
   }

@@ -129,8 +129,8 @@ export class StreamLink {
       const events = (rest + value).split("\n\n");
       rest = events.pop();
       for (const event of events) {
-        const data = event.match(/^data: ?(.*)/m)?.[1];
-        if (data) yield JSON.parse(data);
+        const data = event.split("\n").find((line) => line.startsWith("data:")); // a text has other ends of lines too
+        if (data) yield JSON.parse(data.slice(5));
       }
     }
   }
