@@ -32,12 +32,16 @@ func (s *Server) accept(w http.ResponseWriter, r *http.Request) {
 			strings.Join(offers, ", "), wire.Subprotocol))
 		return
 	}
-	query := r.URL.Query()
+	query, bad := queryOf(r)
+	if bad != nil {
+		s.problem(w, bad)
+		return
+	}
 	room, name := query.Get("room"), query.Get("name")
 	if room == "" && !query.Has("room") {
 		room = "lobby"
 	}
-	bad := wire.CheckName(name)
+	bad = wire.CheckName(name)
 	if c == plain {
 		bad = firstError(wire.CheckRoom(room), bad)
 	}

@@ -1,6 +1,7 @@
 package node
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"net/http"
@@ -92,7 +93,7 @@ func (s *Server) readObject(w http.ResponseWriter, r *http.Request, into any) ([
 	if len(said) == 0 {
 		return said, nil
 	}
-	if err := json.Unmarshal(said, into); err != nil {
+	if err := json.Unmarshal(said, into); err != nil || bytes.TrimLeft(said, " \t\r\n")[0] != '{' { // null is none
 		return nil, wire.Errorf(wire.BadRequest, "the body has to be a JSON object as /v1/openapi.json describes it")
 	}
 	return said, nil

@@ -231,6 +231,8 @@ func TestWhatAnApplicationAsksWronglyIsSaid(t *testing.T) {
 		{"/v1/revoke", `{"token":""}`, 400, "nothing else"},
 		{"/v1/revoke", `{"token":null}`, 400, "nothing else"},
 		{"/v1/revoke", `{"jti":"x"}`, 400, "nothing else"},
+		{"/v1/revoke", `null`, 400, "a JSON object"},
+		{"/v1/users/ada/revoke", ` null `, 400, "a JSON object"},
 		{"/v1/revoke", `{"user":"ada","before":1}`, 400, "nothing else"},
 		{"/v1/users/ada/revoke", `{"since":1}`, 400, "nothing else"},
 		{"/v1/users/backend/revoke", `{}`, 202, ""},

@@ -9,6 +9,7 @@ import (
 	"io"
 	"mime"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -93,6 +94,9 @@ func (s *Server) serve(rt *route, w http.ResponseWriter, r *http.Request) *wire.
 		w.Header().Set("Allow", allowed)
 		s.problemAs(w, http.StatusMethodNotAllowed, wire.Errorf(wire.Unsupported, "%s is not supported here: %s are", r.Method, allowed))
 		return nil
+	}
+	if _, bad := queryOf(r); bad != nil && !rt.open {
+		return bad
 	}
 	if strings.Contains(rt.path, "{room}") {
 		if bad := wire.CheckRoom(r.PathValue("room")); bad != nil {
@@ -340,6 +344,15 @@ func (s *Server) getMembers(w http.ResponseWriter, r *http.Request) *wire.Error 
 	}
 	req := &wire.Request{Op: "members", Room: r.PathValue("room")}
 	return s.call(r.Context(), w, &caller{identity: who}, req, http.StatusOK)
+}
+
+// queryOf reads the query. What is written wrongly in it must not pass for absent: a room would be the lobby, and a cursor none.
+func queryOf(r *http.Request) (url.Values, *wire.Error) {
+	query, err := url.ParseQuery(r.URL.RawQuery)
+	if err != nil { // whose text may hold a guest's session
+		return nil, wire.Errorf(wire.BadRequest, "the query cannot be read: what is in it has to be escaped, %%3B for a semicolon and %%25 for a percent sign")
+	}
+	return query, nil
 }
 
 // queryID reads an id from the query, nil if there is none.

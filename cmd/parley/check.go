@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -106,12 +107,19 @@ func (c *ServeCmd) checkOutside() error {
 			return fmt.Errorf("--redis: %w", err)
 		}
 	}
+	log := slog.New(slog.DiscardHandler)
 	if c.TLSCert != "" {
-		if _, err := newCertificate(c.TLSCert, c.TLSKey, slog.New(slog.DiscardHandler)); err != nil {
+		if _, err := newCertificate(c.TLSCert, c.TLSKey, log); err != nil {
 			return err
 		}
 	}
-	return nil
+	over, cancel := context.WithCancel(context.Background())
+	cancel() // so that no keys are fetched
+	if _, err := c.Access.authenticator(over, log); err != nil {
+		return err
+	}
+	_, err := c.Access.apps(log)
+	return err
 }
 
 // report says what would be used, a flag a line, without secrets. Variables that look like one of ours and are none are told too.

@@ -71,7 +71,7 @@ func Default(f *pflag.Flag) string {
 }
 
 // readEnvironment sets the flags that the command line doesn't. An empty variable is none. A variable with _FILE behind it names a file
-// that holds the value, such as a Docker secret.
+// that holds the value, such as a Docker secret, and must hold one.
 func readEnvironment(flags *pflag.FlagSet) (err error) {
 	variables := map[string]bool{}
 	flags.VisitAll(func(f *pflag.Flag) { variables[Variable(f)] = true })
@@ -98,7 +98,10 @@ func readEnvironment(flags *pflag.FlagSet) (err error) {
 				err = fmt.Errorf("%w (from $%s)", bad, name)
 				return
 			}
-			value = strings.TrimRight(string(text), "\r\n")
+			if value = strings.TrimRight(string(text), "\r\n"); value == "" { // which would be no secret at all, and a service open to all
+				err = fmt.Errorf("%s is empty (from $%s)", file, name)
+				return
+			}
 		}
 		if value == "" {
 			return
