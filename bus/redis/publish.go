@@ -451,7 +451,7 @@ func (p *publisher) batchDone() {
 	p.settled++
 	p.restLocked()
 	p.movableLocked()
-	if len(p.queue) > 0 {
+	if len(p.queue)+len(p.held) > 0 { // it may have been time for what is held, in vain
 		wake(p.link.wake)
 	}
 }
