@@ -1,11 +1,14 @@
 package redis_test
 
 import (
+	"fmt"
 	"net"
 	"slices"
 	"strconv"
 	"testing"
 	"time"
+
+	goredis "github.com/redis/go-redis/v9"
 
 	"parley/bus/bustest"
 	"parley/bus/redis"
@@ -60,5 +63,33 @@ func TestRedisClusterTheBoardIsReadAndWrittenWhileItsSlotsMove(t *testing.T) {
 			servers.End(slot, from, 1-from)
 			works("after " + keys[0] + way)
 		}
+	}
+}
+
+// What a server has lost of the board is posted again in a few commands, however much it is: the board is read anew after each, on all nodes.
+func TestRedisWhatIsLostOfTheBoardIsPostedTogether(t *testing.T) {
+	const texts = 2500
+	r := openRedis(t, never)
+	ctx, end := t.Context(), time.Now().Add(time.Hour)
+	for i := range texts {
+		r.Client().ZAdd(ctx, "parley:{%board}:texts", goredis.Z{Score: float64(end.Add(time.Duration(i) * time.Second).UnixMilli()), Member: fmt.Sprint("text ", i)})
+	}
+	posted := func() {
+		t.Helper()
+		if list, _, err := r.Posted(ctx, ""); err != nil || len(list) != texts {
+			t.Errorf("%d are posted, want %d: %v", len(list), texts, err)
+		}
+	}
+	posted()
+	r.Client().Del(ctx, "parley:{%board}:texts")
+	if spent := commands(t, r, posted); spent["eval"] > 5 || spent["set"] > 5 {
+		t.Errorf("%d are posted again with %v", texts, spent)
+	}
+	all := r.Client().ZRangeWithScores(ctx, "parley:{%board}:texts", 0, -1).Val()
+	if len(all) != texts || all[texts-1].Score != float64(end.Add((texts-1)*time.Second).UnixMilli()) {
+		t.Errorf("there are %d again", len(all))
+	}
+	if life := r.Client().PTTL(ctx, "parley:{%board}:texts").Val(); life < texts*time.Second {
+		t.Errorf("all are there for %v", life)
 	}
 }
