@@ -165,7 +165,7 @@ func (r *Bus) Posted(ctx context.Context, known string) (texts []string, version
 	}
 	if err := r.post(ctx, lost); err != nil {
 		r.complain("post again what is lost", err)
-		version = "" // so that it is tried again with the next reading
+		version = rand.Text() // of no board: it is tried again with the next reading
 	}
 	return slices.AppendSeq(texts, maps.Keys(lost)), version, nil
 }

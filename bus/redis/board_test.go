@@ -93,3 +93,31 @@ func TestRedisWhatIsLostOfTheBoardIsPostedTogether(t *testing.T) {
 		t.Errorf("all are there for %v", life)
 	}
 }
+
+// What is new is told though a server refuses to have again what it has lost: each reading is another until it does.
+func TestRedisWhatCanNotBePostedAgainHidesNothing(t *testing.T) {
+	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
+	cfg := never
+	cfg.URL = limitedURL(server)
+	r := openRedis(t, cfg)
+	ctx := t.Context()
+	if err := r.Post(ctx, "kept", time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	server.Client().Del(ctx, "parley:{%board}:texts", "parley:{%board}:version")
+	allow(t, server, "allchannels", "-zadd")
+	known, want := "", []string{"kept"}
+	for _, text := range []string{"", "new"} {
+		if text != "" {
+			want = append(want, text)
+			server.Client().ZAdd(ctx, "parley:{%board}:texts", goredis.Z{Score: float64(time.Now().Add(time.Hour).UnixMilli()), Member: text})
+			server.Client().Set(ctx, "parley:{%board}:version", text, time.Hour)
+		}
+		list, version, err := r.Posted(ctx, known)
+		if slices.Sort(list); err != nil || version == known || !slices.Equal(list, want) {
+			t.Errorf("posted is %q of %q, which was %q, %v; want %q", list, version, known, err, want)
+		}
+		known = version
+	}
+}
