@@ -100,11 +100,26 @@ func (p *posts) add(texts map[string]int64, now int64) (others map[string]int64)
 	return others
 }
 
-// Post implements bus.Board. The version comes after the text, and is read before it: whoever has read the version has the text, and a
-// slot of a Cluster may have one of them here and one there.
+// Post implements bus.Board.
 func (r *Bus) Post(ctx context.Context, text string, until time.Time) error {
+	return r.post(ctx, map[string]int64{text: until.UnixMilli()})
+}
+
+// postMost is how many texts one command posts: a few milliseconds of Redis's time.
+const postMost = 1000
+
+// post posts texts, each until its end. The version comes after them, and is read before them: whoever has read the version has the texts,
+// and a slot of a Cluster may have one of them here and one there.
+func (r *Bus) post(ctx context.Context, texts map[string]int64) error {
+	now := r.now().UnixMilli()
+	args := make([]any, 0, 2*len(texts))
+	for text, until := range texts {
+		args = append(args, text, until)
+	}
 	q := r.query(ctx, r.reads)
-	q.do("eval", postText, 1, boardKey, text, until.UnixMilli(), r.now().UnixMilli())
+	for some := range slices.Chunk(args, 2*postMost) {
+		q.do(append([]any{"eval", postText, 1, boardKey, now}, some...)...)
+	}
 	if err := q.send(); err != nil {
 		return err
 	}
@@ -113,7 +128,7 @@ func (r *Bus) Post(ctx context.Context, text string, until time.Time) error {
 	if err := q.send(); err != nil {
 		return err
 	}
-	r.posts.add(map[string]int64{text: until.UnixMilli()}, r.now().UnixMilli())
+	r.posts.add(texts, now)
 	return nil
 }
 
@@ -144,14 +159,15 @@ func (r *Bus) Posted(ctx context.Context, known string) (texts []string, version
 		}
 		texts, read[of[0]] = append(texts, of[0]), int64(until)
 	}
-	for text, until := range r.posts.add(read, now) {
-		texts = append(texts, text)
-		if err := r.Post(ctx, text, time.UnixMilli(until)); err != nil {
-			r.complain("post again what is lost", err)
-			version = "" // so that it is tried again with the next reading
-		}
+	lost := r.posts.add(read, now)
+	if len(lost) == 0 {
+		return texts, version, nil
 	}
-	return texts, version, nil
+	if err := r.post(ctx, lost); err != nil {
+		r.complain("post again what is lost", err)
+		version = rand.Text() // of no board: it is tried again with the next reading
+	}
+	return slices.AppendSeq(texts, maps.Keys(lost)), version, nil
 }
 
 func bucketKey(bucket string) string { return "parley:bucket:{" + url.QueryEscape(bucket) + "}" }

@@ -1,11 +1,14 @@
 package redis_test
 
 import (
+	"fmt"
 	"net"
 	"slices"
 	"strconv"
 	"testing"
 	"time"
+
+	goredis "github.com/redis/go-redis/v9"
 
 	"parley/bus/bustest"
 	"parley/bus/redis"
@@ -60,5 +63,61 @@ func TestRedisClusterTheBoardIsReadAndWrittenWhileItsSlotsMove(t *testing.T) {
 			servers.End(slot, from, 1-from)
 			works("after " + keys[0] + way)
 		}
+	}
+}
+
+// What a server has lost of the board is posted again in a few commands, however much it is: the board is read anew after each, on all nodes.
+func TestRedisWhatIsLostOfTheBoardIsPostedTogether(t *testing.T) {
+	const texts = 2500
+	r := openRedis(t, never)
+	ctx, end := t.Context(), time.Now().Add(time.Hour)
+	for i := range texts {
+		r.Client().ZAdd(ctx, "parley:{%board}:texts", goredis.Z{Score: float64(end.Add(time.Duration(i) * time.Second).UnixMilli()), Member: fmt.Sprint("text ", i)})
+	}
+	posted := func() {
+		t.Helper()
+		if list, _, err := r.Posted(ctx, ""); err != nil || len(list) != texts {
+			t.Errorf("%d are posted, want %d: %v", len(list), texts, err)
+		}
+	}
+	posted()
+	r.Client().Del(ctx, "parley:{%board}:texts")
+	if spent := commands(t, r, posted); spent["eval"] > 5 || spent["set"] > 5 {
+		t.Errorf("%d are posted again with %v", texts, spent)
+	}
+	all := r.Client().ZRangeWithScores(ctx, "parley:{%board}:texts", 0, -1).Val()
+	if len(all) != texts || all[texts-1].Score != float64(end.Add((texts-1)*time.Second).UnixMilli()) {
+		t.Errorf("there are %d again", len(all))
+	}
+	if life := r.Client().PTTL(ctx, "parley:{%board}:texts").Val(); life < texts*time.Second {
+		t.Errorf("all are there for %v", life)
+	}
+}
+
+// What is new is told though a server refuses to have again what it has lost: each reading is another until it does.
+func TestRedisWhatCanNotBePostedAgainHidesNothing(t *testing.T) {
+	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
+	cfg := never
+	cfg.URL = limitedURL(server)
+	r := openRedis(t, cfg)
+	ctx := t.Context()
+	if err := r.Post(ctx, "kept", time.Now().Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	server.Client().Del(ctx, "parley:{%board}:texts", "parley:{%board}:version")
+	allow(t, server, "allchannels", "-zadd")
+	known, want := "", []string{"kept"}
+	for _, text := range []string{"", "new"} {
+		if text != "" {
+			want = append(want, text)
+			server.Client().ZAdd(ctx, "parley:{%board}:texts", goredis.Z{Score: float64(time.Now().Add(time.Hour).UnixMilli()), Member: text})
+			server.Client().Set(ctx, "parley:{%board}:version", text, time.Hour)
+		}
+		list, version, err := r.Posted(ctx, known)
+		if slices.Sort(list); err != nil || version == known || !slices.Equal(list, want) {
+			t.Errorf("posted is %q of %q, which was %q, %v; want %q", list, version, known, err, want)
+		}
+		known = version
 	}
 }

@@ -141,9 +141,6 @@ func (c *Cluster) Asked() int {
 	return len(c.nodes)
 }
 
-// RedirectPause is the time between two tries of what waits for a slot that moves.
-const RedirectPause = redirectPause
-
 // RosterPause is the least time between two writes of rosters, unless RosterBatch of them wait.
 const (
 	RosterPause = rosterPause

@@ -135,31 +135,6 @@ func TestRedisClusterWhatASlotHalfMovedHoldsFailsInTime(t *testing.T) {
 	n.hears(room, "held", []string{"held"})
 }
 
-// What a slot half moved has wait is tried again, though something else is under way when it is time.
-func TestRedisClusterWhatIsHeldIsTriedAgainBehindABatch(t *testing.T) {
-	t.Parallel()
-	servers := bustest.StartRedisCluster(t, 2, 0)
-	rooms := roomsOf(servers, 0, 2)
-	n := openClusterNode(t, redis.Config{URL: servers.URL(), Timeout: 20 * time.Second, HeartbeatInterval: time.Minute}, rooms...)
-	for _, room := range rooms {
-		appendTo(t, n, room, "before", "")
-	}
-	slot := redis.SlotOf(rooms[0])
-	servers.Begin(slot, 0, 1)
-	servers.MoveKeys(slot, 0, 1, 1)
-	n.Publish(rooms[0], bus.Draft{Body: []byte("held")}, func(bus.ID, error) {})
-	part := n.Part(servers.Servers[0].Addr())
-	refused := func() float64 { return infoValue(t, part, "commandstats", "cmdstat_evalsha", "rejected_calls") }
-	for range 5 {
-		if err := part.Client().ClientPause(t.Context(), 3*redis.RedirectPause).Err(); err != nil {
-			t.Fatal(err)
-		}
-		appendTo(t, n, rooms[1], "on its way", "")
-		before := refused()
-		eventually(t, "another try", func() bool { return refused() > before })
-	}
-}
-
 // A slot that is held half moved has its rooms wait, and no others. What was said meanwhile comes in order.
 func TestRedisClusterASlotHalfMovedIsWaitedOut(t *testing.T) {
 	t.Parallel()

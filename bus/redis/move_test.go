@@ -288,6 +288,49 @@ func TestRedisClusterHearsASlotWhoseMoveIsGivenUp(t *testing.T) {
 	b.hears(room, "a", said)
 }
 
+// What is held while its slot moves is tried again though a batch of other rooms is under way when its time has come, and nothing follows that.
+func TestRedisClusterWhatIsHeldLeavesBehindABatchOfOthers(t *testing.T) {
+	t.Parallel()
+	servers := bustest.StartRedisCluster(t, 2, 0)
+	rooms := roomsOf(servers, 0, 2)
+	slot := redis.SlotOf(rooms[0])
+	g := &gate{}
+	cfg := redis.Config{URL: servers.URL(), Links: 1, Timeout: 10 * time.Second, HeartbeatInterval: time.Minute, CompareInterval: time.Hour}
+	cfg.SetDial(g.dial)
+	n := openClusterNode(t, cfg, rooms...)
+	servers.Begin(slot, 0, 1)
+	say := func(room string) chan error {
+		said := make(chan error, 1)
+		n.subs[room].Publish(bus.Draft{Body: []byte("m")}, func(_ bus.ID, err error) { said <- err })
+		return said
+	}
+	held := say(rooms[0])
+	eventually(t, "it to be refused", func() bool {
+		stats := servers.Do(0, "info", "errorstats")
+		return strings.Contains(stats, "errorstat_TRYAGAIN") || strings.Contains(stats, "errorstat_ASK")
+	})
+	for range 3 { // as it may be under way itself when the gate closes
+		g.close()
+		other := say(rooms[1])
+		time.Sleep(80 * time.Millisecond) // more than it is held at once
+		g.open()
+		if err := <-other; err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range servers.Servers {
+		servers.Do(i, "cluster", "setslot", slot, "stable")
+	}
+	select {
+	case err := <-held:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(patience):
+		t.Error("it is held still")
+	}
+}
+
 // What is under way when its room begins to move is refused where the room was. What was published after it does not overtake it. The
 // part that the room leaves stays till then, though it has no slots any more.
 func TestRedisClusterWhatIsUnderWayWhenItsRoomMovesStaysFirst(t *testing.T) {

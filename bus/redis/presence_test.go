@@ -467,6 +467,45 @@ func TestRedisNobodyLeavesWhileManyAreWrittenUnderAnotherLease(t *testing.T) {
 	told.expect(want...)
 }
 
+// Whoever comes to a room is not kept waiting until a crowd has left it.
+func TestRedisWhoComesIsInBeforeACrowdHasLeft(t *testing.T) {
+	const crowd = 1500
+	server := bustest.StartRedis(t)
+	cfg := never
+	cfg.URL = server.URL()
+	sub, _ := subscribe(t, openRedis(t, cfg), "lobby")
+	_, told := subscribe(t, openRedis(t, cfg), "lobby")
+	for i := range crowd {
+		sub.Enter(bus.Member{ID: fmt.Sprint("user", i)})
+	}
+	told.until("the crowd", func(lines []string) bool { return len(lines) == crowd })
+	for i := range crowd {
+		sub.Leave(fmt.Sprint("user", i))
+	}
+	sub.Enter(bus.Member{ID: "ann"})
+	lines := told.until("ann", func(lines []string) bool { return slices.Contains(lines, "+ann") })
+	if left := slices.Index(lines, "+ann") - crowd; left > crowd/2 {
+		t.Errorf("%d of %d have left before ann is told", left, crowd)
+	}
+}
+
+// A full server takes what is new of who is in a room, whoever can't be entered with him.
+func TestRedisAFullServerTakesAName(t *testing.T) {
+	server := bustest.StartRedis(t)
+	cfg := never
+	cfg.URL = server.URL()
+	sub, _ := subscribe(t, openRedis(t, cfg), "lobby")
+	_, told := subscribe(t, openRedis(t, cfg), "lobby")
+	sub.Enter(bus.Member{ID: "ann"})
+	told.change(bus.Joined, "ann")
+	server.Client().ConfigSet(t.Context(), "maxmemory", "1")
+	sub.Enter(bus.Member{ID: "cay"})
+	sub.Enter(bus.Member{ID: "ann", Name: "Ann"})
+	told.expect("+ann", "ann")
+	server.Client().ConfigSet(t.Context(), "maxmemory", "0")
+	told.expect("+ann", "ann", "+cay")
+}
+
 // deadIsSeenTo has a node meet a dead one in a room that it is not in, and that no list names any more.
 func deadIsSeenTo(t *testing.T, before func(server *bustest.RedisServer, dead string), meanwhile func(server *bustest.RedisServer)) {
 	t.Helper()

@@ -451,7 +451,7 @@ func (p *publisher) batchDone() {
 	p.settled++
 	p.restLocked()
 	p.movableLocked()
-	if len(p.queue)+len(p.held) > 0 { // it may have been time for what is held, in vain
+	if len(p.queue)+len(p.held) > 0 { // the time of what is held may have come meanwhile
 		wake(p.link.wake)
 	}
 }

@@ -30,6 +30,7 @@ type roster struct {
 	indexed bool                // the incarnation's index names the room
 	queued  bool                // rosterLoop is to look at it
 	writes  uint64              // how often something was sent for it
+	turn    int                 // the sort of users that is written next; see someLocked
 	open    *room               // the subscription; nil without one
 
 	sets    map[string]*userSet   // by incarnation
@@ -171,8 +172,7 @@ type rosterPlan struct {
 	cmd    *redis.Cmd
 }
 
-// plan takes what is to be written, nil for nothing. Who leaves is written before who enters, and who was in before him who was
-// not: that takes no memory, so a full Redis takes it.
+// plan takes what is to be written, nil for nothing.
 func (ro *roster) plan(inc string, leased int64) *rosterPlan {
 	ro.mu.Lock()
 	defer ro.mu.Unlock()
@@ -221,17 +221,11 @@ func (ro *roster) plan(inc string, leased int64) *rosterPlan {
 			}
 		}
 	} else {
-		for user := range ro.dirty {
-			if _, in := ro.want[user]; !in && len(p.users) < rosterUsers {
+		for _, user := range ro.someLocked() {
+			if w, in := ro.want[user]; in {
+				add("+", user, w)
+			} else {
 				add("-", user, wanted{})
-			}
-		}
-		if len(p.users) == 0 {
-			for user := range ro.dirty {
-				if len(p.users) == rosterUsers {
-					break
-				}
-				add("+", user, ro.want[user])
 			}
 		}
 	}
@@ -253,6 +247,30 @@ func (ro *roster) plan(inc string, leased int64) *rosterPlan {
 	ro.whole, ro.touched = false, true
 	p.cmd = redis.NewCmd(context.Background(), args...)
 	return p
+}
+
+// someLocked gives some who are to be written, of one sort: who leaves, who was in before, or who was not. What the first two take is no
+// memory, so a full Redis takes it. The sorts take turns: none waits until a crowd of another is written.
+func (ro *roster) someLocked() []string {
+	var sorts [3][]string
+	for user := range ro.dirty {
+		w, in := ro.want[user]
+		sort := 0
+		if in && w.known {
+			sort = 1
+		} else if in {
+			sort = 2
+		}
+		if len(sorts[sort]) < rosterUsers {
+			sorts[sort] = append(sorts[sort], user)
+		}
+	}
+	for {
+		some := sorts[ro.turn]
+		if ro.turn = (ro.turn + 1) % len(sorts); len(some) > 0 {
+			return some
+		}
+	}
 }
 
 // owesLocked reports whether somebody is still to be written whom Redis may have had.
