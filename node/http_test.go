@@ -359,6 +359,22 @@ func TestAKeyCountsForAGuestWhoChoseItsSession(t *testing.T) {
 	}
 }
 
+// Two keys are told as two: clients take what has the key of another message for its repeat.
+func TestAKeyIsUTF8(t *testing.T) {
+	t.Parallel()
+	n := nodetest.Start(t, 1, withApps).Nodes[0]
+	for path, body := range map[string]string{"/v1/rooms/r/messages": `{"text":"x"}`, "/v1/broadcast": `{"text":"x","rooms":["r"]}`} {
+		status, _, said := call(t, "POST", n.HTTP(path), body, "Authorization", "Bearer "+wholeKey, "Idempotency-Key", "caf\xe9")
+		if status != 400 || said["code"] != "bad_request" {
+			t.Errorf("%s: %d %v", path, status, said)
+		}
+	}
+	status, _, said := call(t, "GET", n.HTTP("/v1/rooms/r/messages"), "", "Authorization", "Bearer "+wholeKey)
+	if list, _ := said["messages"].([]any); status != 200 || len(list) > 0 {
+		t.Errorf("what was said is %v", said)
+	}
+}
+
 func TestATokenThatIsNotUnderstoodIsNoGuest(t *testing.T) {
 	c := nodetest.Start(t, 1, withTokens)
 	paths := []string{"/messages", "/members", "/events"}

@@ -65,8 +65,9 @@ func isTrusted(r *http.Request, trusted []netip.Prefix) bool {
 	return err == nil && contains(trusted, peer.Addr().Unmap())
 }
 
+// contains is for an address of the link too, which has a zone (RFC 4007): in a prefix there is none.
 func contains(trusted []netip.Prefix, a netip.Addr) bool {
-	return slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(a) })
+	return slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(a.WithZone("")) })
 }
 
 // clientAddr follows X-Forwarded-For from the right, where each proxy adds the address that it was asked by, for as long as the

@@ -31,6 +31,7 @@ func TestClientAddressComesFromTrustedProxiesOnly(t *testing.T) {
 		{"nothing but noise", "10.0.0.0/8", "10.1.2.3:80", []string{", ,"}, "10.1.2.3:80"},
 		{"with a port", "10.0.0.0/8", "10.1.2.3:80", []string{"203.0.113.7:5000"}, "203.0.113.7:0"},
 		{"IPv6", "fd00::/8", "[fd00::1]:80", []string{"[2001:db8::7]:5000"}, "[2001:db8::7]:0"},
+		{"of the link", "fe80::/10", "[fe80::1%eth0]:80", []string{"2001:db8::7"}, "[2001:db8::7]:0"},
 		{"IPv4 in IPv6", "10.0.0.0/8", "[::ffff:10.1.2.3]:80", []string{"::ffff:203.0.113.7"}, "203.0.113.7:0"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -47,7 +47,11 @@ func parseURL(given string) (t target, err error) {
 	scheme, kind, several := strings.Cut(scheme, "+")
 	switch {
 	case !several:
-		if t.options, err = redis.ParseURL(given); err != nil {
+		if t.options, err = redis.ParseURL(given); err == nil {
+			_, query, _ := strings.Cut(given, "?")
+			_, err = url.ParseQuery(query) // or what is wrong in it would be left out
+		}
+		if err != nil {
 			return t, misconfigured{errURL}
 		}
 		return t, nil

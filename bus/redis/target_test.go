@@ -21,6 +21,8 @@ func TestRedisURLs(t *testing.T) {
 		"rediss+sentinel://:s3c@ret@h:1,g:2/rooms?skip_verify=true":                 true,
 		"redis+cluster://u:s3cret@h:1,g:2":                                          true,
 		"rediss+cluster://h:1?read_timeout=1s":                                      true,
+		"redis://u:s3cret@h?db=3;pool_size=4":                                       false, // which would be the database 0
+		"unix://u:s3cret@/s?%zz":                                                    false,
 		"redis+sentinel://h:1":                                                      false, // no name
 		"redis+sentinel://u:s3cret@h/rooms":                                         false, // no port
 		"redis+sentinel:///rooms":                                                   false,

@@ -33,7 +33,13 @@ func newAdmin() *cobra.Command {
 	command := cli.Command("admin", "Do as an application does, with an API key: "+strings.Join(adminNames(), ", ")+".", c)
 	command.Use = "admin WHAT [ARG...]"
 	command.Long = "Do as an application does, with an API key:\n\n" + adminHelp()
-	command.Args = cobra.ArbitraryArgs
+	command.Args = func(command *cobra.Command, args []string) error {
+		if version, _ := command.Flags().GetBool("version"); version {
+			return nil
+		}
+		_, err := deedOf(args)
+		return err
+	}
 	return command
 }
 
@@ -55,6 +61,20 @@ func adminDeeds() []adminDeed {
 		{"revoke", "USER", "end all sessions of a user, and refuse the tokens that there are; * for everyone", 1, (*AdminCmd).revoke},
 		{"revoke-token", "JTI", "refuse one token", 1, (*AdminCmd).revokeToken},
 	}
+}
+
+// deedOf is what the arguments say.
+func deedOf(args []string) (adminDeed, error) {
+	for _, d := range adminDeeds() {
+		switch {
+		case len(args) == 0 || args[0] != d.name:
+		case len(args) <= d.least || len(args) > d.least+1 && d.name != "broadcast":
+			return d, fmt.Errorf("it is: parley admin %s %s", d.name, d.args)
+		default:
+			return d, nil
+		}
+	}
+	return adminDeed{}, fmt.Errorf("say what to do: %s", strings.Join(adminNames(), ", "))
 }
 
 func adminNames() (names []string) {
@@ -107,21 +127,15 @@ func (c *AdminCmd) Run(env *cli.Env) error {
 	if err != nil {
 		return err
 	}
-	for _, d := range adminDeeds() {
-		if len(env.Args) == 0 || env.Args[0] != d.name {
-			continue
-		}
-		args := env.Args[1:]
-		if len(args) < d.least || len(args) > d.least && d.name != "broadcast" {
-			return fmt.Errorf("it is: parley admin %s %s", d.name, d.args)
-		}
-		bounded := *env
-		var cancel context.CancelFunc
-		bounded.Ctx, cancel = context.WithTimeout(env.Ctx, c.Timeout)
-		defer cancel()
-		return d.do(c, &bounded, client, args)
+	d, err := deedOf(env.Args)
+	if err != nil {
+		return err
 	}
-	return fmt.Errorf("say what to do: %s", strings.Join(adminNames(), ", "))
+	bounded := *env
+	var cancel context.CancelFunc
+	bounded.Ctx, cancel = context.WithTimeout(env.Ctx, c.Timeout)
+	defer cancel()
+	return d.do(c, &bounded, client, env.Args[1:])
 }
 
 func (c *AdminCmd) rooms(env *cli.Env, a *api.Client, _ []string) error {

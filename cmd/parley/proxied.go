@@ -20,7 +20,7 @@ func proxiedListener(l net.Listener, trusted []netip.Prefix) net.Listener {
 			if err != nil {
 				return proxyproto.REJECT, fmt.Errorf("%w: %w", proxyproto.ErrInvalidUpstream, err)
 			}
-			if slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(peer.Addr().Unmap()) }) {
+			if slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(peer.Addr().Unmap().WithZone("")) }) {
 				return proxyproto.REQUIRE, nil
 			}
 			return proxyproto.SKIP, nil

@@ -196,7 +196,7 @@ func (c *ServeCmd) Run(env *cli.Env) error {
 		log.Info("shutting down", "drain", c.Drain)
 	}
 
-	notify(log, daemon.SdNotifyStopping)
+	notify(log, fmt.Sprintf("%s\nEXTEND_TIMEOUT_USEC=%d", daemon.SdNotifyStopping, (c.Drain+2*afterDrain).Microseconds()))
 	// The public address is served until the last client is gone: it tells load balancers to go elsewhere.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(env.Ctx), c.Drain+afterDrain)
 	defer cancel()

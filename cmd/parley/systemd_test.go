@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -51,7 +52,7 @@ func TestSystemdIsTold(t *testing.T) {
 		}
 	}
 
-	cmd := parley()
+	cmd := parley("--drain", "20s")
 	cmd.Env = append(cmd.Env, "NOTIFY_SOCKET="+socket.LocalAddr().String(), "WATCHDOG_USEC=300000")
 	began := make(chan *process, 1)
 	failed := make(chan error, 1)
@@ -83,7 +84,10 @@ func TestSystemdIsTold(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		stopping = string(said[:n]) == "STOPPING=1"
+		state, rest, _ := strings.Cut(string(said[:n]), "\n")
+		if stopping = state == "STOPPING=1"; stopping && rest != "EXTEND_TIMEOUT_USEC=40000000" {
+			t.Errorf("that it stops is told with %q: a drain of 20 s is to have 40 s", rest)
+		}
 	}
 	go func() {
 		<-p.ended

@@ -95,7 +95,7 @@ func (c *TokenCmd) claims() (claims token.Claims, err error) {
 		}
 		claims.Rooms, _ = json.Marshal(rooms)
 	}
-	return claims, nil
+	return claims, token.Check(claims)
 }
 
 // Run implements "parley token".

@@ -67,10 +67,12 @@ func Parse(text string) (Ring, error) {
 		ring = append(ring, key{node.App{Name: name, Rights: may}, sha256.Sum256([]byte(secret))})
 	}
 	if len(ring) == 0 {
-		return nil, errors.New("there are no keys: a line is NAME KEY [RIGHTS]")
+		return nil, errNone
 	}
 	return ring, nil
 }
+
+var errNone = errors.New("there are no keys: a line is NAME KEY [RIGHTS]")
 
 // App implements node.Apps. It compares with every key, and hashes first: its time tells nothing of the keys.
 func (r Ring) App(secret string) (node.App, bool) {
@@ -87,7 +89,8 @@ func (r Ring) App(secret string) (node.App, bool) {
 	return r[found].app, true
 }
 
-// A File is a ring that is read again when its file changes. While the file is broken the keys before stay.
+// A File is a ring that is read again when its file changes. While the file is broken, or empty as one that is being written, the keys
+// before stay; whoever takes out the last key leaves a line such as "# none".
 type File struct {
 	path string
 	log  *slog.Logger
@@ -138,7 +141,9 @@ func (f *File) readLocked() {
 			return
 		}
 		f.text = string(text)
-		ring, err = Parse(f.text)
+		if ring, err = Parse(f.text); errors.Is(err, errNone) && strings.TrimSpace(f.text) != "" {
+			err = nil
+		}
 	}
 	if err != nil {
 		if said := err.Error(); said != f.bad {

@@ -99,6 +99,14 @@ func TestAFileIsReadAgainWhenItChanges(t *testing.T) {
 	if _, err := Open(path+"x", slog.Default()); err == nil {
 		t.Error("a file that is not there is opened")
 	}
+	write("")
+	if now = now.Add(2 * time.Second); !known(three) {
+		t.Error("a file that is being written took the keys away")
+	}
+	write("# backend " + three + "\n")
+	if now = now.Add(2 * time.Second); known(three) {
+		t.Error("the last key is good after it was taken out")
+	}
 	write("broken")
 	if _, err := Open(path, slog.Default()); err == nil {
 		t.Error("a broken file is opened")

@@ -8,10 +8,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 
 	"github.com/golang-jwt/jwt/v5"
 )
+
+// Check says why no node would take a token with such claims, however it is signed and however long tokens may be good.
+func Check(c Claims) error {
+	_, err := (&Verifier{cfg: Config{MaxLife: math.MaxInt64}}).grant(&c)
+	return err
+}
 
 // Make signs claims with a secret ([]byte, HS256) or a private key (RS256, ES256, ES384, ES512 or EdDSA).
 func Make(c Claims, key any) (string, error) {

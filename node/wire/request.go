@@ -147,10 +147,13 @@ func (r *Request) ParseSaid(body []byte, maxText int) *Error {
 	return r.check()
 }
 
-// CheckKey says what is wrong with an idempotency key: it is at most MaxKey bytes.
+// CheckKey says what is wrong with an idempotency key: it is at most MaxKey bytes of UTF-8.
 func CheckKey(key string) *Error {
 	if len(key) > MaxKey {
 		return Errorf(BadRequest, "key is %d bytes: at most %d are allowed", len(key), MaxKey)
+	}
+	if !utf8.ValidString(key) { // in a header it may be anything
+		return Errorf(BadRequest, "key is not valid UTF-8")
 	}
 	return nil
 }

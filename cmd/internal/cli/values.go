@@ -47,12 +47,16 @@ type List []string
 // MarshalText implements encoding.TextMarshaler.
 func (l List) MarshalText() ([]byte, error) { return []byte(strings.Join(l, ",")), nil }
 
-// UnmarshalText implements encoding.TextUnmarshaler.
+// UnmarshalText implements encoding.TextUnmarshaler. Commas alone are no list: what lacks its items must not pass for none, which may mean all.
 func (l *List) UnmarshalText(text []byte) error {
+	had := len(*l)
 	for s := range strings.SplitSeq(string(text), ",") {
 		if s = strings.TrimSpace(s); s != "" {
 			*l = append(*l, s)
 		}
+	}
+	if len(*l) == had && len(text) > 0 {
+		return fmt.Errorf("expected a list but got %q", text)
 	}
 	return nil
 }
@@ -72,7 +76,9 @@ func (p Prefixes) MarshalText() ([]byte, error) {
 // UnmarshalText implements encoding.TextUnmarshaler.
 func (p *Prefixes) UnmarshalText(text []byte) error {
 	var l List
-	l.UnmarshalText(text)
+	if err := l.UnmarshalText(text); err != nil {
+		return err
+	}
 	for _, s := range l {
 		prefix, err := netip.ParsePrefix(s)
 		if a, bad := netip.ParseAddr(s); bad == nil && a.Zone() == "" {

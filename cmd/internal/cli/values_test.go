@@ -30,6 +30,11 @@ func TestLists(t *testing.T) {
 	if text, _ := l.MarshalText(); string(text) != "a,b,c" {
 		t.Errorf("the list is %s", text)
 	}
+	for _, s := range []string{",", " , ", " "} { // as of variables that happen to lack a value
+		if l.UnmarshalText([]byte(s)) == nil || new(Prefixes).UnmarshalText([]byte(s)) == nil {
+			t.Errorf("%q is taken for a list", s)
+		}
+	}
 	var p Prefixes
 	for _, s := range []string{"10.0.0.0/8,fd00::/8", "192.168.0.0/16"} {
 		if err := p.UnmarshalText([]byte(s)); err != nil {
