@@ -71,8 +71,9 @@ type servers struct {
 	serving       sync.WaitGroup
 }
 
-// newServers puts handlers behind the listeners. /metrics is on the admin address if there is one.
-func newServers(clients, scrape http.Handler, l listeners, cert *certificate, log *slog.Logger) *servers {
+// newServers puts handlers behind the listeners. /metrics is on the admin address if there is one. connState is told of the public one's
+// connections.
+func newServers(clients, scrape http.Handler, connState func(net.Conn, http.ConnState), l listeners, cert *certificate, log *slog.Logger) *servers {
 	public, admin := http.NewServeMux(), http.NewServeMux()
 	public.Handle("/", clients)
 	if l.admin == nil {
@@ -88,6 +89,7 @@ func newServers(clients, scrape http.Handler, l listeners, cert *certificate, lo
 		admin.HandleFunc("/debug/pprof/trace", pprof.Trace)
 	}
 	s := &servers{listeners: l, public: newServer(public, log), admin: newServer(admin, log), tls: cert != nil}
+	s.public.ConnState = connState
 	if cert != nil {
 		s.public.TLSConfig = cert.config()
 	}

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
 	"net"
@@ -43,6 +45,70 @@ func TestAHeadThatIsNotFinishedEndsTheConnection(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// Whoever opens connections and asks for nothing can't have all of them: not under TLS either. Trusted proxies can.
+func TestStrangersOfAnAddressAreBounded(t *testing.T) {
+	t.Parallel()
+	const most = 4
+	pair := newPair(t)
+	roots := x509.NewCertPool()
+	roots.AddCert(pair.write(t, 1))
+	secured := func(nc net.Conn) net.Conn {
+		return tls.Client(nc, &tls.Config{RootCAs: roots, ServerName: "127.0.0.1"})
+	}
+	plain := func(nc net.Conn) net.Conn { return nc }
+	for what, c := range map[string]struct {
+		args  []string
+		over  func(net.Conn) net.Conn
+		bound bool
+	}{
+		"HTTP":                     {nil, plain, true},
+		"HTTPS":                    {[]string{"--tls-cert", pair.cert, "--tls-key", pair.key}, secured, true},
+		"a trusted proxy":          {[]string{"--trusted-proxies", "127.0.0.0/8"}, plain, false},
+		"a trusted proxy's header": {[]string{"--trusted-proxies", "127.0.0.0/8", "--proxy-protocol"}, nil, false},
+	} {
+		t.Run(what, func(t *testing.T) {
+			t.Parallel()
+			n := startNode(t, append(c.args, "--address-connections", fmt.Sprint(most))...)
+			dial := func(from string) net.Conn {
+				d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: patience}
+				nc, err := d.Dial("tcp", n.addr())
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Cleanup(func() { nc.Close() })
+				nc.SetDeadline(time.Now().Add(patience))
+				return nc
+			}
+			asks := func(from string) int {
+				if c.over == nil {
+					return ask(proxy(t, n, 2))
+				}
+				return ask(c.over(dial(from)))
+			}
+			var silent []net.Conn
+			for range 2 * most {
+				nc := dial("127.0.0.1")
+				io.WriteString(nc, "G")
+				silent = append(silent, nc)
+			}
+			if got := asks("127.0.0.1"); c.bound == (got == http.StatusOK) {
+				t.Errorf("one more is answered %d", got)
+			}
+			if got := asks("127.0.0.2"); got != http.StatusOK {
+				t.Errorf("another address is answered %d", got)
+			}
+			for _, nc := range silent {
+				nc.Close()
+			}
+			for began := time.Now(); asks("127.0.0.1") != http.StatusOK; {
+				if time.Since(began) > patience {
+					t.Fatal("there is no space once they have gone")
+				}
+			}
+		})
 	}
 }
 

@@ -92,7 +92,7 @@ func (c *ServeCmd) Flags(f *pflag.FlagSet) {
 
 	l := &c.Limits
 	f.IntVar(&l.Connections, "max-connections", 100_000, "Clients that may be connected; others get 503, which sends them to another node. 0 for any number, as for the limits below.")
-	f.IntVar(&l.AddressConnections, "address-connections", 10_000, "Connections that one address, or IPv6 network (/64), may have.")
+	f.IntVar(&l.AddressConnections, "address-connections", 10_000, "Connections that one address, or IPv6 network (/64), may have; and as many over HTTP.")
 	f.IntVar(&l.AddressAttempts, "address-attempts", 200, "How often it may connect in a second, on average; 25 times that at once.")
 	f.IntVar(&l.AddressRequests, "address-requests", 500, "HTTP requests that it may make in a second, on average; 10 times that at once.")
 	f.IntVar(&l.AddressRooms, "address-rooms", 3000, "Rooms that nobody is in that it may enter in a minute.")
@@ -177,7 +177,7 @@ func (c *ServeCmd) Run(env *cli.Env) error {
 		Drain:         c.Drain,
 	})
 	metrics.RegisterHealth(reg, n.Ready, b.HeartbeatAge)
-	s := newServers(node.BehindProxies(c.TrustedProxies, n.Handler(), log), metrics.Handler(reg), listeners, cert, log)
+	s := newServers(node.BehindProxies(c.TrustedProxies, n.Handler(), log), metrics.Handler(reg), n.Strangers(c.TrustedProxies), listeners, cert, log)
 	failed := s.start()
 	if listeners.admin != nil {
 		log.Info("serving operators", "url", browserURL(listeners.admin.Addr(), false))
