@@ -17,17 +17,19 @@ import (
 // answered too. Each request is logged for debugging.
 func BehindProxies(trusted []netip.Prefix, h http.Handler, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ctx, id := r.Context(), ""
+		ctx, id, client := r.Context(), "", clientAddr(r, trusted)
 		if isTrusted(r, trusted) {
-			ctx = context.WithValue(ctx, proxied{}, true)
 			id = r.Header.Get(requestHeader)
+		}
+		if client != "" { // else somebody beside a proxy may have come by himself
+			ctx = context.WithValue(ctx, proxied{}, true)
 		}
 		if !isRequestID(id) {
 			id = fmt.Sprintf("%016x", rand.Uint64())
 		}
 		r = r.WithContext(context.WithValue(ctx, requestKey{}, id))
 		w.Header().Set(requestHeader, id)
-		if client := clientAddr(r, trusted); client != "" {
+		if client != "" {
 			r.RemoteAddr = net.JoinHostPort(client, "0")
 		}
 		// The query may hold a guest's session.

@@ -15,19 +15,12 @@ func TestAQueryThatCannotBeReadIsRefused(t *testing.T) {
 		"/?room=team;secret", "/ws?room=100%", "/?room=team&token=a;b", "/v1/rooms/r/messages?limit=1;", "/v1/rooms/r/events?since=%zz",
 		"/v1/events?room=a;b", "/v1/rooms/r/members?session=a;b",
 	} {
-		req, _ := http.NewRequest("GET", n.HTTP(path), nil)
+		var header []string
 		if path[1] != 'v' {
-			for name, value := range map[string]string{"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="} {
-				req.Header.Set(name, value)
-			}
+			header = upgrade
 		}
-		answer, err := http.DefaultClient.Do(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		answer.Body.Close()
-		if answer.StatusCode != http.StatusBadRequest {
-			t.Errorf("%s: %s", path, answer.Status)
+		if status, _, _ := call(t, "GET", n.HTTP(path), "", header...); status != http.StatusBadRequest {
+			t.Errorf("%s: %d", path, status)
 		}
 	}
 }

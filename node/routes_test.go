@@ -189,6 +189,7 @@ func TestRoutesAnswerAsTheTableSays(t *testing.T) {
 	drains(t, draining)
 	away := nodetest.Start(t, 1, func(cfg *node.Config) { cfg.Bus = deadBus{cfg.Bus} })
 	const elsewhere = "/v1/events/fffffffeaaaaaaaaaaaaaaaaaaaaaa"
+	proxied := []string{"X-Forwarded-For", "203.0.113.7"}
 	for _, tt := range []struct {
 		base                string
 		status              int
@@ -196,8 +197,8 @@ func TestRoutesAnswerAsTheTableSays(t *testing.T) {
 		body                string
 		header              []string
 	}{
-		{proxy.URL, 503, "/v1/events", "GET", "", "", nil},
-		{proxy.URL, 503, "/v1/rooms/{room}/events", "GET", "", "", nil},
+		{proxy.URL, 503, "/v1/events", "GET", "", "", proxied},
+		{proxy.URL, 503, "/v1/rooms/{room}/events", "GET", "", "", proxied},
 		{draining.HTTP(""), 503, "/", "GET", "/", "", upgrade},
 		{draining.HTTP(""), 503, "/ws", "GET", "/ws", "", upgrade},
 		{draining.HTTP(""), 503, "/readyz", "GET", "/readyz", "", nil},

@@ -104,11 +104,13 @@ func TestADrainingNodeTellsAnEventSourceToComeBack(t *testing.T) {
 	drains(t, n)
 	wantBye(t, "connected", s)
 
-	for name, url := range map[string]string{"direct": n.HTTP("/v1/rooms/lobby/events"), "through a proxy that nobody trusts": untrusted} {
+	for name, url := range map[string]string{
+		"direct": n.HTTP("/v1/rooms/lobby/events"), "through a proxy that nobody trusts": untrusted, "from beside a trusted proxy": trusted,
+	} {
 		s := listen(t, url)
 		wantBye(t, name, s)
 	}
-	status, h, problem := call(t, "GET", trusted, "")
+	status, h, problem := call(t, "GET", trusted, "", "X-Forwarded-For", "203.0.113.7")
 	if status != 503 || h.Get("Retry-After") == "" || problem["code"] != "unavailable" {
 		t.Errorf("through a trusted proxy: %d %v %v", status, h, problem)
 	}

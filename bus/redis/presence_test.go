@@ -337,33 +337,44 @@ func TestRedisADeadNodeThatCouldNotBeTakenOutIsSeenToLater(t *testing.T) {
 	})
 }
 
+// leaveDead leaves a dead node in rooms. isOut waits until it has been taken out of one.
+func leaveDead(t *testing.T, server *bustest.RedisServer, rooms ...string) (dead *redis.Bus, isOut func(room string)) {
+	t.Helper()
+	ctx, c := t.Context(), server.Client()
+	cfg := never
+	cfg.URL = server.URL()
+	dead = openRedis(t, cfg)
+	for _, room := range rooms {
+		present(t, dead, room, "ann")
+	}
+	c.Del(ctx, "parley:lease:"+dead.Incarnation())
+	return dead, func(room string) {
+		t.Helper()
+		eventually(t, "the dead node to be out of "+room, func() bool {
+			there, err := c.HExists(ctx, redis.KeysOf(room).Incarnations, dead.Incarnation()).Result()
+			return err == nil && !there
+		})
+	}
+}
+
+// eager is a node that sees to the dead at once, and to nothing else.
+var eager = redis.Config{HeartbeatInterval: 200 * time.Millisecond, LeaseTTL: time.Minute, CompareInterval: time.Hour}
+
 // Where a dead node could be taken out of one room and not of another, the list of its rooms has the other still.
 func TestRedisARoomThatADeadNodeCouldNotBeTakenOutOfIsSeenToLater(t *testing.T) {
 	t.Parallel()
 	server := bustest.StartRedis(t)
-	ctx, c := t.Context(), server.Client()
-	cfg := never
-	cfg.URL = server.URL()
-	dies := openRedis(t, cfg)
-	present(t, dies, "lobby", "ann")
-	present(t, dies, "tea", "ann")
-	dead := dies.Incarnation()
-	unreadable := dies.OwnUsers("tea")
-	if err := c.Set(ctx, unreadable, "no users", time.Hour).Err(); err != nil {
+	dead, isOut := leaveDead(t, server, "lobby", "tea")
+	unreadable := dead.OwnUsers("tea")
+	if err := server.Client().Set(t.Context(), unreadable, "no users", time.Hour).Err(); err != nil {
 		t.Fatal(err)
 	}
-	c.Del(ctx, "parley:lease:"+dead)
-	openRedis(t, redis.Config{URL: server.URL(), HeartbeatInterval: 200 * time.Millisecond, LeaseTTL: time.Minute, CompareInterval: time.Hour})
-	out := func(room string) {
-		t.Helper()
-		eventually(t, "the dead node to be out of "+room, func() bool {
-			there, err := c.HExists(ctx, redis.KeysOf(room).Incarnations, dead).Result()
-			return err == nil && !there
-		})
-	}
-	out("lobby")
-	c.Del(ctx, unreadable)
-	out("tea")
+	cfg := eager
+	cfg.URL = server.URL()
+	openRedis(t, cfg)
+	isOut("lobby")
+	server.Client().Del(t.Context(), unreadable)
+	isOut("tea")
 }
 
 // Where the list of its rooms can't be read, it stays on the list of nodes.
@@ -371,28 +382,23 @@ func TestRedisADeadNodeWhoseRoomsCantBeReadIsSeenToLater(t *testing.T) {
 	t.Parallel()
 	server := bustest.StartRedis(t)
 	ctx, c := t.Context(), server.Client()
-	cfg := never
-	cfg.URL = server.URL()
-	dies := openRedis(t, cfg)
-	present(t, dies, "lobby", "ann")
-	dead := dies.Incarnation()
-	c.Del(ctx, "parley:lease:"+dead)
-	if err := c.Set(ctx, "parley:rooms:"+dead, "no rooms", time.Hour).Err(); err != nil {
+	dead, isOut := leaveDead(t, server, "lobby")
+	list := "parley:rooms:" + dead.Incarnation()
+	if err := c.Set(ctx, list, "no rooms", time.Hour).Err(); err != nil {
 		t.Fatal(err)
 	}
-	openRedis(t, redis.Config{URL: server.URL(), HeartbeatInterval: 200 * time.Millisecond, LeaseTTL: time.Minute, CompareInterval: time.Hour})
+	cfg := eager
+	cfg.URL = server.URL()
+	openRedis(t, cfg)
 	eventually(t, "two refusals", func() bool { // the second comes after all that follows the first
 		_, stat, _ := strings.Cut(c.Info(ctx, "errorstats").Val(), "errorstat_WRONGTYPE:count=")
 		n := 0
 		_, _ = fmt.Sscan(stat, &n)
 		return n >= 2
 	})
-	c.Del(ctx, "parley:rooms:"+dead)
-	c.SAdd(ctx, "parley:rooms:"+dead, "lobby")
-	eventually(t, "the dead node to be out of the room", func() bool {
-		there, err := c.HExists(ctx, redis.KeysOf("lobby").Incarnations, dead).Result()
-		return err == nil && !there
-	})
+	c.Del(ctx, list)
+	c.SAdd(ctx, list, "lobby")
+	isOut("lobby")
 }
 
 // And where another node sees to the dead one, which need not know of the room.
