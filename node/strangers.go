@@ -44,7 +44,7 @@ func (s *Server) Strangers(trusted []netip.Prefix) func(net.Conn, http.ConnState
 	}
 }
 
-// peerOf is who made a connection, beneath TLS and the PROXY protocol, for whose header nobody waits here.
+// peerOf is who made a connection, beneath TLS and the PROXY protocol, for whose header nobody waits here; "" if he has gone already.
 func peerOf(nc net.Conn) string {
 	for {
 		switch c := nc.(type) {
@@ -53,7 +53,10 @@ func peerOf(nc net.Conn) string {
 		case interface{ Raw() net.Conn }:
 			nc = c.Raw()
 		default:
-			return nc.RemoteAddr().String()
+			if addr := nc.RemoteAddr(); addr != nil {
+				return addr.String()
+			}
+			return ""
 		}
 	}
 }
