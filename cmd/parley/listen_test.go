@@ -115,18 +115,20 @@ func TestStrangersOfAnAddressAreBounded(t *testing.T) {
 // Who has gone before the node looks has no address any more.
 func TestWhoResetsAConnectionAtOnceHarmsNobody(t *testing.T) {
 	t.Parallel()
-	n := startNode(t)
-	for range 200 {
-		nc, err := net.Dial("tcp", n.addr())
-		if err != nil {
-			t.Fatal(err)
+	for version, args := range [][]string{nil, {"--trusted-proxies", "127.0.0.0/8", "--proxy-protocol"}} {
+		n := startNode(t, args...)
+		for range 200 {
+			nc, err := net.Dial("tcp", n.addr())
+			if err != nil {
+				t.Fatal(err)
+			}
+			io.WriteString(nc, "G")
+			nc.(*net.TCPConn).SetLinger(0)
+			nc.Close()
 		}
-		io.WriteString(nc, "G")
-		nc.(*net.TCPConn).SetLinger(0)
-		nc.Close()
-	}
-	if got := ask(proxy(t, n, 0)); got != http.StatusOK {
-		t.Errorf("another is answered %d", got)
+		if got := ask(proxy(t, n, byte(version))); got != http.StatusOK {
+			t.Errorf("with %q another is answered %d", args, got)
+		}
 	}
 }
 
