@@ -59,6 +59,13 @@ func openRedis(t testing.TB, cfg redis.Config) *redis.Bus {
 	return r
 }
 
+// openAt is openRedis with a server that is there.
+func openAt(t testing.TB, url string, cfg redis.Config) *redis.Bus {
+	t.Helper()
+	cfg.URL = url
+	return openRedis(t, cfg)
+}
+
 // checked is a handle that says, once it is closed, what it counts still.
 type checked struct {
 	handle

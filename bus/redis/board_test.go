@@ -98,9 +98,7 @@ func TestRedisWhatIsLostOfTheBoardIsPostedTogether(t *testing.T) {
 func TestRedisWhatCanNotBePostedAgainHidesNothing(t *testing.T) {
 	server := bustest.StartRedis(t)
 	allow(t, server, "allchannels")
-	cfg := never
-	cfg.URL = limitedURL(server)
-	r := openRedis(t, cfg)
+	r := openAt(t, limitedURL(server), never)
 	ctx := t.Context()
 	if err := r.Post(ctx, "kept", time.Now().Add(time.Hour)); err != nil {
 		t.Fatal(err)

@@ -14,9 +14,7 @@ func lossInVain(t *testing.T) (server *bustest.RedisServer, r *redis.Bus, kept b
 	t.Helper()
 	server = bustest.StartRedis(t)
 	allow(t, server, "allchannels")
-	cfg := often
-	cfg.URL = limitedURL(server)
-	r = openRedis(t, cfg)
+	r = openAt(t, limitedURL(server), often)
 	sub, told := subscribe(t, r, "lobby")
 	kept = appendTo(t, r, "lobby", "kept", "")
 	lost := appendTo(t, r, "lobby", "lost", "")
@@ -57,9 +55,7 @@ func TestRedisALossThatCouldNotBeNotedAtAJoinIsNotedLater(t *testing.T) {
 func TestRedisALossThatCouldNotBeNotedHoldsUpWhatFollows(t *testing.T) {
 	server := bustest.StartRedis(t)
 	allow(t, server, "allchannels")
-	cfg := often
-	cfg.URL = limitedURL(server)
-	r := openRedis(t, cfg)
+	r := openAt(t, limitedURL(server), often)
 	sub, told := subscribe(t, r, "lobby")
 	kept := appendTo(t, r, "lobby", "kept", "")
 	next := appendTo(t, r, "lobby", "lost", "")

@@ -158,9 +158,7 @@ func TestRedisWhatIsTrimmedDuringALongOutageIsTold(t *testing.T) {
 func TestRedisALossIsNotedThoughTheRoomWasLeft(t *testing.T) {
 	server := bustest.StartRedis(t)
 	allow(t, server, "allchannels")
-	cfg := never
-	cfg.URL = limitedURL(server)
-	r := openRedis(t, cfg)
+	r := openAt(t, limitedURL(server), never)
 	sub, told := subscribe(t, r, "lobby")
 	kept := appendTo(t, r, "lobby", "kept", "")
 	told.expect("kept")
@@ -178,9 +176,7 @@ func TestRedisALossIsNotedThoughTheRoomWasLeft(t *testing.T) {
 // Whoever saw what is lost has less than the marker, also where the clock is behind and the room was left.
 func TestRedisAMarkerFollowsWhatIsLostThoughTheRoomWasLeft(t *testing.T) {
 	server := bustest.StartRedis(t)
-	cfg := never
-	cfg.URL = server.URL()
-	r := openRedis(t, cfg)
+	r := openAt(t, server.URL(), never)
 	redis.ClockBack(t, server.URL(), "lobby")
 	sub, told := subscribe(t, r, "lobby")
 	lost := appendTo(t, r, "lobby", "lost", "")

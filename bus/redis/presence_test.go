@@ -45,9 +45,7 @@ func TestMembersOfASilentRoomStay(t *testing.T) {
 func TestRedisThoseWhoComeTogetherShareAWrite(t *testing.T) {
 	const people = 200
 	server := bustest.StartRedis(t)
-	cfg := never
-	cfg.URL = server.URL()
-	sub, told := subscribe(t, openRedis(t, cfg), "lobby")
+	sub, told := subscribe(t, openAt(t, server.URL(), never), "lobby")
 	channel := server.Client().Subscribe(t.Context(), redis.KeysOf("lobby").Channel)
 	defer channel.Close()
 	if _, err := channel.Receive(t.Context()); err != nil {
@@ -109,9 +107,7 @@ func TestRedisNobodyWaitsLongForThoseWhoMayShareAWrite(t *testing.T) {
 // Versions rise though Redis forgot them, so that the next change is not taken for an old one, and needs no comparison.
 func TestChangesAfterAFlushAreToldAtOnce(t *testing.T) {
 	server := bustest.StartRedis(t)
-	cfg := slow
-	cfg.URL = server.URL()
-	a, b := openRedis(t, cfg), openRedis(t, cfg)
+	a, b := openAt(t, server.URL(), slow), openAt(t, server.URL(), slow)
 	subA, _ := subscribe(t, a, "lobby")
 	subB, atB := subscribe(t, b, "lobby")
 	for _, user := range []string{"ann", "bob", "cay"} { // faster than once a ms
@@ -203,9 +199,7 @@ var never = redis.Config{HeartbeatInterval: time.Hour, CompareInterval: time.Hou
 // The rooms of a node that has died are not listed, though its members are still to be taken out of them.
 func TestRedisRoomsOfADeadNodeAreNotListed(t *testing.T) {
 	server := bustest.StartRedis(t)
-	cfg := never
-	cfg.URL = server.URL()
-	dies, lives := openRedis(t, cfg), openRedis(t, cfg)
+	dies, lives := openAt(t, server.URL(), never), openAt(t, server.URL(), never)
 	present(t, dies, "its own", "ann")
 	present(t, dies, "both", "ann")
 	present(t, lives, "both", "bob")
@@ -227,9 +221,7 @@ func TestRedisRoomsOfADeadNodeAreNotListed(t *testing.T) {
 func TestRedisARoomThatCouldNotBeListedIsListedLater(t *testing.T) {
 	server := bustest.StartRedis(t)
 	allow(t, server, "allchannels")
-	cfg := slow
-	cfg.URL = limitedURL(server)
-	r := openRedis(t, cfg)
+	r := openAt(t, limitedURL(server), slow)
 	sub, told := subscribe(t, r, "lobby")
 	allow(t, server, "allchannels", "-sadd")
 	sub.Enter(bus.Member{ID: "ann"})
@@ -294,9 +286,7 @@ func TestRedisARoomThatCouldNotBeTakenOffTheListIsLater(t *testing.T) {
 // A node that ends is in no room any more, not in those either that it had left before the server went back to what it was.
 func TestRedisANodeThatEndsLeavesRoomsThatItIsInAgain(t *testing.T) {
 	server := bustest.StartRedis(t)
-	cfg := never
-	cfg.URL = server.URL()
-	r := openRedis(t, cfg)
+	r := openAt(t, server.URL(), never)
 	inc, c, k := r.Incarnation(), server.Client(), redis.KeysOf("lobby")
 	sub, told := subscribe(t, r, "lobby")
 	sub.Enter(bus.Member{ID: "ann"})
@@ -314,9 +304,7 @@ func TestRedisANodeThatEndsLeavesRoomsThatItIsInAgain(t *testing.T) {
 // What lists nodes does not outlive them for ever, even if none of them lived for long.
 func TestRedisTheListOfNodesExpires(t *testing.T) {
 	server := bustest.StartRedis(t)
-	cfg := never
-	cfg.URL = server.URL()
-	openRedis(t, cfg)
+	openAt(t, server.URL(), never)
 	if left := server.Client().PTTL(t.Context(), "parley:incarnations").Val(); left <= 0 {
 		t.Errorf("it expires in %v", left)
 	}
@@ -341,9 +329,7 @@ func TestRedisADeadNodeThatCouldNotBeTakenOutIsSeenToLater(t *testing.T) {
 func leaveDead(t *testing.T, server *bustest.RedisServer, rooms ...string) (dead *redis.Bus, isOut func(room string)) {
 	t.Helper()
 	ctx, c := t.Context(), server.Client()
-	cfg := never
-	cfg.URL = server.URL()
-	dead = openRedis(t, cfg)
+	dead = openAt(t, server.URL(), never)
 	for _, room := range rooms {
 		present(t, dead, room, "ann")
 	}
@@ -369,9 +355,7 @@ func TestRedisARoomThatADeadNodeCouldNotBeTakenOutOfIsSeenToLater(t *testing.T) 
 	if err := server.Client().Set(t.Context(), unreadable, "no users", time.Hour).Err(); err != nil {
 		t.Fatal(err)
 	}
-	cfg := eager
-	cfg.URL = server.URL()
-	openRedis(t, cfg)
+	openAt(t, server.URL(), eager)
 	isOut("lobby")
 	server.Client().Del(t.Context(), unreadable)
 	isOut("tea")
@@ -387,9 +371,7 @@ func TestRedisADeadNodeWhoseRoomsCantBeReadIsSeenToLater(t *testing.T) {
 	if err := c.Set(ctx, list, "no rooms", time.Hour).Err(); err != nil {
 		t.Fatal(err)
 	}
-	cfg := eager
-	cfg.URL = server.URL()
-	openRedis(t, cfg)
+	openAt(t, server.URL(), eager)
 	eventually(t, "two refusals", func() bool { // the second comes after all that follows the first
 		_, stat, _ := strings.Cut(c.Info(ctx, "errorstats").Val(), "errorstat_WRONGTYPE:count=")
 		n := 0
@@ -424,9 +406,7 @@ func claimedIsSeenTo(t *testing.T, lasts time.Duration) {
 func TestRedisADeadNodeWhoseLeaseTheClockProlongsIsSeenTo(t *testing.T) {
 	t.Parallel()
 	server := bustest.StartRedis(t)
-	cfg := never // with leases of hours
-	cfg.URL = server.URL()
-	dies := openRedis(t, cfg)
+	dies := openAt(t, server.URL(), never) // with leases of hours
 	present(t, dies, "lobby", "ann")
 	const lasts = time.Second
 	_, told := subscribe(t, openRedis(t, redis.Config{URL: server.URL(), HeartbeatInterval: 300 * time.Millisecond, LeaseTTL: lasts}), "lobby")
@@ -477,10 +457,8 @@ func TestRedisNobodyLeavesWhileManyAreWrittenUnderAnotherLease(t *testing.T) {
 func TestRedisWhoComesIsInBeforeACrowdHasLeft(t *testing.T) {
 	const crowd = 1500
 	server := bustest.StartRedis(t)
-	cfg := never
-	cfg.URL = server.URL()
-	sub, _ := subscribe(t, openRedis(t, cfg), "lobby")
-	_, told := subscribe(t, openRedis(t, cfg), "lobby")
+	sub, _ := subscribe(t, openAt(t, server.URL(), never), "lobby")
+	_, told := subscribe(t, openAt(t, server.URL(), never), "lobby")
 	for i := range crowd {
 		sub.Enter(bus.Member{ID: fmt.Sprint("user", i)})
 	}
@@ -498,10 +476,8 @@ func TestRedisWhoComesIsInBeforeACrowdHasLeft(t *testing.T) {
 // A full server takes what is new of who is in a room, whoever can't be entered with him.
 func TestRedisAFullServerTakesAName(t *testing.T) {
 	server := bustest.StartRedis(t)
-	cfg := never
-	cfg.URL = server.URL()
-	sub, _ := subscribe(t, openRedis(t, cfg), "lobby")
-	_, told := subscribe(t, openRedis(t, cfg), "lobby")
+	sub, _ := subscribe(t, openAt(t, server.URL(), never), "lobby")
+	_, told := subscribe(t, openAt(t, server.URL(), never), "lobby")
 	sub.Enter(bus.Member{ID: "ann"})
 	told.change(bus.Joined, "ann")
 	server.Client().ConfigSet(t.Context(), "maxmemory", "1")
@@ -519,9 +495,7 @@ func deadIsSeenTo(t *testing.T, before func(server *bustest.RedisServer, dead st
 	server := bustest.StartRedis(t)
 	allow(t, server, "allchannels")
 	ctx, c, k := t.Context(), server.Client(), redis.KeysOf("lobby")
-	cfg := never
-	cfg.URL = server.URL()
-	dies := openRedis(t, cfg)
+	dies := openAt(t, server.URL(), never)
 	present(t, dies, "lobby", "ann")
 	dead := dies.Incarnation()
 	if err := c.Del(ctx, "parley:lease:"+dead, "parley:rooms:"+dead, "parley:incarnations").Err(); err != nil {
@@ -617,9 +591,7 @@ func TestRedisALeaseTakenWhileRostersAreWrittenCountsForThem(t *testing.T) {
 // Who is told that an incarnation was reaped only by what Redis has of the room is told at once that its members have left.
 func TestRedisAReapingThatWasMissedIsTold(t *testing.T) {
 	server := bustest.StartRedis(t)
-	cfg := never
-	cfg.URL = server.URL()
-	dies, lives := openRedis(t, cfg), openRedis(t, cfg)
+	dies, lives := openAt(t, server.URL(), never), openAt(t, server.URL(), never)
 	present(t, dies, "lobby", "ann")
 	_, told := subscribe(t, lives, "lobby")
 	lives.Cut(func() {

@@ -158,9 +158,7 @@ func TestRedisWhoJoinsBeginsAtTheEndOfTheLog(t *testing.T) {
 func TestRedisWhatIsTrimmedAwayAltogetherIsTold(t *testing.T) {
 	server := bustest.StartRedis(t)
 	allow(t, server, "allchannels")
-	cfg := slow
-	cfg.URL = limitedURL(server)
-	r := openRedis(t, cfg)
+	r := openAt(t, limitedURL(server), slow)
 	_, told := subscribe(t, r, "lobby")
 	appendTo(t, r, "lobby", "heard", "")
 	told.expect("heard")
@@ -216,9 +214,7 @@ func TestRedisALossIsToldThoughScriptsAreForgotten(t *testing.T) {
 func TestRedisSyncIsNotOverWhereTheServerRefuses(t *testing.T) {
 	server := bustest.StartRedis(t)
 	allow(t, server, "allchannels")
-	cfg := slow
-	cfg.URL = limitedURL(server)
-	r := openRedis(t, cfg)
+	r := openAt(t, limitedURL(server), slow)
 	sub, _ := subscribe(t, r, "lobby")
 	allow(t, server, "allchannels", "-get")
 	refused, cancel := context.WithCancelCause(t.Context())

@@ -318,9 +318,7 @@ func TestRedisWhatWasReadOfAServerThatIsLeftIsNotTaken(t *testing.T) {
 	k := redis.KeysOf("lobby")
 	begin := func(t *testing.T) (r, other *redis.Bus, sub bus.Subscription, told *listener, before bus.ID) {
 		r = openRedis(t, slow)
-		cfg := slow
-		cfg.URL = "unix://" + r.Client().Options().Addr
-		other = openRedis(t, cfg)
+		other = openAt(t, "unix://"+r.Client().Options().Addr, slow)
 		sub, told = subscribe(t, r, "lobby")
 		before = appendTo(t, r, "lobby", "before", "")
 		told.expect("before")
