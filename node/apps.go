@@ -253,16 +253,17 @@ func (s *Server) revoke(w http.ResponseWriter, r *http.Request, user string) *wi
 	}
 	var given map[string]any
 	json.Unmarshal(said, &given) // which readObject could
-	known := 0
-	for _, is := range []bool{body.Before != nil, body.Token != nil} {
-		if is {
-			known++
-		}
+	unknown := len(given)
+	if body.Before != nil {
+		unknown--
+	}
+	if body.Token != nil {
+		unknown--
 	}
 	now := time.Now()
 	n := notice{Revoke: true, User: user, Before: now.UnixMilli()}
 	switch {
-	case len(given) > known || body.Token != nil && *body.Token == "": // what is not understood must not pass for everything
+	case unknown > 0 || body.Token != nil && *body.Token == "": // what is not understood must not pass for everything
 		return wire.Errorf(wire.BadRequest, "the body may have before, or token with the jti of one, and nothing else")
 	case body.Token != nil && (user != "" || body.Before != nil):
 		return wire.Errorf(wire.BadRequest, "a token is revoked by its jti alone: without a user, and without before")

@@ -18,7 +18,7 @@ import (
 func BehindProxies(trusted []netip.Prefix, h http.Handler, log *slog.Logger) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		ctx, id, client := r.Context(), "", clientAddr(r, trusted)
-		if isTrusted(r, trusted) {
+		if isTrusted(r.RemoteAddr, trusted) {
 			id = r.Header.Get(requestHeader)
 		}
 		if client != "" { // else somebody beside a proxy may have come by himself
@@ -61,15 +61,16 @@ type proxied struct{}
 // throughProxy reports whether a trusted proxy, which may try another node, made the request.
 func throughProxy(r *http.Request) bool { return r.Context().Value(proxied{}) != nil }
 
-// isTrusted reports whether a request comes from a trusted proxy.
-func isTrusted(r *http.Request, trusted []netip.Prefix) bool {
-	peer, err := netip.ParseAddrPort(r.RemoteAddr)
-	return err == nil && contains(trusted, peer.Addr().Unmap())
+// isTrusted reports whether a connection from an address is a trusted proxy's.
+func isTrusted(addr string, trusted []netip.Prefix) bool {
+	peer, err := netip.ParseAddrPort(addr)
+	return err == nil && Trusts(trusted, peer.Addr())
 }
 
-// contains is for an address of the link too, which has a zone (RFC 4007): in a prefix there is none.
-func contains(trusted []netip.Prefix, a netip.Addr) bool {
-	return slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(a.WithZone("")) })
+// Trusts reports whether an address is that of a trusted proxy. One of the link has a zone (RFC 4007): in a prefix there is none.
+func Trusts(trusted []netip.Prefix, a netip.Addr) bool {
+	a = a.Unmap().WithZone("")
+	return slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(a) })
 }
 
 // clientAddr follows X-Forwarded-For from the right, where each proxy adds the address that it was asked by, for as long as the
@@ -83,9 +84,9 @@ func clientAddr(r *http.Request, trusted []netip.Prefix) string {
 		return ""
 	}
 	hops := strings.Split(strings.Join(r.Header.Values("X-Forwarded-For"), ","), ",")
-	at, client := peer.Addr().Unmap(), ""
+	at, client := peer.Addr(), ""
 	for _, hop := range slices.Backward(hops) {
-		if !contains(trusted, at) {
+		if !Trusts(trusted, at) {
 			break
 		}
 		next, ok := parseHop(strings.TrimSpace(hop))

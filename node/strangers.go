@@ -23,7 +23,7 @@ func (s *Server) Strangers(trusted []netip.Prefix) func(net.Conn, http.ConnState
 	return func(nc net.Conn, state http.ConnState) {
 		addr := peerOf(nc)
 		key, ok := keyOf(addr)
-		if !ok || isTrusted(&http.Request{RemoteAddr: addr}, trusted) {
+		if !ok || isTrusted(addr, trusted) {
 			return
 		}
 		mu.Lock()

@@ -4,10 +4,11 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"slices"
 	"syscall"
 
 	"github.com/pires/go-proxyproto"
+
+	"parley/node"
 )
 
 // proxiedListener takes from trusted proxies connections that begin with a header of the PROXY protocol, which names the client. One
@@ -20,7 +21,7 @@ func proxiedListener(l net.Listener, trusted []netip.Prefix) net.Listener {
 			if err != nil {
 				return proxyproto.REJECT, fmt.Errorf("%w: %w", proxyproto.ErrInvalidUpstream, err)
 			}
-			if slices.ContainsFunc(trusted, func(p netip.Prefix) bool { return p.Contains(peer.Addr().Unmap().WithZone("")) }) {
+			if node.Trusts(trusted, peer.Addr()) {
 				return proxyproto.REQUIRE, nil
 			}
 			return proxyproto.SKIP, nil
