@@ -94,6 +94,20 @@ func TestRedisWhatIsLostOfTheBoardIsPostedTogether(t *testing.T) {
 	}
 }
 
+// A text of which nobody would hear for a minute is not said to be posted.
+func TestRedisWhatIsPostedInVainIsAnError(t *testing.T) {
+	server := bustest.StartRedis(t)
+	allow(t, server, "allchannels")
+	r := openAt(t, limitedURL(server), never)
+	for _, command := range []string{"-zadd", "-set"} {
+		allow(t, server, "allchannels", command)
+		if err := r.Post(t.Context(), "text", time.Now().Add(time.Hour)); err == nil {
+			t.Errorf("with %s it is posted", command)
+		}
+		allow(t, server, "allchannels")
+	}
+}
+
 // What is new is told though a server refuses to have again what it has lost: each reading is another until it does.
 func TestRedisWhatCanNotBePostedAgainHidesNothing(t *testing.T) {
 	server := bustest.StartRedis(t)

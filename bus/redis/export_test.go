@@ -1,6 +1,7 @@
 package redis
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -462,6 +463,37 @@ func (r *Bus) SubscribeAsALinkBegins(ctx context.Context, room string, sink bus.
 		return err
 	}
 	return rm.join(ctx, rm.Close)
+}
+
+// SubscribeUnasked subscribes to a room that the node knows while nothing can be asked, and goes on once its link is to subscribe to it:
+// a connection that is made meanwhile finds it there.
+func (r *Bus) SubscribeUnasked(ctx context.Context, room string, sink bus.Sink) error {
+	l := r.linkOf(room)
+	began := make(chan begun, 1)
+	isWanted := func() bool {
+		l.subscriber.mu.Lock()
+		defer l.subscriber.mu.Unlock()
+		return l.subscriber.wanted[r.keys(room).channel] != nil
+	}
+	l.mender.mu.Lock()
+	go func() {
+		rm, err := r.begin(room, sink)
+		began <- begun{rm, err}
+	}()
+	for !isWanted() && ctx.Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	l.mender.mu.Unlock()
+	it := <-began
+	if err := cmp.Or(it.err, ctx.Err()); err != nil {
+		return err
+	}
+	return it.room.join(ctx, it.room.Close)
+}
+
+type begun struct {
+	room *room
+	err  error
 }
 
 // Sessions is how many connections of links have worked.

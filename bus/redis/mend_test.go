@@ -288,6 +288,17 @@ func TestRedisWhoComesAsALinkBeginsIsNotForgotten(t *testing.T) {
 	}
 }
 
+// A room is subscribed to before anything is asked about it: a connection that is made in between knows of it, and asks.
+func TestRedisARoomIsSubscribedToBeforeItIsAskedAbout(t *testing.T) {
+	r := openRedis(t, never)
+	appendTo(t, r, "lobby", "m", "")
+	ctx, cancel := context.WithTimeout(t.Context(), patience/4)
+	defer cancel()
+	if err := r.SubscribeUnasked(ctx, "lobby", &nothing{}); err != nil {
+		t.Error(err)
+	}
+}
+
 // A tap notes what is written to the connections that subscribe while it holds, of which nothing is read until the release.
 type tap struct {
 	holds   atomic.Bool

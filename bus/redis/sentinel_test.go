@@ -8,6 +8,7 @@ import (
 	"net"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -499,6 +500,58 @@ func TestRedisSentinelsThatAreSetUpAnewAreFollowed(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What sentinels told before they were set up anew counts no more: those who have not heard of a failover yet have forgotten nothing.
+func TestRedisSentinelsThatWereSetUpAnewMayLag(t *testing.T) {
+	t.Parallel()
+	old, now, next := bustest.StartRedisTCP(t), bustest.StartRedisTCP(t), bustest.StartRedisTCP(t)
+	var mu sync.Mutex
+	at := make(map[string]*bustest.RedisServer) // guarded by mu
+	name := func(i int) string { return fmt.Sprintf("sentinel%d.example:26379", i) }
+	setUp := func(i int, primary *bustest.RedisServer, epoch int) {
+		s := bustest.StartSentinelTCP(t, append([]string{"sentinel myid " + sentinelID(i)}, watching(primary, epoch)...)...)
+		mu.Lock()
+		before := at[name(i)]
+		at[name(i)] = s
+		mu.Unlock()
+		if before != nil {
+			before.Kill()
+		}
+	}
+	cfg := redis.Config{URL: "redis+sentinel://" + strings.Join([]string{name(0), name(1), name(2)}, ",") + "/rooms"}
+	cfg.SetDial(func(ctx context.Context, network, addr string) (net.Conn, error) {
+		mu.Lock()
+		if s := at[addr]; s != nil {
+			addr = s.Addr()
+		}
+		mu.Unlock()
+		return (&net.Dialer{}).DialContext(ctx, network, addr)
+	})
+	ask := redis.AskSentinels(t, cfg)
+	leadTo := func(want *bustest.RedisServer) {
+		t.Helper()
+		eventually(t, "them to lead to "+want.Addr(), func() bool {
+			addr, err := ask(t.Context())
+			return err == nil && addr == want.Addr()
+		})
+	}
+	for i := range 3 {
+		setUp(i, old, 5)
+	}
+	leadTo(old)
+	for i := range 3 {
+		setUp(i, now, 0)
+	}
+	leadTo(now)
+	setUp(2, next, 1)
+	leadTo(next)
+	at[name(2)].Kill()
+	for range 10 {
+		if addr, err := ask(t.Context()); err != nil || addr != next.Addr() {
+			t.Fatalf("they lead to %s, %v, want %s", addr, err, next.Addr())
+		}
 	}
 }
 
